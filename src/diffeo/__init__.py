@@ -1,0 +1,90 @@
+"""diffeo: normalizing flows on PyTorch.
+
+An invertible network carries a simple base density onto the data, and the log-density of every data
+point is exact: ``log p(x) = log p_base(f(x)) + log|det df/dx|``.
+
+Everything here is loaded when it is first used, so ``import diffeo`` costs next to nothing.
+
+Example:
+    >>> import diffeo
+    >>> sorted(set(diffeo.__all__) & {"Flow", "fit", "load", "presets"})
+    ['Flow', 'fit', 'load', 'presets']
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "Flow": "flow",
+    "fit": "train",
+    "fit_table": "train",
+    "FitReport": "train",
+    "Likelihood": "objectives",
+    "save": "io",
+    "load": "io",
+    "Table": "data",
+}
+"""Each public name that is not itself a module, and the module it lives in."""
+
+__all__ = [
+    "Flow",
+    "fit",
+    "fit_table",
+    "FitReport",
+    "Likelihood",
+    "save",
+    "load",
+    "Table",
+    "bijections",
+    "elementwise",
+    "nets",
+    "bases",
+    "encodings",
+    "presets",
+    "data",
+    "objectives",
+    "testing",
+    "plots",
+    "functional",
+    "errors",
+]
+
+if TYPE_CHECKING:
+    from diffeo import (
+        bases,
+        bijections,
+        data,
+        elementwise,
+        encodings,
+        errors,
+        functional,
+        nets,
+        objectives,
+        plots,
+        presets,
+        testing,
+    )
+    from diffeo.data import Table
+    from diffeo.flow import Flow
+    from diffeo.io import load, save
+    from diffeo.objectives import Likelihood
+    from diffeo.train import FitReport, fit, fit_table
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(import_module(f"diffeo.{_NAMES[name]}"), name)
+    elif name in __all__:
+        value = import_module(f"diffeo.{name}")
+    else:
+        raise AttributeError(f"module 'diffeo' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

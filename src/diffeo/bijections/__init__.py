@@ -1,0 +1,32 @@
+"""Bijections: invertible maps that know their log-determinant in both directions."""
+
+from diffeo.bijections.autoregressive import Autoregressive
+from diffeo.bijections.base import Bijection
+from diffeo.bijections.chain import Chain, Inverse
+from diffeo.bijections.coupling import Coupling
+from diffeo.bijections.fixed import Exp, LeakyReLU, Logit, Sigmoid, Softplus, Tanh
+from diffeo.bijections.linear import LU, Orthogonal, Permute, Reverse, Triangular
+from diffeo.bijections.normalize import ActNorm, Standardize
+from diffeo.bijections.pointwise import Pointwise
+
+__all__ = [
+    "LU",
+    "ActNorm",
+    "Autoregressive",
+    "Bijection",
+    "Chain",
+    "Coupling",
+    "Exp",
+    "Inverse",
+    "LeakyReLU",
+    "Logit",
+    "Orthogonal",
+    "Permute",
+    "Pointwise",
+    "Reverse",
+    "Sigmoid",
+    "Softplus",
+    "Standardize",
+    "Tanh",
+    "Triangular",
+]

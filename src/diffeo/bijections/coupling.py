@@ -1,0 +1,87 @@
+"""Coupling layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffeo._typing import Net
+from diffeo.bijections.base import Bijection
+from diffeo.elementwise.base import Elementwise
+from diffeo.errors import ConfigError, ShapeError
+from diffeo.functional.shapes import sum_event
+
+
+class Coupling(Bijection):
+    """Columns under the mask pass unchanged and give the parameters for the others.
+
+    One net pass either way, so sampling is as fast as scoring. Alternate masks, or mix columns
+    between layers, or the passing columns never change.
+
+    Args:
+        mask: D booleans; True passes unchanged.
+        net: takes the passing columns, ``in_features = mask.sum()``, to
+            ``out_features = (D - mask.sum()) * family.num_params``.
+        family: the scalar map of the other columns.
+
+    Shape: ``(*batch, D)``; context ``(*batch, net.context_features)`` where the net takes one.
+
+    Raises:
+        ShapeError: when the net's sizes do not fit; it names the sizes needed.
+
+    References: Dinh et al. 2015 (NICE), section 3.2; Dinh et al. 2017, eqs. 4-8; Prince 2023, 16.3.2.
+
+    Example:
+        >>> import torch
+        >>> from diffeo.elementwise import Affine
+        >>> from diffeo.nets import MLP
+        >>> layer = Coupling([True, False, False], MLP(1, 2 * Affine().num_params), Affine())
+        >>> layer(torch.randn(5, 3))[1].shape
+        torch.Size([5])
+    """
+
+    passing: Tensor
+    changing: Tensor
+    back: Tensor
+
+    def __init__(self, mask: Sequence[bool] | Tensor, net: Net, family: Elementwise):
+        mask = tuple(bool(m) for m in mask)
+        if all(mask):
+            raise ConfigError("the mask passes every column unchanged; make at least one entry False.")
+        context = (net.context_features,) if net.context_features else None
+        super().__init__((len(mask),), context_shape=context)
+        passing = [i for i, m in enumerate(mask) if m]
+        changing = [i for i, m in enumerate(mask) if not m]
+        wanted = len(passing), len(changing) * family.num_params
+        if (net.in_features, net.out_features) != wanted:
+            raise ShapeError(
+                f"the net takes {net.in_features} and gives {net.out_features} features, but this mask and "
+                f"family need in_features={wanted[0]}, out_features={wanted[1]}."
+            )
+        self.mask, self.net, self.family = mask, net, family
+        self.domain, self.codomain, self.traits = family.domain, family.codomain, family.traits
+        back = sorted(range(len(mask)), key=[*passing, *changing].__getitem__)
+        self.register_buffer("passing", torch.tensor(passing, dtype=torch.long), persistent=False)
+        self.register_buffer("changing", torch.tensor(changing), persistent=False)
+        self.register_buffer("back", torch.tensor(back), persistent=False)
+
+    def _params(self, passing: Tensor, context: Tensor | None) -> Tensor:
+        context = context if self.net.context_features else None
+        return self.net(passing, context).unflatten(-1, (len(self.changing), self.family.num_params))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        passing, changing = x[..., self.passing], x[..., self.changing]
+        y, log_slope = self.family.forward(changing, self._params(passing, context))
+        return torch.cat([passing, y], -1)[..., self.back], sum_event(log_slope, 1)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        passing, changing = y[..., self.passing], y[..., self.changing]
+        x, log_slope = self.family.inverse(changing, self._params(passing, context))
+        return torch.cat([passing, x], -1)[..., self.back], sum_event(log_slope, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.family}, mask={''.join('01'[m] for m in self.mask)}"
+
+

@@ -1,0 +1,142 @@
+"""From raw columns to float64, or an error that names column, row and cure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from diffeo.errors import DataError
+
+LARGEST_INTEGER = 2**53
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse a table without columns, or with a nameless or repeated one."""
+    if not names:
+        raise DataError("the table has no columns.")
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        if not name:
+            raise DataError(f"column {i + 1} has no name; name it (a saved index is best left out: index=False).")
+        if name in seen:
+            raise DataError(f"two columns are named {name!r}; rename one.")
+        seen.add(name)
+
+
+def as_raw(column: Any) -> Any:
+    """A list, tensor, Series or array as numpy; Arrow stays Arrow, which tells more kinds apart."""
+    if type(column).__module__.startswith("pyarrow"):
+        return column
+    if hasattr(column, "detach"):  # a tensor
+        return column.detach().cpu().numpy()
+    return column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+
+
+def numbers(name: str, column: Any) -> tuple[np.ndarray, str]:
+    """A raw column as float64, and the type it came in.
+
+    Raises:
+        DataError: for anything that is not finite real numbers that float64 holds exactly.
+    """
+    if not isinstance(column, np.ndarray):
+        column = _from_arrow(name, column)
+    if column.ndim != 1:
+        raise DataError(f"column {name!r} has shape {column.shape}; a column is one-dimensional.")
+    if column.dtype.kind in "mM":
+        raise DataError(_dates(name))
+    if column.dtype.kind in "OUST":
+        column = _from_objects(name, column.tolist())
+    if column.dtype.kind not in "biuf":
+        raise DataError(f"column {name!r} holds {column.dtype}; diffeo models real numbers. Convert or drop it.")
+    if column.dtype.kind in "iu" and len(column):
+        _check_integers(name, column)
+    values = column.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise DataError(_not_finite(name, "a missing" if np.isnan(values[bad[0]]) else "an infinite", bad[0], len(bad)))
+    dtype = column.dtype.newbyteorder("=").name
+    return values, dtype if dtype != "longdouble" and column.dtype.itemsize <= 8 else "float64"
+
+
+def _check_integers(name: str, column: np.ndarray) -> None:
+    beyond = column > LARGEST_INTEGER
+    if column.dtype.kind == "i":
+        beyond |= column < -LARGEST_INTEGER
+    if beyond.any():
+        row = int(beyond.argmax())
+        raise DataError(
+            f"column {name!r} holds {column[row]} in row {row + 1}: integers beyond 2^53 are not exact in float64. "
+            f"Subtract an offset, convert it to float, or drop it if it is an identifier."
+        )
+
+
+def _from_arrow(name: str, column: Any) -> np.ndarray:
+    """An Arrow column as numpy; what numpy would blur (nulls, dates, categories) is told apart here."""
+    from pyarrow import float64, types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        raise DataError(_text(name, column[0].as_py() if len(column) else "", 0))
+    if types.is_temporal(kind):
+        raise DataError(_dates(name))
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return _from_objects(name, column.to_pylist())
+    if column.null_count:
+        row = int(np.asarray(column.is_null()).argmax())
+        raise DataError(_not_finite(name, "a missing", row, column.null_count))
+    if types.is_decimal(kind):
+        return column.cast(float64()).to_numpy()
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        raise DataError(f"column {name!r} holds bytes that are not UTF-8 text; save the file as UTF-8, with numbers.")
+    if types.is_null(kind):
+        return np.empty(0)
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+        raise DataError(f"column {name!r} holds {kind}; diffeo models real numbers. Convert or drop it.")
+    return np.asarray(column)
+
+
+def _from_objects(name: str, values: list[Any]) -> np.ndarray:
+    """Objects as numbers, if that is what they all are; else the error says which is not."""
+    objects = [row for row, v in enumerate(values) if not isinstance(v, int | float | np.number | np.bool_)]
+    if not objects:
+        return np.array(values)
+    words = [row for row in objects if not _looks_numeric(values[row])]
+    row = (words or objects)[0]
+    value = values[row]
+    if value is None or str(value).strip() in ("", "<NA>", "NaT"):
+        raise DataError(_not_finite(name, "a missing", row, 1))
+    if not words:
+        raise DataError(f"column {name!r} holds numbers as text ({value!r} in row {row + 1}); convert it to numbers.")
+    if 10 * len(words) <= len(values):
+        such = f" ({len(words)} such rows)" if len(words) > 1 else ""
+        raise DataError(f"column {name!r} holds {value!r} in row {row + 1}, not a number{such}; correct or drop it.")
+    raise DataError(_text(name, value, row))
+
+
+def _looks_numeric(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _not_finite(name: str, what: str, row: int, count: int) -> str:
+    such = f" ({count} such rows)" if count > 1 else ""
+    return f"column {name!r} has {what} value in row {row + 1}{such}; fill it in, or drop the row or the column."
+
+
+def _text(name: str, value: Any, row: int) -> str:
+    return (
+        f"column {name!r} holds text or categories ({str(value)[:40]!r} in row {row + 1}); diffeo models numbers. "
+        f"Drop the column, or code it as numbers."
+    )
+
+
+def _dates(name: str) -> str:
+    return (
+        f"column {name!r} holds dates or times; convert it to a number, for example seconds since 1970 or the hour "
+        f"of the day, or drop it."
+    )

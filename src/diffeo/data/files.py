@@ -1,0 +1,256 @@
+"""Table files: reading them into columns, writing them whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from diffeo.errors import DataError
+
+Raw = list[tuple[str, Any]]
+"""Names and columns as read: numpy arrays or pyarrow arrays, not yet checked."""
+
+_CSV, _ARROW = (".csv", ".tsv", ".txt"), (".feather", ".arrow", ".ipc")
+_READS = "CSV (.csv, .tsv, .txt), Parquet (.parquet, .pq), Arrow (.feather, .arrow, .ipc), NumPy (.npy, .npz)"
+
+
+def read_columns(path: Path) -> Raw:
+    """The columns of a table file, by its suffix; every failure is a ``DataError`` that says what."""
+    suffix = path.suffix.lower()
+    reader = _READERS.get(suffix)
+    if reader is None:
+        raise DataError(f"{path}: unknown kind of table {suffix or '(no suffix)'!r}; use {_READS}.")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a table.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes).")
+    try:
+        return reader(path)
+    except (DataError, FileNotFoundError, PermissionError):
+        raise
+    except (ValueError, TypeError, OSError, EOFError, KeyError, MemoryError, OverflowError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path} cannot be read as {suffix[1:]}: it is truncated, damaged or of another kind ({detail})."
+        ) from None
+
+
+def _read_csv(path: Path) -> Raw:
+    from pyarrow import csv as arrow_csv
+
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        head = file.readline(1 << 20)
+    delimiter = max(",;\t", key=head.count)
+    names = next(csv.reader([head], delimiter=delimiter), [])
+    # numbers for names mean that there is no header, unless they simply count
+    if names and all(map(_is_number, names)) and names != [str(i) for i in range(len(names))]:
+        raise DataError(f"{path}: the first line holds numbers, not column names; add a header line.")
+    options = arrow_csv.ParseOptions(delimiter=delimiter)
+    return _from_arrow(arrow_csv.read_csv(path, parse_options=options))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_parquet(path: Path) -> Raw:
+    from pyarrow import parquet
+
+    # partitioning off: folder names like "year=2020" must not turn into columns
+    return _from_arrow(parquet.read_table(path, partitioning=None))
+
+
+def _read_arrow(path: Path) -> Raw:
+    import pyarrow as pa
+    from pyarrow import feather
+
+    try:
+        return _from_arrow(feather.read_table(path))
+    except pa.ArrowInvalid:
+        with pa.OSFile(os.fspath(path)) as file, pa.ipc.open_stream(file) as stream:
+            return _from_arrow(stream.read_all())
+
+
+def _from_arrow(table: Any) -> Raw:
+    return list(zip(table.column_names, table.columns, strict=True))
+
+
+def _read_npy(path: Path) -> Raw:
+    array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path} is an NPZ archive; name it .npz.")
+    if array.dtype.names is not None:
+        return [(name, array[name]) for name in array.dtype.names]
+    return from_array(array, str(path))
+
+
+def _read_npz(path: Path) -> Raw:
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except zipfile.BadZipFile as error:
+        raise ValueError(error) from None
+    if isinstance(archive, np.ndarray):
+        raise DataError(f"{path} is a single array; name it .npy.")
+    with archive:
+        try:
+            arrays = {name: archive[name] for name in archive.files}
+        except zipfile.BadZipFile as error:
+            raise ValueError(error) from None
+    main = next((arrays[n] for n in ("X", "x") if n in arrays and arrays[n].ndim == 2), None)
+    if main is None and len(arrays) == 1:
+        main = next(iter(arrays.values()))
+    if main is not None:
+        return from_array(main, str(path))
+    if arrays and all(a.ndim == 1 for a in arrays.values()) and len({len(a) for a in arrays.values()}) == 1:
+        return list(arrays.items())
+    found = ", ".join(f"{name} {a.shape}" for name, a in list(arrays.items())[:12]) or "nothing"
+    raise DataError(
+        f"{path} holds {found}; a table is one 2-D array, an array X among others, or 1-D arrays of one length."
+    )
+
+
+def from_array(array: np.ndarray, what: str) -> Raw:
+    """The columns x0, x1, ... of a 2-D array (of a 1-D array: the column x0)."""
+    if array.ndim not in (1, 2):
+        raise DataError(f"{what}: an array of shape {array.shape} is no table; give one of (rows, columns).")
+    array = array[:, None] if array.ndim == 1 else array
+    return [(f"x{i}", array[:, i]) for i in range(array.shape[1])]
+
+
+_READERS: dict[str, Callable[[Path], Raw]] = {
+    **dict.fromkeys(_CSV, _read_csv),
+    **dict.fromkeys((".parquet", ".pq"), _read_parquet),
+    **dict.fromkeys(_ARROW, _read_arrow),
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+}
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -> None:
+    """Refuse an output path that cannot work, before any long work is done for it.
+
+    ``suffixes`` empty allows any name; ``-`` (standard output) is refused then.
+
+    Raises:
+        DataError: for a missing or unwritable folder, a folder instead of a file, an unknown suffix.
+    """
+    if str(path) == "-":
+        if suffixes:
+            return
+        raise DataError("this file cannot go to standard output; give a path.")
+    target = Path(path)
+    if target.is_dir():
+        raise DataError(f"{target} is a folder; give the path of a file in it.")
+    if not target.parent.is_dir():
+        raise DataError(f"the folder {target.parent} does not exist; create it first.")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise DataError(f"{target} cannot be written: permission denied.")
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise DataError(f"{target}: unknown kind of table {target.suffix!r}; use one of {', '.join(suffixes)}.")
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write to that appears under ``path`` once complete, or not at all.
+
+    What is no regular file (a pipe, ``/dev/null``) is written directly.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with open(target, "wb") as file:
+            yield file
+        return
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except BaseException:  # Ctrl-C too must leave nothing behind
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_columns(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns to a file of the kind its suffix says; ``-`` is CSV on standard output."""
+    check_output(path, tuple(WRITERS))
+    if str(path) == "-":
+        _write_csv(sys.stdout.buffer, columns, ",")
+        sys.stdout.flush()
+        return
+    with atomic_write(path) as file:
+        WRITERS[Path(path).suffix.lower()](file, columns)
+
+
+def _arrow_table(columns: Mapping[str, np.ndarray]) -> Any:
+    import pyarrow as pa
+
+    return pa.table({name: pa.array(column) for name, column in columns.items()})
+
+
+def _write_csv(file: IO[bytes], columns: Mapping[str, np.ndarray], delimiter: str = ",") -> None:
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    # half precision has no text form in Arrow
+    wide = {n: c.astype(np.float32) if c.dtype == np.float16 else c for n, c in columns.items()}
+    quote = "needed" if any(set(n) & set('",;\t\r\n') for n in columns) else "none"
+    options = arrow_csv.WriteOptions(delimiter=delimiter, quoting_header=quote)
+    sink = pa.BufferOutputStream()
+    arrow_csv.write_csv(_arrow_table(wide), sink, options)
+    file.write(sink.getvalue())
+
+
+def _write_tsv(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+    _write_csv(file, columns, "\t")
+
+
+def _write_parquet(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+    from pyarrow import parquet
+
+    parquet.write_table(_arrow_table(columns), file)
+
+
+def _write_feather(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+    from pyarrow import feather
+
+    feather.write_feather(_arrow_table(columns), file)
+
+
+def _write_npy(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+    np.save(file, np.stack(list(columns.values()), 1), allow_pickle=False)  # names are lost
+
+
+def _write_npz(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+    if "file" in columns:  # the one name that numpy keeps for itself
+        raise DataError("an NPZ file cannot hold a column named 'file'; write another kind, or rename it.")
+    np.savez(file, **columns)
+
+
+WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {
+    ".csv": _write_csv,
+    ".tsv": _write_tsv,
+    ".txt": _write_csv,
+    **dict.fromkeys((".parquet", ".pq"), _write_parquet),
+    **dict.fromkeys(_ARROW, _write_feather),
+    ".npy": _write_npy,
+    ".npz": _write_npz,
+}

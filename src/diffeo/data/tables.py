@@ -1,0 +1,159 @@
+"""``Table``: named columns of numbers, read from and written to files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffeo.data.checks import as_raw, check_names, numbers
+from diffeo.data.files import Raw, from_array, read_columns, write_columns
+from diffeo.errors import DataError
+
+
+class Table:
+    """Named columns of finite numbers: a float64 array of (rows, columns).
+
+    Each column remembers the type it was stored in, and ``write`` gives it back in that type. What a
+    table cannot hold (text, categories, dates, missing or infinite values, integers beyond 2^53) is
+    refused with the column, the row and the cure.
+
+    Make one with ``Table.read(path)``, ``Table.from_columns({"a": [1.0, 2.0]})``, or ``Table.of``
+    of a 2-D array, a DataFrame, an Arrow table or another table.
+
+    Args:
+        names: one per column, each different.
+        values: float64, ``(rows, columns)``.
+        dtypes: the type each column is stored in, as numpy names it; default float64.
+
+    Example:
+        >>> table = Table.from_columns({"a": [1, 2, 3], "b": [0.5, 1.5, 2.5]})
+        >>> table
+        Table(3 rows: a int64, b float64)
+        >>> table.select(["b"]).values[:, 0]
+        array([0.5, 1.5, 2.5])
+    """
+
+    def __init__(self, names: Sequence[str], values: np.ndarray, dtypes: Sequence[str] | None = None):
+        values = np.asarray(values, dtype=np.float64)
+        if values.ndim != 2 or values.shape[1] != len(names):
+            raise DataError(f"{len(names)} names need values of (rows, {len(names)}), not {values.shape}.")
+        self.names = tuple(names)
+        self.values = values
+        self.dtypes = ("float64",) * len(names) if dtypes is None else tuple(dtypes)
+
+    # -- making one ---------------------------------------------------------------------------
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Table:
+        """Read CSV, Parquet, Arrow/Feather, NPY or NPZ, by the suffix.
+
+        An NPY array gives columns x0, x1, ...; so does the 2-D array of an NPZ file, or the one
+        named X (or x) among several, the others being left out; 1-D arrays are columns.
+
+        Raises:
+            DataError: for a file or a column that cannot be used.
+            FileNotFoundError: when there is no such file.
+        """
+        try:
+            return cls._checked(read_columns(Path(path)))
+        except DataError as error:
+            message = str(error)
+            raise DataError(message if str(path) in message else f"{path}: {message}") from None
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any]) -> Table:
+        """A table of named one-dimensional columns: lists, arrays or tensors."""
+        return cls._checked([(str(name), as_raw(column)) for name, column in columns.items()])
+
+    @classmethod
+    def of(cls, data: Any) -> Table:
+        """A table of whatever holds one: a table, a mapping, a DataFrame, an Arrow table, a 2-D
+        array or tensor (columns x0, x1, ...)."""
+        if isinstance(data, Table):
+            return data
+        if isinstance(data, str | os.PathLike):
+            return cls.read(data)
+        if isinstance(data, Mapping):
+            return cls.from_columns(data)
+        if hasattr(data, "column_names"):  # pyarrow
+            return cls._checked(list(zip(data.column_names, data.columns, strict=True)))
+        if hasattr(data, "columns") and hasattr(data, "__getitem__"):  # pandas, polars
+            names = [str(name) for name in data.columns]
+            check_names(names)
+            return cls._checked([(n, as_raw(data[key])) for n, key in zip(names, data.columns, strict=True)])
+        return cls._checked(from_array(as_raw(data), "data"))
+
+    @classmethod
+    def _checked(cls, raw: Raw) -> Table:
+        check_names([name for name, _ in raw])
+        columns = [numbers(name, column) for name, column in raw]
+        lengths = {len(values) for values, _ in columns}
+        if len(lengths) > 1:
+            raise DataError(f"the columns have different lengths: {sorted(lengths)[:5]}.")
+        if lengths == {0}:
+            raise DataError("the table has no rows.")
+        return cls([name for name, _ in raw], np.stack([v for v, _ in columns], 1), [d for _, d in columns])
+
+    # -- parts of it --------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        named = ", ".join(f"{n} {d}" for n, d in zip(self.names, self.dtypes, strict=True))
+        return f"Table({len(self)} rows: {named})"
+
+    def column(self, name: str) -> np.ndarray:
+        """One column's values, float64."""
+        return self.values[:, self._index([name])[0]]
+
+    def select(self, names: Iterable[str]) -> Table:
+        """The table of these columns, in this order."""
+        names = list(names)
+        index = self._index(names)
+        return Table(names, self.values[:, index], [self.dtypes[i] for i in index])
+
+    def drop(self, names: Iterable[str]) -> Table:
+        """The table without these columns."""
+        gone = set(self._index(list(names)))
+        return self.select(n for i, n in enumerate(self.names) if i not in gone)
+
+    def rows(self, index: Any) -> Table:
+        """The table of these rows: a slice, row numbers from 0, or a boolean mask."""
+        return Table(self.names, self.values[index], self.dtypes)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write to the kind of file the suffix says, each column in its own type; ``-`` is CSV on
+        standard output. The file appears complete or not at all.
+
+        Integer columns that no longer hold whole numbers in range are written as float64.
+
+        Raises:
+            DataError: for an unknown suffix or a folder that does not exist.
+        """
+        write_columns(
+            path, {n: _stored(self.values[:, i], d) for i, (n, d) in enumerate(zip(self.names, self.dtypes, strict=True))}
+        )
+
+    def _index(self, names: Sequence[str]) -> list[int]:
+        position = {name: i for i, name in enumerate(self.names)}
+        missing = [name for name in names if name not in position]
+        if missing:
+            raise DataError(
+                f"no column {', '.join(map(repr, missing[:8]))} in this table; it has {', '.join(self.names[:30])}"
+                + (f" and {len(self.names) - 30} more." if len(self.names) > 30 else ".")
+            )
+        return [position[name] for name in names]
+
+
+def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype.startswith("float"):
+        with np.errstate(over="ignore"):
+            return values.astype(dtype)
+    low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    fits = np.isfinite(values) & (values == np.floor(values)) & (values >= low) & (values <= high)
+    return values.astype(dtype) if fits.all() else values

@@ -1,0 +1,44 @@
+"""Shift by a parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffeo.elementwise.base import Elementwise
+
+
+@dataclass(frozen=True)
+class Additive(Elementwise):
+    """``y = x + shift``: NICE's volume-preserving map.
+
+    The cheapest family, and the one whose log-slope is zero whatever the parameters.
+
+    Params: ``[shift]``, in the units of x, any real value. Domain: the whole line. Cost: one
+    addition.
+
+    Shape:
+        x: ``(*batch,)``, params: ``(*batch, 1)``; both results: ``(*batch,)``.
+
+    References:
+        Dinh, Krueger and Bengio (2015), *NICE*, equations 9 and 10.
+
+    Example:
+        >>> import torch
+        >>> from diffeo.elementwise import Additive
+        >>> y, log_slope = Additive().forward(torch.tensor([1.0]), torch.tensor([[2.0]]))
+        >>> y.item(), log_slope.item()
+        (3.0, 0.0)
+    """
+
+    @property
+    def num_params(self) -> int:
+        return 1
+
+    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return x + params[..., 0], torch.zeros_like(x)
+
+    def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return y - params[..., 0], torch.zeros_like(y)

@@ -1,0 +1,45 @@
+"""The contract of a family of increasing scalar maps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+from torch.distributions import constraints
+
+from diffeo._typing import Traits
+
+
+class Elementwise(ABC):
+    """A family of increasing scalar maps with unconstrained parameters.
+
+    The parameters stand on a last axis of ``params``, shape ``(*x.shape, num_params)``, and may
+    take any real values: the family bounds what must be bounded. All-zero parameters are the
+    identity wherever the family allows. ``Pointwise``, ``Coupling`` and ``Autoregressive`` take any
+    family, so a new scalar map is one small class.
+
+    ``log_slope`` is log dy/dx (forward) or log dx/dy (inverse), elementwise, of ``x``'s shape.
+    Usually a frozen dataclass; a family with weights of its own is also an ``nn.Module``.
+    """
+
+    domain: constraints.Constraint = constraints.real
+    codomain: constraints.Constraint = constraints.real
+    traits: Traits = Traits()
+
+    @property
+    @abstractmethod
+    def num_params(self) -> int:
+        """How many unconstrained parameters one scalar map takes."""
+
+    @property
+    def scale(self) -> float:
+        """The length the map is built on (a spline's box); round-off is relative to it near 0."""
+        return 0.0
+
+    @abstractmethod
+    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """``(y, log dy/dx)``."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """``(x, log dx/dy)``."""

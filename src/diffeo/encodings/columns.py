@@ -1,0 +1,385 @@
+"""``Columns``: the door for the rows of a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffeo.encodings.base import Encoding
+from diffeo.encodings.kinds import Circular, Kind, Lattice, finite_number, kind_from_json
+from diffeo.errors import DataError, FormatError
+
+DTYPES = ("bool", "float16", "float32", "float64") + tuple(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64))
+QUANTILES = 1001
+_MOST_COLUMNS, _MOST_DRAWS, _LONGEST_NAME = 100_000, 4096, 10_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's name, kind, storage type, and the moments that standardize it."""
+
+    name: str
+    kind: Kind
+    dtype: str = "float64"
+    loc: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def fit(cls, name: str, kind: Kind, dtype: str, values: np.ndarray) -> Column:
+        """Take the moments from training ``values``, all of which must lie in the kind's support.
+
+        The scale is that of the dequantized values, so never below 0.29 steps of a lattice; a
+        column that does not vary here gets scale 1.
+        """
+        x = torch.from_numpy(np.array(values, dtype=np.float64))
+        real, log_weight = kind.encode(x, torch.zeros_like(x), precision(dtype))
+        bad = np.flatnonzero(~np.isfinite(log_weight.numpy()))
+        if len(bad):
+            raise DataError(
+                f"column {name!r} is {kind}, but row {bad[0] + 1} holds {values[bad[0]]:.10g}"
+                + (f" ({len(bad)} rows do not fit)" if len(bad) > 1 else "")
+                + f"; drop such rows, or declare the column differently: --column {name}=continuous."
+            )
+        if not (kind.free and kind.standardized):
+            return cls(name, kind, dtype)
+        size = float(real.abs().max()) or 1.0  # the squares of huge values would overflow
+        unit = real.numpy() / size
+        loc, scale = float(unit.mean()) * size, float(unit.std()) * size
+        if isinstance(kind, Lattice):
+            scale = math.hypot(scale, kind.step / math.sqrt(12))
+        return cls(name, kind, dtype, loc, scale if scale > 0 and math.isfinite(scale) else 1.0)
+
+    @property
+    def sample_dtype(self) -> str:
+        """What samples are stored in: the original type unless it cannot hold them."""
+        low, high = _tighten(*self.kind.drawn, self.dtype)
+        if isinstance(self.kind, Lattice):
+            whole = self.kind.step.is_integer() and self.kind.offset.is_integer()
+        else:
+            whole = not self.kind.free
+        return self.dtype if low <= high and (whole or self.dtype.startswith("float")) else "float64"
+
+    @property
+    def storable(self) -> tuple[float, float]:
+        """The smallest and largest value that lie in the support and survive storage."""
+        low, high = _tighten(*self.kind.drawn, self.sample_dtype)
+        if isinstance(self.kind, Lattice) and not self.dtype.startswith("float"):
+            step, offset = self.kind.step, self.kind.offset
+            low = offset + step * math.ceil((low - offset) / step)
+            high = offset + step * math.floor((high - offset) / step)
+        return low, high
+
+
+class Columns(Encoding):
+    """Takes a table's rows to standardized real vectors and back, in the data's own units.
+
+    Continuous columns are shifted and scaled; positive ones go through a logarithm, bounded ones
+    through a logit, circular ones become angles in [-pi, pi); constant ones are set aside. All of
+    these are exact. Integer and lattice columns are dequantized, and the log-likelihood
+
+        log 1/K sum_k p(x + step * u_k) * step
+
+    is a log mass in these columns and a log-density in the others; its expectation is a lower bound
+    (Jensen). Training draws one u per row; evaluation uses K fixed ones, the same for every row,
+    stratified in every column.
+
+    Rows come as float64 (or float32) and are standardized in float64 before they are cast to the
+    model's own dtype, so that a large offset costs no precision. The moments are no buffers:
+    ``.to(dtype)`` changes what the model computes in, never what it knows of the data. Samples are
+    float64 and never leave a column's support.
+
+    Args:
+        columns: the density's columns, in the table's order.
+        given: names of the columns the density is conditioned on.
+        weights: name of the column that weighted the training rows.
+        draws: K, from 1 to 4096.
+
+    Shape:
+        rows ``(*batch, columns)``; encoded ``(K, *batch, free columns)``.
+
+    Raises:
+        DataError: when no column varies, or a name appears twice.
+
+    Example:
+        >>> import torch
+        >>> from diffeo.encodings.kinds import Continuous, Positive
+        >>> columns = Columns([Column("a", Continuous(), scale=2.0), Column("b", Positive())])
+        >>> columns.encode(torch.tensor([4.0, 1.0], dtype=torch.float64))
+        (tensor([[2., 0.]]), tensor([-0.6931]))
+    """
+
+    marker: Tensor
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        given: Sequence[str] = (),
+        weights: str | None = None,
+        draws: int = 16,
+    ):
+        super().__init__()
+        self.columns, self.given, self.weights, self.draws = tuple(columns), tuple(given), weights, draws
+        self.names = tuple(c.name for c in columns)
+        every = (*self.names, *self.given, *(() if weights is None else (weights,)))
+        if len(set(every)) != len(every):
+            twice = next(n for n in every if every.count(n) > 1)
+            raise DataError(f"the name {twice!r} is used for two columns; rename one.")
+        kept = [i for i, c in enumerate(columns) if c.kind.free]
+        if not kept:
+            raise DataError("no column varies, so there is nothing to model; add a column that does.")
+        self.free = tuple(self.names[i] for i in kept)
+        """Names of the columns that have a latent coordinate."""
+        self.discrete = tuple(columns[i].kind.discrete for i in kept)
+        self.circular = tuple(isinstance(columns[i].kind, Circular) for i in kept)
+        """Which latent coordinates are angles: they want a circular family."""
+        self.dtypes = tuple(c.sample_dtype for c in columns)
+        """What each column's samples are stored in."""
+        self.exact = not any(self.discrete)
+        self.event_shape = torch.Size((len(columns),))
+        self.latent_shape = torch.Size((len(kept),))
+        self.score_quantiles: np.ndarray | None = None
+        """1001 quantiles of the training rows' log-likelihood, once it is trained."""
+        self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the model's dtype
+
+        self._groups = _groups(self.columns)
+        self._order = _inverse([i for g in self._groups if g.kind.free for i in g.columns])
+        self._order_all = _inverse([i for g in self._groups for i in g.columns])
+        self._loc, self._scale = _vector(columns[i].loc for i in kept), _vector(columns[i].scale for i in kept)
+        self._log_scale = float(self._scale.log().sum())
+        ends = [c.storable for c in columns]
+        self._low, self._high = _vector(low for low, _ in ends), _vector(high for _, high in ends)
+        self._single = [c.kind.discrete and c.dtype == "float32" for c in columns]
+        self._fixed_noise = _stratified(draws, sum(self.discrete))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's dtype, which ``encode`` answers in."""
+        return self.marker.dtype
+
+    # -- the door -----------------------------------------------------------------------------
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        eps = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+        x = x.double()
+        noise = self._noise(x)
+        parts: list[Tensor] = []
+        log_weight = x.new_full((), -self._log_scale)
+        for g in self._groups:
+            own = None if noise is None else noise[..., g.noise]
+            real, weight = g.kind.encode(_pick(x, g.columns), own, max(eps, g.eps))
+            log_weight = log_weight + weight.sum(-1)
+            if g.kind.free:
+                parts.append(real)
+        draws = 1 if noise is None else len(noise)
+        real = torch.cat([p.expand(draws, *x.shape[:-1], p.shape[-1]) for p in parts], -1)
+        v = (_pick(real, self._order) - self._loc.to(x.device)) / self._scale.to(x.device)
+        v = v.to(self.dtype)
+        limits = self._limits(v)
+        return v.clamp(-limits, limits), log_weight.to(v.dtype).expand(draws, *x.shape[:-1])
+
+    def decode(self, v: Tensor) -> Tensor:
+        real = v.double() * self._scale.to(v.device) + self._loc.to(v.device)
+        parts = [
+            g.kind.decode(_pick(real, g.latent))
+            if g.kind.free
+            else real.new_full((), getattr(g.kind, "value")).expand(*real.shape[:-1], len(g.columns))
+            for g in self._groups
+        ]
+        x = _pick(torch.cat(parts, -1), self._order_all)
+        x = x.clamp(self._low.to(x.device), self._high.to(x.device))  # lets NaN through
+        if any(self._single):
+            # the lattice value as it was stored: 0.3 in float32 is not 0.3 in float64
+            x = torch.where(torch.tensor(self._single, device=x.device), x.float().double(), x)
+        return x
+
+    def _noise(self, x: Tensor) -> Tensor | None:
+        if self.exact:
+            return None
+        if self.training:
+            shape = (1, *x.shape[:-1], sum(self.discrete))
+            return torch.rand(shape, dtype=torch.float64, device=x.device) - 0.5
+        noise = self._fixed_noise.to(x.device)
+        return noise.reshape(len(noise), *[1] * (x.dim() - 1), -1).expand(-1, *x.shape[:-1], -1)
+
+    def _limits(self, v: Tensor) -> Tensor:
+        """Largest magnitude per coordinate: squares must not overflow, angles not pass pi."""
+        big = v.new_full((len(self.circular),), torch.finfo(v.dtype).max ** 0.5)
+        if not any(self.circular):
+            return big
+        pi = v.new_tensor(math.pi)
+        pi = pi if float(pi) <= math.pi else torch.nextafter(pi, torch.zeros_like(pi))
+        return torch.where(torch.tensor(self.circular, device=v.device), pi, big)
+
+    # -- scores -------------------------------------------------------------------------------
+
+    def set_score_quantiles(self, log_prob: Tensor | np.ndarray) -> None:
+        """Keep 1001 quantiles of the training rows' log-likelihood, for ``quantile``."""
+        values = np.asarray(log_prob, dtype=np.float64).ravel()
+        if np.isnan(values).any() or not len(values):
+            raise DataError("the training rows' log-likelihoods must be numbers, and at least one.")
+        largest = np.finfo(np.float64).max
+        values = np.clip(values, -largest, largest)
+        # observed values only: interpolating between extremes could overflow
+        self.score_quantiles = np.quantile(values, np.linspace(0, 1, QUANTILES), method="nearest")
+
+    def quantile(self, log_prob: Tensor | np.ndarray) -> np.ndarray:
+        """Which fraction of the training rows scored below each of ``log_prob``, from 0 to 1."""
+        if self.score_quantiles is None:
+            raise DataError("this model knows no training scores; fit it with fit_table, or call set_score_quantiles.")
+        values = np.asarray(log_prob, dtype=np.float64)
+        return np.interp(values, self.score_quantiles, np.linspace(0, 1, QUANTILES))
+
+    # -- files --------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "encoding": "columns",
+            "columns": [
+                {"name": c.name, "kind": c.kind.to_json(), "dtype": c.dtype, "loc": c.loc, "scale": c.scale}
+                for c in self.columns
+            ],
+            "given": list(self.given),
+            "weights": self.weights,
+            "draws": self.draws,
+            "score_quantiles": None if self.score_quantiles is None else self.score_quantiles.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, spec: dict[str, Any]) -> Columns:
+        keys = {"encoding", "columns", "given", "weights", "draws", "score_quantiles"}
+        if not isinstance(spec, dict) or set(spec) != keys or spec["encoding"] != "columns":
+            raise FormatError("the table columns in this file are malformed: wrong entries.")
+        columns = [_column_from_json(c) for c in _list(spec["columns"], "columns")]
+        given = [_name(n) for n in _list(spec["given"], "given columns")]
+        weights = None if spec["weights"] is None else _name(spec["weights"])
+        draws = spec["draws"]
+        if type(draws) is not int or not 1 <= draws <= _MOST_DRAWS:
+            raise FormatError(f"the number of draws in this file is not between 1 and {_MOST_DRAWS}.")
+        try:
+            encoding = cls(columns, given=given, weights=weights, draws=draws)
+        except DataError as error:
+            raise FormatError(f"the table columns in this file are malformed: {error}") from None
+        if spec["score_quantiles"] is not None:
+            scores = [finite_number(q, "a score quantile") for q in _list(spec["score_quantiles"], "quantiles")]
+            if len(scores) != QUANTILES or sorted(scores) != scores:
+                raise FormatError(f"the score quantiles in this file are not {QUANTILES} rising numbers.")
+            encoding.score_quantiles = np.array(scores)
+        return encoding
+
+
+def delta_method(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """The log of a mean of K draws, and its standard error.
+
+    For ``l_k = log w_k`` on the first axis: ``log mean(w)``, with standard error
+    ``sd(w) / (mean(w) sqrt(K))``. The draws of ``Columns`` are stratified, so that for them the
+    error is an upper estimate. With K = 1 it is 0: there an exact encoding has no error.
+
+    Example:
+        >>> delta_method(torch.tensor([1.0, 3.0]).log())
+        (tensor(0.6931), tensor(0.5000))
+    """
+    k = len(draws)
+    log_prob = draws.logsumexp(0) - math.log(k)
+    if k == 1:
+        return log_prob, torch.zeros_like(log_prob)
+    # weights relative to their mean; a row of zero likelihood is known exactly
+    relative = torch.where(log_prob == -math.inf, torch.zeros_like(draws), draws - log_prob).exp()
+    return log_prob, relative.std(0) / math.sqrt(k)
+
+
+def precision(dtype: str) -> float:
+    """The relative precision of a storage type; 0 for integers."""
+    return float(np.finfo(dtype).eps) if dtype.startswith("float") else 0.0
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Columns of one kind and precision: they go through their map together."""
+
+    kind: Kind
+    eps: float
+    columns: list[int]
+    latent: list[int]
+    noise: list[int]
+
+
+def _groups(columns: Sequence[Column]) -> list[_Group]:
+    found: dict[tuple[Kind, float], _Group] = {}
+    latent = noise = 0
+    for i, c in enumerate(columns):
+        key = c.kind, precision(c.dtype)
+        group = found.setdefault(key, _Group(*key, [], [], []))
+        group.columns.append(i)
+        if c.kind.free:
+            group.latent.append(latent)
+            latent += 1
+        if c.kind.discrete:
+            group.noise.append(noise)
+            noise += 1
+    return list(found.values())
+
+
+def _stratified(draws: int, columns: int) -> Tensor:
+    """K points of [-1/2, 1/2)^columns, one in every K-th of every column (a Latin hypercube).
+
+    numpy's legacy generator is frozen, so that a model scores alike under every release.
+    """
+    rng = np.random.RandomState(0)
+    strata = [rng.permutation(draws) for _ in range(columns)]
+    points = (np.array(strata, dtype=np.float64).reshape(columns, draws).T + 0.5) / draws - 0.5
+    return torch.from_numpy(np.ascontiguousarray(points))
+
+
+def _tighten(low: float, high: float, dtype: str) -> tuple[float, float]:
+    if not dtype.startswith("float"):
+        ends = (0, 1) if dtype == "bool" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+        return max(low, float(ends[0])), min(high, float(ends[1]))
+    with np.errstate(over="ignore"):
+        a, b = np.dtype(dtype).type(low), np.dtype(dtype).type(high)
+        a = np.nextafter(a, np.inf, dtype=dtype) if float(a) < low else a
+        b = np.nextafter(b, -np.inf, dtype=dtype) if float(b) > high else b
+    return float(a), float(b)
+
+
+def _pick(t: Tensor, index: list[int]) -> Tensor:
+    return t if index == list(range(t.shape[-1])) else t[..., index]
+
+
+def _inverse(order: list[int]) -> list[int]:
+    """Where in ``order`` each of its members, sorted, is found."""
+    return np.argsort(order).tolist()
+
+
+def _vector(values: Iterable[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64)
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) > _MOST_COLUMNS:
+        raise FormatError(f"the {what} in this file are not a list of at most {_MOST_COLUMNS}.")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST_NAME:
+        raise FormatError("a column name in this file is not text, or far too long.")
+    return value
+
+
+def _column_from_json(spec: Any) -> Column:
+    if not isinstance(spec, dict) or set(spec) != {"name", "kind", "dtype", "loc", "scale"}:
+        raise FormatError("a column in this file has the wrong entries.")
+    kind, name = kind_from_json(spec["kind"]), _name(spec["name"])
+    if spec["dtype"] not in DTYPES:
+        raise FormatError(f"column {name!r} in this file has an unknown storage type.")
+    loc, scale = finite_number(spec["loc"], "a column's loc"), finite_number(spec["scale"], "a column's scale")
+    if scale <= 0 or not (kind.standardized or (loc, scale) == (0.0, 1.0)):
+        raise FormatError(f"column {name!r} in this file has a scale that cannot be.")
+    return Column(name, kind, spec["dtype"], loc, scale)

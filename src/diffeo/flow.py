@@ -1,0 +1,200 @@
+"""``Flow``: what a user holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.distributions import Distribution
+
+from diffeo._distribution import FlowDistribution
+from diffeo._typing import Initializable
+from diffeo.bases.base import Base
+from diffeo.bijections.base import Bijection
+from diffeo.encodings.base import Encoding
+from diffeo.encodings.context import ContextEncoding
+from diffeo.errors import ConfigError, DomainError, ShapeError
+from diffeo.functional.domains import describe, same_interval
+from diffeo.functional.shapes import broadcast_batch, check_context
+
+
+class Flow(nn.Module, Initializable):
+    """A bijection, a base density and, where the data need it, an encoding.
+
+    The density is ``log p(x) = log p_base(f(x)) + log|det df/dx|``, in nats per data point and in
+    the data's own units.
+
+    Args:
+        bijection: takes data (behind the encoding, if any) to latent.
+        base: density over the latent space; its event shape is the bijection's latent shape.
+        encoding: door for data that are not real vectors yet; None when they are.
+        context_encoding: takes the user's context to the vector that the layers see.
+
+    Shape:
+        ``x``: ``(*batch, *event_shape)``, ``context``: ``(*batch, *context_shape)``; batch axes
+        broadcast, aligned at the right.
+
+    Raises:
+        ShapeError: where shapes do not fit, here or at a call; it names both.
+        ContextError: for a context that is missing or not wanted.
+        DomainError: when the bijection's codomain is not the base's support.
+
+    Example:
+        >>> import torch, diffeo
+        >>> flow = diffeo.presets.NSF(features=2).build()
+        >>> flow.log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
+        >>> flow.sample((3,)).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        bijection: Bijection,
+        base: Base,
+        encoding: Encoding | None = None,
+        context_encoding: ContextEncoding | None = None,
+    ):
+        super().__init__()
+        if base.event_shape != bijection.latent_shape:
+            raise ShapeError(
+                f"the bijection's latent shape is {tuple(bijection.latent_shape)} but the base has "
+                f"event shape {tuple(base.event_shape)}; give the base the latent shape."
+            )
+        if bijection.codomain is not None and not same_interval(bijection.codomain, base.support):
+            raise DomainError(
+                f"the bijection ends on {describe(bijection.codomain)} but the base lives on "
+                f"{describe(base.support)}; add a map between them or change the base."
+            )
+        if encoding is not None and encoding.latent_shape != bijection.event_shape:
+            raise ShapeError(
+                f"the encoding gives vectors of shape {tuple(encoding.latent_shape)} but the "
+                f"bijection takes {tuple(bijection.event_shape)}."
+            )
+        inner = {p.context_shape for p in (bijection, base) if p.context_shape is not None}
+        if context_encoding is not None:
+            inner.add(context_encoding.latent_shape)
+        if len(inner) > 1:
+            raise ShapeError(f"the parts want contexts of different shapes: {sorted(map(tuple, inner))}.")
+        self.bijection = bijection
+        self.base = base
+        self.encoding = encoding
+        self.context_encoding = context_encoding
+        self.recipe: dict[str, Any] | None = None
+        """What rebuilds this flow: set by a preset's ``build``, None for one built by hand."""
+        self.event_shape = bijection.event_shape if encoding is None else encoding.event_shape
+        self.latent_shape = bijection.latent_shape
+        own = next(iter(inner), None)
+        self.context_shape = own if context_encoding is None else context_encoding.event_shape
+
+    # -- density ------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.log_prob(x, context)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density of ``x`` in nats, shape ``(*batch,)``; -inf outside the data's support."""
+        x, context = broadcast_batch(x, context, self.event_shape, self.context_shape)
+        context = self._encode_context(context)
+        if self.encoding is None:
+            return self._log_prob(x, context)
+        v, log_weight = self.encoding.encode(x)
+        if context is not None:
+            context = context.expand(len(v), *context.shape)
+        draws = self._log_prob(v, context) + log_weight
+        return draws[0] if len(v) == 1 else draws.logsumexp(0) - math.log(len(v))
+
+    def _log_prob(self, v: Tensor, context: Tensor | None) -> Tensor:
+        z, log_det = self.bijection(v, context)
+        return self.base.log_prob(z, context) + log_det
+
+    # -- samples ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        sample_shape: int | Sequence[int] = (),
+        context: Tensor | None = None,
+        *,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Draws of shape ``(*sample, *batch, *event)``, one set per context; no gradients."""
+        context, shape = self._draw_shape(sample_shape, context)
+        x = self.bijection.pull(self.base.sample(shape, context, generator=generator), context)
+        return x if self.encoding is None else self.encoding.decode(x)
+
+    def sample_and_log_prob(
+        self,
+        sample_shape: int | Sequence[int] = (),
+        context: Tensor | None = None,
+        *,
+        generator: Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws and their log-densities from one inverse pass; reparameterized gradients."""
+        context, shape = self._draw_shape(sample_shape, context)
+        z = self.base.sample(shape, context, generator=generator)
+        x, log_det = self.bijection.inverse(z, context)
+        if self.encoding is None:
+            return x, self.base.log_prob(z, context) - log_det
+        if not self.encoding.exact:
+            raise ConfigError(
+                "the likelihood behind this encoding is a bound, so a sample's log-density does not "
+                "come with the sample; call sample, then log_prob."
+            )
+        x = self.encoding.decode(x)
+        _, log_weight = self.encoding.encode(x)
+        return x, self.base.log_prob(z, context) - log_det + log_weight[0]
+
+    # -- the map ------------------------------------------------------------------------------
+
+    def to_latent(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Data to latent values; the pair with its log-det is ``flow.bijection.forward``."""
+        x, context = broadcast_batch(x, context, self.event_shape, self.context_shape)
+        context = self._encode_context(context)
+        if self.encoding is not None:
+            x = self.encoding.encode(x)[0][0]
+        return self.bijection.push(x, context)
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Latent values to data."""
+        z, context = broadcast_batch(z, context, self.latent_shape, self.context_shape, "z")
+        x = self.bijection.pull(z, self._encode_context(context))
+        return x if self.encoding is None else self.encoding.decode(x)
+
+    def distribution(self, context: Tensor | None = None) -> Distribution:
+        """This flow as a ``torch.distributions.Distribution``, at a fixed context."""
+        return FlowDistribution(self, context)
+
+    # -- set from data ------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Set the data-dependent parts (standardization, ActNorm) from training rows."""
+        x, context = broadcast_batch(x, context, self.event_shape, self.context_shape)
+        if self.context_encoding is not None and context is not None:
+            self.context_encoding.initialize(context)
+            context = self.context_encoding(context)
+        if self.encoding is not None:
+            x = self.encoding.encode(x)[0][0]
+        if isinstance(self.bijection, Initializable):
+            self.bijection.initialize(x, context)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _encode_context(self, context: Tensor | None) -> Tensor | None:
+        return context if self.context_encoding is None or context is None else self.context_encoding(context)
+
+    def _draw_shape(
+        self, sample_shape: int | Sequence[int], context: Tensor | None
+    ) -> tuple[Tensor | None, torch.Size]:
+        shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
+        batch = check_context(context, self.context_shape)
+        if context is None or batch is None:
+            return None, shape
+        full = shape + batch
+        context = self._encode_context(context)
+        assert context is not None
+        return context.expand(*full, *context.shape[len(batch) :]), full

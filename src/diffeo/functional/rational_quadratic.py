@@ -1,0 +1,89 @@
+"""Monotone rational-quadratic splines: the plain reference in PyTorch.
+
+In a bin of width w, height h, mean slope s = h / w and end slopes d0, d1, with t = (x - x0) / w,
+
+    y  = y0 + h (s t^2 + d0 t (1 - t)) / den,   den = s (t^2 + (1 - t)^2) + (d0 + d1) t (1 - t)
+    y' = s^2 (d1 t^2 + 2 s t (1 - t) + d0 (1 - t)^2) / den^2
+
+(Gregory and Delbourgo 1982, eqs. 8-10; Durkan et al. 2019, eqs. 4-5, with the denominator written as
+a sum of positive terms.) The inverse solves a quadratic in t. With u = (y - y0) / h and
+q = d0 (1 - u) - d1 u its discriminant is q^2 + 4 s^2 u (1 - u), again a sum of non-negative terms, and
+
+    t : 1 - t  =  2 s u : q + r         where q >= 0,      r = sqrt(discriminant)
+    t : 1 - t  =  r - q : 2 s (1 - u)   where q < 0,
+
+so neither t nor 1 - t is ever a difference: float32 survives any parameters. Values are built up from
+the nearer end of the bin for the same reason.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def softmax_knots(logits: Tensor, low: float, high: float, floor: float) -> Tensor:
+    """K logits to K + 1 increasing knots from ``low`` to ``high``, each bin at least ``floor`` of it.
+
+    Args:
+        logits: ``(*, K)``, any reals; equal logits give equal bins.
+        floor: smallest bin as a fraction of the interval, ``K * floor < 1``.
+
+    Shape: ``(*, K)`` to ``(*, K + 1)``.
+    """
+    bins = logits.shape[-1]
+    fractions = torch.softmax(logits, -1) * (1 - bins * floor) + floor
+    inner = fractions[..., :-1].cumsum(-1) * (high - low) + low
+    ends = logits.new_tensor([low, high]).expand(*logits.shape[:-1], 2)
+    return torch.cat([ends[..., :1], inner, ends[..., 1:]], -1)
+
+
+def _pick(knots_x: Tensor, knots_y: Tensor, slopes: Tensor, bin_index: Tensor) -> tuple[Tensor, ...]:
+    index = torch.cat([bin_index, bin_index + 1], -1)
+    x0, x1 = knots_x.gather(-1, index).unbind(-1)
+    y0, y1 = knots_y.gather(-1, index).unbind(-1)
+    d0, d1 = slopes.gather(-1, index).unbind(-1)
+    return x0, x1, y0, y1, d0, d1
+
+
+def _log_slope(t: Tensor, t1: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
+    tt = t * t1
+    numerator = d1 * t * t + 2 * s * tt + d0 * t1 * t1
+    denominator = s * (t * t + t1 * t1) + (d0 + d1) * tt
+    return torch.log(numerator) + 2 * (torch.log(s) - torch.log(denominator))
+
+
+def forward(x: Tensor, knots_x: Tensor, knots_y: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """The spline at ``x`` inside its box: ``(y, log dy/dx)``.
+
+    Shape: ``x`` ``(*,)``, knots and slopes ``(*, K + 1)``.
+    """
+    bin_index = (x.unsqueeze(-1) >= knots_x[..., 1:-1]).sum(-1, keepdim=True)
+    x0, x1, y0, y1, d0, d1 = _pick(knots_x, knots_y, slopes, bin_index)
+    w, h = x1 - x0, y1 - y0
+    s = h / w
+    t, t1 = (x - x0) / w, (x1 - x) / w
+    tt = t * t1
+    denominator = s * (t * t + t1 * t1) + (d0 + d1) * tt
+    from_left = y0 + h * (s * t * t + d0 * tt) / denominator
+    from_right = y1 - h * (s * t1 * t1 + d1 * tt) / denominator
+    numerator = d1 * t * t + 2 * s * tt + d0 * t1 * t1
+    log_slope = torch.log(numerator) + 2 * torch.log(s / denominator)
+    return torch.where(t < t1, from_left, from_right), log_slope
+
+
+def inverse(y: Tensor, knots_x: Tensor, knots_y: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse spline at ``y`` inside its box: ``(x, log dx/dy)``."""
+    bin_index = (y.unsqueeze(-1) >= knots_y[..., 1:-1]).sum(-1, keepdim=True)
+    x0, x1, y0, y1, d0, d1 = _pick(knots_x, knots_y, slopes, bin_index)
+    w, h = x1 - x0, y1 - y0
+    s = h / w
+    u, u1 = (y - y0) / h, (y1 - y) / h
+    q = d0 * u1 - d1 * u
+    r = torch.sqrt(q * q + 4 * s * s * u * u1)
+    rising = q >= 0
+    a = torch.where(rising, 2 * s * u, r - q)
+    b = torch.where(rising, q + r, 2 * s * u1)
+    t, t1 = a / (a + b), b / (a + b)
+    x = torch.where(t < t1, x0 + w * t, x1 - w * t1)
+    return x, -_log_slope(t, t1, s, d0, d1)

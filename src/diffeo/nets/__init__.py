@@ -1,0 +1,6 @@
+"""Nets: parameters from features and context. They know nothing of flows."""
+
+from diffeo.nets.masked import MADE, FullPasses, MaskedLinear, ResMADE
+from diffeo.nets.mlp import MLP, ResidualMLP
+
+__all__ = ["MADE", "MLP", "FullPasses", "MaskedLinear", "ResMADE", "ResidualMLP"]

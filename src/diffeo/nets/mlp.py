@@ -1,0 +1,128 @@
+"""Dense conditioners: MLP and residual MLP, both with context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffeo.errors import ConfigError
+
+
+def zero_(linear: nn.Linear) -> None:
+    """Zero a layer, so that the net behind it starts as the zero parameters of every family."""
+    nn.init.zeros_(linear.weight)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes that are not positive integers, by name."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{name} must be at least 1, not {size}.")
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron whose first layer also sees the context.
+
+    The output layer starts at zero: a flow built on it starts neutral.
+
+    Args:
+        in_features: features seen; 0 makes a net of the context alone.
+        out_features: parameters given.
+        hidden: widths of the hidden layers.
+        context_features: length of the context vector, 0 for none.
+        activation: an elementwise function.
+
+    Shape: ``(*batch, in_features)`` and ``(*batch, context_features)`` to ``(*batch, out_features)``.
+
+    Example:
+        >>> import torch
+        >>> MLP(3, 4, context_features=2)(torch.randn(5, 3), torch.randn(5, 2)).shape
+        torch.Size([5, 4])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        context_features: int = 0,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ):
+        super().__init__()
+        check_sizes(**{f"hidden[{i}]": h for i, h in enumerate(hidden)}, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        self.context_features = context_features
+        self.activation = activation
+        widths = [in_features + context_features, *hidden]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.output = nn.Linear(widths[-1], out_features)
+        zero_(self.output)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        h = join(x, context if self.context_features else None)
+        for layer in self.layers:
+            h = self.activation(layer(h))
+        return self.output(h)
+
+
+class ResidualMLP(nn.Module):
+    """A residual network of pre-activation blocks; the context enters at the input and every block.
+
+    Deeper conditioners train more surely than with a plain MLP. The output layer starts at zero.
+
+    Args:
+        in_features: features seen.
+        out_features: parameters given.
+        hidden: width of the residual stream.
+        blocks: number of two-layer blocks.
+        context_features: length of the context vector, 0 for none.
+        dropout: probability of zeroing a hidden unit in training, in [0, 1).
+        activation: an elementwise function.
+
+    Shape: ``(*batch, in_features)`` and ``(*batch, context_features)`` to ``(*batch, out_features)``.
+
+    References: He et al. 2016, "Identity mappings in deep residual networks"; Durkan et al. 2019, B.1.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden: int = 128,
+        blocks: int = 2,
+        *,
+        context_features: int = 0,
+        dropout: float = 0.0,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ):
+        super().__init__()
+        check_sizes(out_features=out_features, hidden=hidden)
+        self.in_features, self.out_features = in_features, out_features
+        self.context_features = context_features
+        self.dropout, self.activation = dropout, activation
+        self.input = nn.Linear(in_features + context_features, hidden)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([nn.Linear(hidden + context_features, hidden), nn.Linear(hidden, hidden)])
+            for _ in range(blocks)
+        )
+        self.output = nn.Linear(hidden, out_features)
+        zero_(self.output)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        context = context if self.context_features else None
+        h = self.input(join(x, context))
+        for first, second in self.blocks:  # type: ignore[misc]
+            u = self.activation(first(join(self.activation(h), context)))
+            h = h + second(F.dropout(u, self.dropout, self.training))
+        return self.output(h)
+
+
+def join(x: Tensor, context: Tensor | None) -> Tensor:
+    """``x`` with the context's columns behind its own."""
+    return x if context is None else torch.cat([x, context], -1)

@@ -1,0 +1,14 @@
+"""Presets: a flow by the name of its paper."""
+
+from diffeo.presets.autoregressive import IAF, MAF, NSF
+from diffeo.presets.base import Classes, Preset, Vector
+from diffeo.presets.coupling import NICE, CouplingNSF, RealNVP
+
+__all__ = ["IAF", "KINDS", "MAF", "NICE", "NSF", "Classes", "CouplingNSF", "Preset", "RealNVP", "Vector"]
+
+KINDS: dict[str, type[Preset]] = {
+    name: kind
+    for name, kind in ((name, globals()[name]) for name in __all__ if name != "KINDS")
+    if issubclass(kind, Preset) and kind is not Preset
+}
+"""Every preset by its class name."""

@@ -1,0 +1,114 @@
+"""Checkpoints: a run's whole state in one safetensors file, written atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from diffeo.errors import ConfigError, FormatError
+from diffeo.train.report import Point
+
+if TYPE_CHECKING:
+    from diffeo.train.loop import Run
+
+_COUNTERS = ("step", "steps", "skipped", "bad_in_a_row", "recent", "best_valid")
+
+
+class Checkpoint:
+    """A file that holds a run's state: weights, their mean, optimizer, random state, curves.
+
+    A run killed at any moment resumes from it to the same weights, bit for bit, as one never killed.
+
+    Args:
+        path: the file.
+        every_seconds: least time between two writes.
+    """
+
+    def __init__(self, path: str | Path, every_seconds: float = 30.0):
+        self.path, self.every_seconds = Path(path), every_seconds
+        if not self.path.parent.is_dir():
+            raise ConfigError(f"{self.path.parent} is no folder; make it first or choose another checkpoint.")
+        self._last = time.monotonic()
+
+    def save_if_due(self, run: Run, elapsed: float) -> None:
+        """Write the run's state if the last write is long enough ago."""
+        if time.monotonic() - self._last < self.every_seconds:
+            return
+        tensors = {"rng": torch.get_rng_state()}
+        groups = {"flow": run.flow.state_dict(), "ema": run.ema.state_dict(), "best": run.best}
+        for group, state in groups.items():
+            tensors |= {f"{group}.{k}": v for k, v in state.items()}
+        for i, parameter in enumerate(run.params):
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in run.optimizer.state.get(parameter, {}).items()}
+        state = {
+            **{name: getattr(run, name) for name in _COUNTERS},
+            "elapsed": elapsed,
+            "best_step": run.report.best_step,
+            "curves": [asdict(p) for p in run.report.curves],
+            "fingerprint": _fingerprint(run),
+        }
+        data = save({k: v.detach().clone().contiguous() for k, v in tensors.items()}, {"run": json.dumps(state)})
+        temporary = self.path.with_name(self.path.name + ".part")
+        temporary.write_bytes(data)
+        os.replace(temporary, self.path)
+        self._last = time.monotonic()
+
+    def restore_if_there(self, run: Run) -> float | None:
+        """Bring ``run`` to the state in the file; the seconds it had taken, or None without a file."""
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                state = json.loads((file.metadata() or {})["run"])
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise FormatError(f"{self.path} is no checkpoint ({error}); delete it to start anew.") from None
+        if state["fingerprint"] != _fingerprint(run):
+            raise ConfigError(
+                f"{self.path} belongs to another run (other rows, flow, seed, limits or settings); "
+                f"delete it to start anew, or name another checkpoint."
+            )
+        run.flow.load_state_dict(_group(tensors, "flow"))
+        run.ema.load_state_dict(_group(tensors, "ema"))
+        run.best = _group(tensors, "best")
+        for i, parameter in enumerate(run.params):
+            own = _group(tensors, f"optimizer.{i}")
+            if own:
+                run.optimizer.state[parameter] = own
+        for name in _COUNTERS:
+            setattr(run, name, state[name])
+        run.report.best_step = state["best_step"]
+        run.report.curves = [Point(**p) for p in state["curves"]]
+        torch.set_rng_state(tensors["rng"])
+        return float(state["elapsed"])
+
+    def remove(self) -> None:
+        """Delete the file, at the end of a run."""
+        self.path.unlink(missing_ok=True)
+
+
+def _group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ".")}
+
+
+def _fingerprint(run: Run) -> str:
+    """What makes a run this run."""
+    if run.fingerprint is None:
+        parts = [
+            run.rows.fingerprint(),
+            "" if run.valid is None else run.valid.fingerprint(),
+            repr(run.flow),
+            repr((run.objective, run.budget, run.recipe, run.epochs.batch_size, run.report.seed)),
+        ]
+        run.fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return run.fingerprint

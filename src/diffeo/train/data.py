@@ -1,0 +1,131 @@
+"""The rows a run trains on: checked, split, and dealt out in batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from diffeo.errors import DataError, ShapeError
+from diffeo.flow import Flow
+from diffeo.objectives import Batch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in memory, as tensors, with their numbers in the data as given."""
+
+    x: Tensor
+    context: Tensor | None
+    weights: Tensor | None
+    numbers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, index: Tensor) -> Rows:
+        """The rows at ``index``."""
+        return Rows(
+            self.x[index],
+            None if self.context is None else self.context[index],
+            None if self.weights is None else self.weights[index],
+            self.numbers[index],
+        )
+
+    def split(self, validation: float | Rows | None, seed: int) -> tuple[Rows, Rows | None]:
+        """Training and validation rows; the split depends on the seed alone."""
+        if isinstance(validation, Rows):
+            return self, validation
+        if not validation:
+            return self, None
+        held = min(max(1, round(validation * len(self))), len(self) - 1)
+        if held < 1:
+            raise DataError("one row cannot be split; pass validation=0 or more rows.")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.take(order[held:].sort().values), self.take(order[:held].sort().values)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All rows once, in order."""
+        for start in range(0, len(self), size):
+            yield self.batch(torch.arange(start, min(start + size, len(self))))
+
+    def batch(self, index: Tensor) -> Batch:
+        """The rows at ``index`` as a batch."""
+        part = self.take(index)
+        return Batch(part.x, part.context, part.weights, part.numbers)
+
+    def fingerprint(self) -> str:
+        """A digest of the contents: a checkpoint belongs to one set of rows."""
+        digest = hashlib.sha256()
+        for tensor in (self.x, self.context, self.weights, self.numbers):
+            if tensor is not None:
+                digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Epochs:
+    """Batch number ``step`` of an endless run of shuffled epochs, the last partial batch included.
+
+    A pure function of ``(seed, step)``, so a resumed run sees the same batches.
+    """
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int):
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.per_epoch = -(-len(rows) // batch_size)
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, i = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._epoch, self._order = epoch, torch.randperm(len(self.rows), generator=generator)
+        return self.rows.batch(self._order[i * self.batch_size : (i + 1) * self.batch_size])
+
+
+def rows_for(flow: Flow, x: ArrayLike, context: ArrayLike | None, weights: ArrayLike | None) -> Rows:
+    """Check data against the flow and make them tensors of its dtype; errors name row and column."""
+    parameter = next(flow.parameters(), torch.empty(0))
+    exact = torch.float64 if flow.encoding is not None else parameter.dtype
+    data = _tensor(x, "x", exact, flow.event_shape)
+    if (context is None) != (flow.context_shape is None):
+        raise ShapeError(
+            "this flow needs a context and fit was given none; pass context=."
+            if context is None
+            else "fit was given a context but this flow takes none; build it with context=."
+        )
+    given = None
+    if context is not None and flow.context_shape is not None:
+        given = _tensor(context, "context", parameter.dtype, flow.context_shape)
+    weight = None if weights is None else _tensor(weights, "weights", parameter.dtype, torch.Size())
+    for name, other in (("context", given), ("weights", weight)):
+        if other is not None and len(other) != len(data):
+            raise ShapeError(f"x has {len(data)} rows but {name} has {len(other)}; they must be equal.")
+    if weight is not None and (bool((weight < 0).any()) or not bool(weight.sum() > 0)):
+        raise DataError("weights must be non-negative and not all zero.")
+    return Rows(data, given, weight, torch.arange(len(data)))
+
+
+def _tensor(values: ArrayLike, name: str, dtype: torch.dtype, event: torch.Size) -> Tensor:
+    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    if tensor.dim() != 1 + len(event) or tensor.shape[1:] != event:
+        wanted = ", ".join(["rows", *map(str, event)])
+        raise ShapeError(f"{name} has shape {tuple(tensor.shape)}; this flow needs ({wanted}).")
+    if not len(tensor):
+        raise DataError(f"{name} has no rows.")
+    tensor = tensor.detach().to(dtype)
+    bad = (~torch.isfinite(tensor)).nonzero()
+    if len(bad):
+        where = ", ".join(map(str, bad[0].tolist()[1:]))
+        value = tensor[tuple(bad[0].tolist())].item()
+        raise DataError(
+            f"{name} has {len(bad)} values that are not finite, the first in row {bad[0, 0].item()}"
+            + (f", column {where}" if where else "")
+            + f": {value}. Drop or fill those rows first."
+        )
+    return tensor

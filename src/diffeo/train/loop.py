@@ -1,0 +1,308 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from diffeo._typing import Projectable
+from diffeo.errors import ConfigError, TrainingError
+from diffeo.flow import Flow
+from diffeo.objectives import Batch, Likelihood, Objective
+from diffeo.train.checkpoint import Checkpoint
+from diffeo.train.data import Epochs, Rows, rows_for
+from diffeo.train.report import Callback, FitReport, Point, Progress
+from diffeo.train.schedule import TIMED, Budget, Schedule
+
+DEFAULT_STEPS = 10_000
+EVALUATIONS = 60
+"""How often a run is measured on its validation rows."""
+BAD_STEPS = 20
+"""So many steps in a row without a finite gradient end the run."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the optimizer goes; the defaults suit standardized tables of any size.
+
+    Args:
+        learning_rate: peak of the schedule.
+        weight_decay: decoupled, as in AdamW.
+        clip: largest gradient norm.
+        ema: decay of the weights' running mean, which is what is measured and kept.
+        patience: a run ends early when so large a part of its length passes without a better
+            validation score; 1 turns early stopping off.
+    """
+
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+    ema: float = 0.999
+    patience: float = 0.25
+
+
+def fit(
+    flow: Flow,
+    x: ArrayLike,
+    context: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    *,
+    objective: Objective | None = None,
+    validation: float | Rows = 0.1,
+    max_seconds: float | None = None,
+    max_epochs: float | None = None,
+    max_steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | Path | Checkpoint | None = None,
+    recipe: Recipe | None = None,
+) -> FitReport:
+    """Train ``flow`` in place on rows ``x`` and leave it in evaluation mode with its best weights.
+
+    AdamW with warm-up and cosine decay, gradient clipping and a running mean of the weights. A part of
+    the rows is held out: it sees neither the gradient nor the standardization, picks the weights kept
+    and ends a run that no longer improves. A time budget becomes a number of steps once, after a few
+    timed steps, so that the schedule depends on the step alone.
+
+    Args:
+        flow: what to train.
+        x: rows, ``(rows, *event_shape)``; tensor or array.
+        context: one per row, where the flow takes one.
+        weights: non-negative, one per row.
+        objective: the loss; maximum likelihood by default.
+        validation: fraction of rows held out, in [0, 1); 0 for none.
+        max_seconds: time budget.
+        max_epochs: passes over the training rows.
+        max_steps: optimizer steps; without any limit, 10,000.
+        batch_size: rows a step; by default from the number of rows.
+        seed: of split, batches and noise. One seed, one machine, one length: the same bits.
+        callbacks: objects with ``on_progress(progress)``.
+        checkpoint: a file to resume from if it exists and to save to as the run goes; removed at its end.
+        recipe: optimizer settings.
+
+    Raises:
+        DataError: for rows that are not finite, by row and column.
+        ShapeError: for shapes the flow does not take.
+        TrainingError: when step after step has no finite gradient; it names the rows.
+
+    Example:
+        >>> import torch, diffeo
+        >>> flow = diffeo.presets.MAF(features=2, layers=2, hidden=(16,)).build()
+        >>> report = diffeo.fit(flow, torch.randn(200, 2), max_steps=20)
+        >>> report.steps, report.stopped
+        (20, 'all 20 steps done')
+    """
+    started = time.monotonic()
+    if not 0 <= (validation if isinstance(validation, int | float) else 0) < 1:
+        raise ConfigError(f"validation must be in [0, 1), not {validation}.")
+    rows = rows_for(flow, x, context, weights)
+    train, valid = rows.split(validation, seed)
+    size = batch_size or default_batch_size(len(train))
+    budget = Budget(max_seconds, max_epochs, max_steps)
+    if isinstance(checkpoint, str | Path):
+        checkpoint = Checkpoint(Path(checkpoint))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        run = Run(
+            flow, objective or Likelihood(), train, valid, size, budget, seed, recipe or Recipe(), callbacks
+        )
+        return run.go(started, checkpoint)
+
+
+def default_batch_size(rows: int) -> int:
+    """About 20 steps an epoch on small tables, never above 512 rows nor below 32."""
+    return int(min(512, max(32, 2 ** round(math.log2(max(1, rows / 20))))))
+
+
+class Run:
+    """One run of the loop: its state, and the verbs that move it."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        objective: Objective,
+        train: Rows,
+        valid: Rows | None,
+        batch_size: int,
+        budget: Budget,
+        seed: int,
+        recipe: Recipe,
+        callbacks: Sequence[Callback],
+    ):
+        self.flow, self.objective, self.valid = flow, objective, valid
+        self.rows, self.recipe, self.budget, self.callbacks = train, recipe, budget, callbacks
+        self.epochs = Epochs(train, batch_size, seed)
+        self.params = [p for p in flow.parameters() if p.requires_grad]
+        if not self.params:
+            raise ConfigError("this flow has no parameter to train.")
+        self.optimizer = torch.optim.AdamW(
+            self.params, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.limit = budget.step_limit(self.epochs.per_epoch, DEFAULT_STEPS)
+        self.steps = self.limit if budget.seconds is None else None
+        self.step = self.skipped = self.bad_in_a_row = 0
+        self.report = FitReport(seed=seed)
+        self.ema: Flow = flow
+        self.ema_params: list[nn.Parameter] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_valid = -math.inf
+        self.recent = 0.0
+        self.fingerprint: str | None = None
+
+    # -- the loop -----------------------------------------------------------------------------
+
+    def go(self, started: float, checkpoint: Checkpoint | None) -> FitReport:
+        """Train to the end; the flow has its best weights afterwards."""
+        flow, report = self.flow, self.report
+        flow.train()
+        self._start_ema()
+        before = None if checkpoint is None else checkpoint.restore_if_there(self)
+        if before is None:
+            sample = self.rows.take(torch.randperm(len(self.rows))[:100_000])
+            flow.initialize(sample.x, sample.context)
+            self.ema.load_state_dict(flow.state_dict())
+            before = 0.0
+        projected = [m for m in flow.modules() if isinstance(m, Projectable)]
+        timings: list[float] = []
+        while self.steps is None or self.step < self.steps:
+            tick = time.monotonic()
+            loss = self._train_step(self.epochs[self.step])
+            for module in projected:
+                module.project_()
+            self.step += 1
+            if loss is not None:
+                self.recent += max(0.02, 1 / self.step) * (-loss - self.recent)
+            now = time.monotonic()
+            timings.append(now - tick)
+            elapsed = before + now - started
+            if self.steps is None and (self.step >= TIMED.stop or self._slow(elapsed, timings)):
+                self._fix_length(elapsed, timings)
+            if self.step >= self.limit and self.steps is None:
+                self.steps = self.step
+            if self._due():
+                self._measure(elapsed)
+                report.stopped = self._stop_reason(elapsed)
+                if report.stopped:
+                    break
+            elif self.step % 20 == 0:
+                self._tell(elapsed, math.nan)
+            if checkpoint is not None and self.steps is not None:
+                checkpoint.save_if_due(self, elapsed)
+        report.stopped = report.stopped or f"all {self.step} steps done"
+        report.seconds = before + time.monotonic() - started
+        self._finish()
+        if checkpoint is not None:
+            checkpoint.remove()
+        return report
+
+    def _train_step(self, batch: Batch) -> float | None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.objective(self.flow, batch)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.params, self.recipe.clip)
+        value = loss.item()
+        if not (math.isfinite(value) and math.isfinite(norm.item())):
+            self._skip(batch, value)
+            return None
+        self.bad_in_a_row = 0
+        for group in self.optimizer.param_groups:
+            group["lr"] = Schedule(self.recipe.learning_rate, self.steps)(self.step)
+        self.optimizer.step()
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.ema_params, self.params, 1 - decay)
+        return value
+
+    def _skip(self, batch: Batch, value: float) -> None:
+        self.skipped += 1
+        self.bad_in_a_row += 1
+        if self.bad_in_a_row < BAD_STEPS:
+            return
+        with torch.no_grad():
+            log_prob = self.flow(batch.x, batch.context)
+        bad = batch.rows[~torch.isfinite(log_prob)].tolist() or batch.rows.tolist()
+        raise TrainingError(
+            f"{BAD_STEPS} steps in a row had no finite gradient (loss {value}); at step {self.step} the "
+            f"rows {bad[:10]}{' ...' if len(bad) > 10 else ''} have no finite log-density. Look at these "
+            f"rows, or declare the columns' supports, or lower the learning rate."
+        )
+
+    # -- its length ---------------------------------------------------------------------------
+
+    def _slow(self, elapsed: float, timings: list[float]) -> bool:
+        assert self.budget.seconds is not None
+        return len(timings) > 2 and elapsed > 0.1 * self.budget.seconds
+
+    def _fix_length(self, elapsed: float, timings: list[float]) -> None:
+        timed = sorted(timings[TIMED.start :] or timings[1:])
+        per_step = timed[len(timed) // 2]
+        if self.valid is not None:
+            tick = time.monotonic()
+            self._validate()
+            once = time.monotonic() - tick
+            per_step += once * EVALUATIONS / max(1.0, (self.budget.seconds or 0) / per_step)
+        self.steps = self.budget.steps_in_time(elapsed, self.step, per_step, self.limit)
+
+    def _due(self) -> bool:
+        if self.steps is None:
+            return False
+        return self.step == self.steps or self.step % max(1, self.steps // EVALUATIONS) == 0
+
+    def _stop_reason(self, elapsed: float) -> str:
+        assert self.steps is not None
+        if self.budget.seconds is not None and elapsed > 1.25 * self.budget.seconds and self.step < self.steps:
+            return f"time: {elapsed:.0f} s, the machine became slower than when the run was planned"
+        waited = self.step - max(self.report.best_step, self.steps // 10)
+        if self.valid is not None and waited > self.recipe.patience * self.steps:
+            return f"no better validation score since step {self.report.best_step}"
+        return ""
+
+    # -- measuring ----------------------------------------------------------------------------
+
+    def _start_ema(self) -> None:
+        self.ema = copy.deepcopy(self.flow).eval()
+        self.ema_params = [p for p in self.ema.parameters() if p.requires_grad]
+
+    def _validate(self) -> float:
+        assert self.valid is not None
+        for own, live in zip(self.ema.buffers(), self.flow.buffers(), strict=True):
+            own.copy_(live)
+        total = weight = 0.0
+        with torch.no_grad():
+            for batch in self.valid.batches(4096):
+                w = float(len(batch.rows)) if batch.weights is None else float(batch.weights.sum())
+                if w > 0:
+                    total -= float(self.objective(self.ema, batch)) * w
+                    weight += w
+        return total / weight if weight else math.nan
+
+    def _measure(self, elapsed: float) -> None:
+        valid = math.nan if self.valid is None else self._validate()
+        self.report.curves.append(Point(self.step, elapsed, self.recent, valid))
+        if self.valid is None or not valid <= self.best_valid:
+            self.best_valid = valid
+            self.report.best_step = self.step
+            self.best = {k: v.detach().clone() for k, v in self.ema.state_dict().items()}
+        self._tell(elapsed, valid)
+
+    def _tell(self, elapsed: float, valid: float) -> None:
+        progress = Progress(self.step, self.steps, elapsed, self.recent, valid)
+        for callback in self.callbacks:
+            callback.on_progress(progress)
+
+    def _finish(self) -> None:
+        if self.best:
+            self.flow.load_state_dict(self.best)
+        self.flow.eval()
+        report = self.report
+        report.steps, report.skipped, report.train = self.step, self.skipped, self.recent
+        report.valid = self.best_valid if self.valid is not None else math.nan

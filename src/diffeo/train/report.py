@@ -1,0 +1,85 @@
+"""What a run reports, while it goes and when it has ended."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy
+import torch
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. ``train`` and ``valid`` are mean nats a row; NaN until first measured."""
+
+    step: int
+    steps: int | None
+    seconds: float
+    train: float
+    valid: float
+    stage: str = "fit"
+
+
+class Callback(Protocol):
+    """Told of progress; it may raise to stop the run."""
+
+    def on_progress(self, progress: Progress) -> None: ...
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured point of the curves."""
+
+    step: int
+    seconds: float
+    train: float
+    valid: float
+
+
+def versions() -> dict[str, str]:
+    """The versions a result depends on."""
+    from diffeo import __version__
+
+    return {
+        "diffeo": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+@dataclass
+class FitReport:
+    """How a run went.
+
+    Args:
+        curves: train and validation nats by step and seconds.
+        seconds: wall-clock time of the run, resumed parts included.
+        steps: optimizer steps taken.
+        best_step: the step whose weights were kept.
+        train: mean nats a row over the last training batches.
+        valid: mean nats a row on the validation rows, at the kept weights; NaN without any.
+        seed: the seed.
+        stopped: why the run ended.
+        skipped: steps skipped because loss or gradient was not finite.
+        versions: of what the result depends on.
+        baselines: held-out nats a row of this flow and of plain densities on the same rows.
+    """
+
+    curves: list[Point] = field(default_factory=list)
+    seconds: float = 0.0
+    steps: int = 0
+    best_step: int = 0
+    train: float = float("nan")
+    valid: float = float("nan")
+    seed: int = 0
+    stopped: str = ""
+    skipped: int = 0
+    versions: dict[str, str] = field(default_factory=versions)
+    baselines: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON."""
+        return asdict(self)
