@@ -8,11 +8,12 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+
 from diffeo import plots
 from diffeo.data.toys import TOYS
 from diffeo.errors import ShapeError
 from diffeo.train.report import FitReport, Point
-from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
 

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from sklearn import datasets
+
 from diffeo.data.toys import TOYS
 from diffeo.errors import ShapeError
-from sklearn import datasets
 
 # Half the side of a box that holds all the mass, and cells a side fine enough for the density.
 GRIDS = {

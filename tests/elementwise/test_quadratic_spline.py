@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -40,7 +38,7 @@ def test_tails_are_exactly_the_identity_with_clean_gradients(direction: str):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"bins": 1}, {"bound": 0.0}, {"min_width": 0.2}, {"min_slope": 0.0}, {"bound": math.inf}], ids=repr
+    "bad", [{"bins": 1}, {"bound": 0.0}, {"min_width": 0.2}, {"min_slope": 0.0}], ids=repr
 )
 def test_bad_fields_are_refused(bad: dict[str, float]):
     with pytest.raises(ConfigError, match=next(iter(bad))):

@@ -29,7 +29,7 @@ family_cases = pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def inside(family: Elementwise, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
     low, high = bounds(family.domain)
     unit = torch.rand(count, dtype=dtype)
-    return low + (high - low) * unit if math.isfinite(float(high)) else 8 * unit - 4
+    return low + (high - low) * unit if high < math.inf else 8 * unit - 4
 
 
 @family_cases
@@ -50,7 +50,7 @@ def test_round_trips_keep_their_bound_with_extreme_parameters(
 ):
     torch.manual_seed(1)
     x = inside(family, 4000, dtype)
-    if far and family.domain.is_discrete is False and not math.isfinite(float(bounds(family.domain)[1])):
+    if far and bounds(family.domain)[1] == math.inf:
         x = far * x.sign()
     params = 20 * torch.rand(4000, family.num_params, dtype=dtype) - 10
     params[::2] = 10 * params[::2].sign()
@@ -105,7 +105,8 @@ def test_captured_transformed_and_differentiated_twice(family: Elementwise):
         jac = torch.func.jacrev(lambda t, apply=apply: apply(t, params)[0])(x)
         assert torch.allclose(jac.diagonal().log(), plain[1])
         assert torch.autograd.gradgradcheck(
-            lambda t, p, apply=apply: apply(t, p), (x.clone().requires_grad_(), params.clone().requires_grad_())
+            lambda t, p, apply=apply: apply(t, p),
+            (x.clone().requires_grad_(), params.clone().requires_grad_()),
         )
 
 

@@ -1,6 +1,6 @@
 """Writes this release's model file and, in its notes, what it has to score: run once, at the release.
 
-    python tests/golden/make.py
+python tests/golden/make.py
 """
 
 from __future__ import annotations

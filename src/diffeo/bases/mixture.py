@@ -43,7 +43,7 @@ class MixtureOfNormals(Base):
 
     References:
         Izmailov, Kirichenko, Finzi and Wilson (2020), *Semi-Supervised Learning with Normalizing
-        Flows*, equation 3.
+        Flows*.
 
     Example:
         >>> import torch

@@ -90,7 +90,7 @@ class LearnedNormal(DiagonalNormal):
         ``z``: ``(*batch, *event_shape)``, log-density: ``(*batch,)``.
 
     References:
-        Dinh, Krueger and Bengio (2015), *NICE*, section 3.3, has the scale in the flow instead.
+        Dinh, Krueger and Bengio (2015), *NICE*, has the scale in the flow instead.
 
     Example:
         >>> from diffeo.bases import LearnedNormal

@@ -39,7 +39,7 @@ class StudentT(Base):
         ConfigError: unless ``0 < df < inf``.
 
     References:
-        Jaini, Kobyzev, Yu and Brubaker (2020), *Tails of Lipschitz Triangular Flows*, section 4;
+        Jaini, Kobyzev, Yu and Brubaker (2020), *Tails of Lipschitz Triangular Flows*;
         Alexanderson and Henter (2020), *Robust model training and generalisation with Studentising
         flows*.
 
@@ -84,5 +84,5 @@ class StudentT(Base):
         df = self.df.expand(*batch_shape, *self.event_shape)
         normal = torch.randn(df.shape, generator=generator, dtype=df.dtype, device=df.device)
         # The one gamma sampler of PyTorch that takes a generator; torch.distributions calls it too.
-        gamma = torch._standard_gamma(0.5 * df, generator=generator)
+        gamma = torch._standard_gamma(0.5 * df, generator=generator)  # pyright: ignore[reportPrivateImportUsage]
         return normal * torch.sqrt(0.5 * df / gamma.clamp_min(torch.finfo(df.dtype).tiny))

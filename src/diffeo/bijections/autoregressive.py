@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffeo._typing import MaskedNet
-from diffeo.bijections.base import Bijection
+from diffeo.bijections.base import Bijection, shelter
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional.shapes import sum_event
@@ -74,7 +74,7 @@ class Autoregressive(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = x if self.natural else x[..., self.order]
-        y, log_slope = self.family.forward(x, self.net(x, self._context(context)))
+        y, log_slope = self.family.forward(x, self.net(shelter(x, self.domain)[0], self._context(context)))
         return y if self.natural else y[..., self.back], sum_event(log_slope, 1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from diffeo._typing import Traits
+from diffeo.functional.domains import bounds
 
 
 class Bijection(nn.Module, ABC):
@@ -68,3 +70,17 @@ class Bijection(nn.Module, ABC):
     def pull(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The value of ``inverse`` alone."""
         return self.inverse(y, context)[0]
+
+
+def shelter(x: Tensor, domain: constraints.Constraint | None) -> tuple[Tensor, Tensor | None]:
+    """``x`` with a harmless point wherever it lies outside a closed interval, and where that is.
+
+    For layers whose nets see x: a value outside, huge or infinite, would otherwise reach the
+    parameters of every other column. The whole line costs nothing: ``(x, None)``. NaN stays.
+    """
+    low, high = (-math.inf, math.inf) if domain is None else bounds(domain)
+    if low == -math.inf and high == math.inf:
+        return x, None
+    outside = (x < low) | (x > high)
+    middle = 0.5 * (low + high) if math.isfinite(high - low) else (low + 1 if high == math.inf else high - 1)
+    return torch.where(outside, middle, x), outside

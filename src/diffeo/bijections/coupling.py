@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from diffeo._typing import Net
-from diffeo.bijections.base import Bijection
+from diffeo.bijections.base import Bijection, shelter
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional.shapes import sum_event
@@ -72,16 +73,24 @@ class Coupling(Bijection):
         return self.net(passing, context).unflatten(-1, (len(self.changing), self.family.num_params))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        passing, changing = x[..., self.passing], x[..., self.changing]
-        y, log_slope = self.family.forward(changing, self._params(passing, context))
-        return torch.cat([passing, y], -1)[..., self.back], sum_event(log_slope, 1)
+        return self._apply_family(self.family.forward, *shelter(x, self.domain), context)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        passing, changing = y[..., self.passing], y[..., self.changing]
-        x, log_slope = self.family.inverse(changing, self._params(passing, context))
-        return torch.cat([passing, x], -1)[..., self.back], sum_event(log_slope, 1)
+        return self._apply_family(self.family.inverse, *shelter(y, self.codomain), context)
+
+    def _apply_family(
+        self,
+        scalar_map: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        x: Tensor,
+        outside: Tensor | None,
+        context: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        passing, changing = x[..., self.passing], x[..., self.changing]
+        y, log_slope = scalar_map(changing, self._params(passing, context))
+        log_det = sum_event(log_slope, 1)
+        if outside is not None:
+            log_det = torch.where(outside.any(-1), -math.inf, log_det)
+        return torch.cat([passing, y], -1)[..., self.back], log_det
 
     def extra_repr(self) -> str:
         return f"{self.family}, mask={''.join('01'[m] for m in self.mask)}"
-
-

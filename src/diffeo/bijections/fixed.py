@@ -27,9 +27,6 @@ class PointwiseMap(Bijection, ABC):
         event_shape: shape of one point; every element is mapped alike.
     """
 
-    domain: constraints.Constraint = constraints.real
-    codomain: constraints.Constraint = constraints.real
-
     def __init__(self, event_shape: Sequence[int]):
         super().__init__(event_shape)
 
@@ -52,12 +49,12 @@ class PointwiseMap(Bijection, ABC):
         return x, sum_event(torch.where(outside, -math.inf, log_slope), len(self.event_shape))
 
 
-def _split(x: Tensor, domain: constraints.Constraint) -> tuple[Tensor, Tensor]:
+def _split(x: Tensor, domain: constraints.Constraint | None) -> tuple[Tensor, Tensor]:
     """Where ``x`` is outside the open domain, and ``x`` with a harmless point put there.
 
     The point carries no gradient, so nothing of the maths behind it reaches x.
     """
-    low, high = bounds(domain)
+    low, high = bounds(domain or constraints.real)
     outside = (x <= low) | (x >= high)  # False for NaN
     middle = 0.5 * (low + high) if math.isfinite(high - low) else (1.0 if low == 0 else 0.0)
     return outside, torch.where(outside, middle, x)

@@ -56,8 +56,8 @@ class Permute(Bijection):
     permutation: Tensor
 
     def __init__(self, permutation: Sequence[int] | Tensor):
-        order = torch.as_tensor(permutation, dtype=torch.long).clone()
-        if order.dim() != 1 or not order.numel() or not torch.equal(order.sort()[0], torch.arange(len(order))):
+        order = torch.as_tensor(permutation, dtype=torch.long, device="cpu").clone()
+        if order.dim() != 1 or not len(order) or not torch.equal(order.sort()[0], torch.arange(len(order))):
             raise ConfigError(f"a permutation holds each of 0 to D - 1 once, got {order.tolist()}.")
         super().__init__((len(order),))
         self.register_buffer("permutation", order)
@@ -146,7 +146,7 @@ class Triangular(Bijection):
 
 
 class LU(Bijection):
-    """``z = L U x + bias``: a general linear map whose determinant and inverse cost no more than itself.
+    """``z = L U x + bias``: a general linear map with a free determinant and a cheap inverse.
 
     Mixes all features between layers, and learns how. L is unit lower-triangular, U upper-triangular
     with a positive diagonal; a permutation, if wanted, is a layer of its own (``Permute``). Starts as
@@ -154,7 +154,7 @@ class LU(Bijection):
 
     Formula: ``log|det| = sum log U_ii``, with ``log U_ii`` soft-clipped to ``+-log 1000``. Limits: the
     inverse is as accurate as two triangular solves, so its error grows with the condition of L and U.
-    Cost: two triangular products or solves, D^2 multiplications a point.
+    Cost: D^2 multiplications a point either way, and ``L U`` itself once a forward call.
 
     Args:
         features: D, at least 1.
@@ -164,8 +164,8 @@ class LU(Bijection):
         ``x``: ``(*batch, D)``, log-det: ``(*batch,)``.
 
     References:
-        Kingma and Dhariwal (2018), *Glow*, equation 10; Durkan et al. (2019), *Neural Spline Flows*,
-        section 4.1, who use it for tables.
+        Kingma and Dhariwal (2018), *Glow*, equation 10; Durkan et al. (2019), *Neural Spline Flows*, who
+        use it for tables.
 
     Example:
         >>> import torch
@@ -223,8 +223,8 @@ class Orthogonal(Bijection):
         ConfigError: for an odd number of reflections, or none.
 
     References:
-        Tomczak and Welling (2016), *Householder flow*, equations 6 and 7; Joffrain et al. (2006),
-        *Accumulating Householder transformations, revisited*, section 3, for the gathering.
+        Tomczak and Welling (2016), *Householder flow*; Joffrain et al. (2006), *Accumulating Householder
+        transformations, revisited*, for the gathering.
 
     Example:
         >>> import torch

@@ -120,7 +120,7 @@ class Standardize(_Normalize):
         >>> layer = Standardize((1,))
         >>> layer.initialize(torch.tensor([[10.0], [30.0]]))
         >>> z, log_det = layer(torch.tensor([[30.0]]))
-        >>> z.item(), round(log_det.item(), 4)
+        >>> round(z.item(), 4), round(log_det.item(), 4)
         (1.0, -2.3026)
     """
 

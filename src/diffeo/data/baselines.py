@@ -1,7 +1,7 @@
 """What a flow has to beat: one Gaussian, and a mixture of Gaussians, fitted to the same rows.
 
-Both are fitted on standardized columns and report held-out nats per row in the columns' own units, so that their
-figures stand beside a flow's mean ``log_prob`` directly.
+Both are fitted on standardized columns and report held-out nats per row in the columns' own units, so that
+their figures stand beside a flow's mean ``log_prob`` directly.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def mixture_log_prob(
 ) -> float:
     """Mean held-out nats per row under scikit-learn's mixture of full-covariance Gaussians.
 
-    Few rows get fewer components (one per ``2 * features`` rows, at least one). So that the fit stays a matter of
-    seconds, a long table is fitted on a random 50,000 of its rows, a wide one on down to 10,000, and one wider
-    still with fewer components.
+    Few rows get fewer components (one per ``2 * features`` rows, at least one). So that the fit stays a
+    matter of seconds, a long table is fitted on a random 50,000 of its rows, a wide one on down to 10,000,
+    and one wider still with fewer components.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -95,16 +95,18 @@ def _standardized(train: Any, test: Any, weights: Any) -> tuple[Array, Array, fl
     train, test = (np.asarray(t, dtype=np.float64) for t in (train, test))
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
         raise DataError(
-            f"train and test are tables with the same columns; their shapes are {train.shape} and {test.shape}."
+            f"train and test are tables with the same columns; got shapes {train.shape} and {test.shape}."
         )
     if len(train) < 2 or not len(test) or not train.shape[1]:
         raise DataError(
-            f"a baseline needs two training rows, a test row and a column; got shapes {train.shape}, {test.shape}."
+            f"a baseline needs two training rows, a test row and a column; got {train.shape}, {test.shape}."
         )
     for name, table in (("train", train), ("test", test)):
         if not np.isfinite(table).all():
             row, column = np.argwhere(~np.isfinite(table))[0]
-            raise DataError(f"{name} has a value that is not finite in row {row}, column {column}; drop the row.")
+            raise DataError(
+                f"{name} has a value that is not finite in row {row}, column {column}; drop the row."
+            )
     w = _weights(weights, len(train))
     mean = w @ train
     scale = np.sqrt(w @ (train - mean) ** 2)

@@ -19,7 +19,7 @@ def check_names(names: Sequence[str]) -> None:
     seen: set[str] = set()
     for i, name in enumerate(names):
         if not name:
-            raise DataError(f"column {i + 1} has no name; name it (a saved index is best left out: index=False).")
+            raise DataError(f"column {i + 1} has no name; name it (leave a saved index out: index=False).")
         if name in seen:
             raise DataError(f"two columns are named {name!r}; rename one.")
         seen.add(name)
@@ -49,13 +49,14 @@ def numbers(name: str, column: Any) -> tuple[np.ndarray, str]:
     if column.dtype.kind in "OUST":
         column = _from_objects(name, column.tolist())
     if column.dtype.kind not in "biuf":
-        raise DataError(f"column {name!r} holds {column.dtype}; diffeo models real numbers. Convert or drop it.")
+        raise DataError(f"column {name!r} holds {column.dtype}, no real numbers; convert or drop it.")
     if column.dtype.kind in "iu" and len(column):
         _check_integers(name, column)
     values = column.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        raise DataError(_not_finite(name, "a missing" if np.isnan(values[bad[0]]) else "an infinite", bad[0], len(bad)))
+        what = "a missing" if np.isnan(values[bad[0]]) else "an infinite"
+        raise DataError(_not_finite(name, what, bad[0], len(bad)))
     dtype = column.dtype.newbyteorder("=").name
     return values, dtype if dtype != "longdouble" and column.dtype.itemsize <= 8 else "float64"
 
@@ -67,8 +68,8 @@ def _check_integers(name: str, column: np.ndarray) -> None:
     if beyond.any():
         row = int(beyond.argmax())
         raise DataError(
-            f"column {name!r} holds {column[row]} in row {row + 1}: integers beyond 2^53 are not exact in float64. "
-            f"Subtract an offset, convert it to float, or drop it if it is an identifier."
+            f"column {name!r} holds {column[row]} in row {row + 1}: integers beyond 2^53 are not exact in "
+            f"float64. Subtract an offset, convert it to float, or drop it if it is an identifier."
         )
 
 
@@ -89,11 +90,11 @@ def _from_arrow(name: str, column: Any) -> np.ndarray:
     if types.is_decimal(kind):
         return column.cast(float64()).to_numpy()
     if types.is_binary(kind) or types.is_large_binary(kind):
-        raise DataError(f"column {name!r} holds bytes that are not UTF-8 text; save the file as UTF-8, with numbers.")
+        raise DataError(f"column {name!r} holds bytes that are not UTF-8 text; save it as UTF-8.")
     if types.is_null(kind):
         return np.empty(0)
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise DataError(f"column {name!r} holds {kind}; diffeo models real numbers. Convert or drop it.")
+        raise DataError(f"column {name!r} holds {kind}, no real numbers; convert or drop it.")
     return np.asarray(column)
 
 
@@ -108,10 +109,12 @@ def _from_objects(name: str, values: list[Any]) -> np.ndarray:
     if value is None or str(value).strip() in ("", "<NA>", "NaT"):
         raise DataError(_not_finite(name, "a missing", row, 1))
     if not words:
-        raise DataError(f"column {name!r} holds numbers as text ({value!r} in row {row + 1}); convert it to numbers.")
+        raise DataError(f"column {name!r} holds numbers as text ({value!r} in row {row + 1}); convert it.")
     if 10 * len(words) <= len(values):
         such = f" ({len(words)} such rows)" if len(words) > 1 else ""
-        raise DataError(f"column {name!r} holds {value!r} in row {row + 1}, not a number{such}; correct or drop it.")
+        raise DataError(
+            f"column {name!r} holds {value!r} in row {row + 1}, no number{such}; correct or drop it."
+        )
     raise DataError(_text(name, value, row))
 
 
@@ -125,18 +128,18 @@ def _looks_numeric(value: Any) -> bool:
 
 def _not_finite(name: str, what: str, row: int, count: int) -> str:
     such = f" ({count} such rows)" if count > 1 else ""
-    return f"column {name!r} has {what} value in row {row + 1}{such}; fill it in, or drop the row or the column."
+    return f"column {name!r} has {what} value in row {row + 1}{such}; fill it in, or drop row or column."
 
 
 def _text(name: str, value: Any, row: int) -> str:
     return (
-        f"column {name!r} holds text or categories ({str(value)[:40]!r} in row {row + 1}); diffeo models numbers. "
-        f"Drop the column, or code it as numbers."
+        f"column {name!r} holds text or categories ({str(value)[:40]!r} in row {row + 1}); diffeo models "
+        f"numbers. Drop the column, or code it as numbers."
     )
 
 
 def _dates(name: str) -> str:
     return (
-        f"column {name!r} holds dates or times; convert it to a number, for example seconds since 1970 or the hour "
-        f"of the day, or drop it."
+        f"column {name!r} holds dates or times; convert it to a number, for example seconds since 1970 or "
+        f"the hour of the day, or drop it."
     )

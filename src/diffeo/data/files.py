@@ -6,6 +6,7 @@ import csv
 import os
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,8 +69,8 @@ def _is_number(text: str) -> bool:
 def _read_parquet(path: Path) -> Raw:
     from pyarrow import parquet
 
-    # partitioning off: folder names like "year=2020" must not turn into columns
-    return _from_arrow(parquet.read_table(path, partitioning=None))
+    # not read_table, which turns folder names like "year=2020" into columns
+    return _from_arrow(parquet.ParquetFile(path).read())
 
 
 def _read_arrow(path: Path) -> Raw:
@@ -88,10 +89,10 @@ def _from_arrow(table: Any) -> Raw:
 
 
 def _read_npy(path: Path) -> Raw:
-    array = np.load(path, allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path} is an NPZ archive; name it .npz.")
+    with open(path, "rb") as file:  # numpy leaves a file it opened itself open when it fails
+        array = np.load(file, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{path} is an NPZ archive; name it .npz.")
     if array.dtype.names is not None:
         return [(name, array[name]) for name in array.dtype.names]
     return from_array(array, str(path))
@@ -99,16 +100,13 @@ def _read_npy(path: Path) -> Raw:
 
 def _read_npz(path: Path) -> Raw:
     try:
-        archive = np.load(path, allow_pickle=False)
-    except zipfile.BadZipFile as error:
-        raise ValueError(error) from None
-    if isinstance(archive, np.ndarray):
-        raise DataError(f"{path} is a single array; name it .npy.")
-    with archive:
-        try:
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DataError(f"{path} is a single array; name it .npy.")
             arrays = {name: archive[name] for name in archive.files}
-        except zipfile.BadZipFile as error:
-            raise ValueError(error) from None
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(error) from None
     main = next((arrays[n] for n in ("X", "x") if n in arrays and arrays[n].ndim == 2), None)
     if main is None and len(arrays) == 1:
         main = next(iter(arrays.values()))
@@ -118,7 +116,7 @@ def _read_npz(path: Path) -> Raw:
         return list(arrays.items())
     found = ", ".join(f"{name} {a.shape}" for name, a in list(arrays.items())[:12]) or "nothing"
     raise DataError(
-        f"{path} holds {found}; a table is one 2-D array, an array X among others, or 1-D arrays of one length."
+        f"{path} holds {found}; a table is one 2-D array, an array X, or 1-D arrays of one length."
     )
 
 
@@ -162,7 +160,9 @@ def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise DataError(f"{target} cannot be written: permission denied.")
     if suffixes and target.suffix.lower() not in suffixes:
-        raise DataError(f"{target}: unknown kind of table {target.suffix!r}; use one of {', '.join(suffixes)}.")
+        raise DataError(
+            f"{target}: unknown kind of table {target.suffix!r}; use one of {', '.join(suffixes)}."
+        )
 
 
 @contextmanager
@@ -240,9 +240,10 @@ def _write_npy(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_npz(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
-    if "file" in columns:  # the one name that numpy keeps for itself
-        raise DataError("an NPZ file cannot hold a column named 'file'; write another kind, or rename it.")
-    np.savez(file, **columns)
+    taken = sorted({"file", "allow_pickle"} & set(columns))  # numpy keeps these to itself
+    if taken:
+        raise DataError(f"an NPZ file cannot hold a column named {taken[0]!r}; write another kind of table.")
+    np.savez(file, **dict(columns))  # pyright: ignore[reportArgumentType]
 
 
 WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {

@@ -12,6 +12,7 @@ from diffeo.data.lattices import find_grid, repeated_share
 from diffeo.data.tables import Table
 from diffeo.encodings.columns import Column, Columns, precision
 from diffeo.encodings.kinds import Constant, Continuous, Integer, Kind, Lattice, parse_kind
+from diffeo.errors import DataError
 
 _REPEATED = 0.5
 """Share of rows with a repeated value from which a fractional column counts as a lattice."""
@@ -56,13 +57,22 @@ class Schema:
         """The schema of ``table``'s rows, with ``declared`` kinds (``{"price": "positive"}``).
 
         Raises:
-            DataError: for a declared name the table lacks, or values outside a declared support.
+            DataError: for a declared name the table lacks, values outside a declared support, or a
+                table in which nothing varies.
             ConfigError: for a kind that does not exist.
         """
         kinds = {name: parse_kind(text) for name, text in (declared or {}).items()}
         table.select(kinds)  # names what is missing
         columns = zip(table.names, table.dtypes, table.values.T, strict=True)
-        return cls(tuple(_entry(name, dtype, values, kinds.get(name)) for name, dtype, values in columns))
+        schema = cls(tuple(_entry(name, dtype, values, kinds.get(name)) for name, dtype, values in columns))
+        if not schema.features:
+            raise DataError(f"no column varies over the {len(table)} rows, so there is nothing to model.")
+        return schema
+
+    @property
+    def features(self) -> int:
+        """How many columns vary: the ``features`` of a flow for this table."""
+        return sum(e.kind.free for e in self.entries)
 
     def encoding(
         self, rows: Table, *, given: Sequence[str] = (), weights: str | None = None, draws: int = 16
@@ -74,12 +84,11 @@ class Schema:
 
     def cells(self) -> list[tuple[str, ...]]:
         """The schema as a table of text, the header first."""
-        header = ("column", "kind", "stored", "lowest", "highest", "distinct", "note")
-        return [header] + [
-            (e.name, str(e.kind).split("(")[0] if isinstance(e.kind, Constant) else str(e.kind), e.dtype,
-             f"{e.low:.6g}", f"{e.high:.6g}", f"{e.distinct}", e.note)  # fmt: skip
-            for e in self.entries
-        ]
+        cells: list[tuple[str, ...]] = [("column", "kind", "stored", "lowest", "highest", "distinct", "note")]
+        for e in self.entries:
+            kind = "constant" if isinstance(e.kind, Constant) else str(e.kind)
+            cells.append((e.name, kind, e.dtype, f"{e.low:.6g}", f"{e.high:.6g}", f"{e.distinct}", e.note))
+        return cells
 
     def lines(self) -> list[str]:
         """The schema as aligned lines of text."""

@@ -30,7 +30,9 @@ class Scores:
 def table_encoding(flow: Flow) -> Columns:
     """The flow's encoding of table columns; a ``ConfigError`` where it has none."""
     if not isinstance(flow.encoding, Columns):
-        raise ConfigError("this flow was not fitted to a table, so it knows no columns; use log_prob and sample.")
+        raise ConfigError(
+            "this flow was not fitted to a table, so it knows no columns; use log_prob and sample."
+        )
     return flow.encoding
 
 
@@ -58,8 +60,9 @@ def lattice_log_prob(flow: Flow, x: Tensor, context: Tensor | None = None) -> tu
     """
     encoding = table_encoding(flow)
     v, log_weight = encoding.encode(x)
+    if context is not None and flow.context_encoding is not None:
+        context = flow.context_encoding(context)
     if context is not None:
-        context = context if flow.context_encoding is None else flow.context_encoding(context)
         context = context.expand(len(v), *context.shape)
     z, log_det = flow.bijection(v, context)
     return delta_method(flow.base.log_prob(z, context) + log_det + log_weight)

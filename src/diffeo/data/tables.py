@@ -88,6 +88,11 @@ class Table:
         return cls._checked(from_array(as_raw(data), "data"))
 
     @classmethod
+    def unchecked(cls, columns: Mapping[str, np.ndarray]) -> Table:
+        """A table of results, which may hold what data may not: a score of -inf."""
+        return cls(tuple(columns), np.stack(list(columns.values()), 1))
+
+    @classmethod
     def _checked(cls, raw: Raw) -> Table:
         check_names([name for name, _ in raw])
         columns = [numbers(name, column) for name, column in raw]
@@ -135,18 +140,17 @@ class Table:
         Raises:
             DataError: for an unknown suffix or a folder that does not exist.
         """
-        write_columns(
-            path, {n: _stored(self.values[:, i], d) for i, (n, d) in enumerate(zip(self.names, self.dtypes, strict=True))}
-        )
+        columns = zip(self.names, self.values.T, self.dtypes, strict=True)
+        write_columns(path, {name: _stored(values, dtype) for name, values, dtype in columns})
 
     def _index(self, names: Sequence[str]) -> list[int]:
         position = {name: i for i, name in enumerate(self.names)}
         missing = [name for name in names if name not in position]
         if missing:
-            raise DataError(
-                f"no column {', '.join(map(repr, missing[:8]))} in this table; it has {', '.join(self.names[:30])}"
-                + (f" and {len(self.names) - 30} more." if len(self.names) > 30 else ".")
+            has = ", ".join(self.names[:30]) + (
+                f" and {len(self.names) - 30} more" if len(self.names) > 30 else ""
             )
+            raise DataError(f"no column {', '.join(map(repr, missing[:8]))} in this table; it has {has}.")
         return [position[name] for name in names]
 
 

@@ -187,8 +187,8 @@ def _pinwheel_draw(n: int, generator: Generator | None) -> Tensor:
 
 
 def _pinwheel_density(x: Tensor) -> Tensor:
-    """Turning keeps ``rho = |f|``; the angle of f is a root phi of ``phi - exp(rho cos phi) / 4 = theta`` modulo
-    ``2 pi / 5`` (some arm), and each root gives ``p_f(f) / |1 + s exp(r) / 4|`` of density."""
+    """Turning keeps ``rho = |f|``; the angle of f is a root phi of ``phi - exp(rho cos phi) / 4 = theta``
+    modulo ``2 pi / 5`` (some arm), and each root gives ``p_f(f) / |1 + s exp(r) / 4|`` of density."""
     rho, theta = (x / 2).norm(dim=-1), torch.atan2(x[:, 1], x[:, 0])
     period = 2 * math.pi / 5
 
@@ -229,16 +229,30 @@ def _spirals_draw(n: int, generator: Generator | None) -> Tensor:
 
 
 def _spirals_density(x: Tensor) -> Tensor:
-    """t has density ``2 t / (3 pi)^2``; each coordinate is a uniform of width 1/6 blurred by 0.1."""
+    """t has density ``2 t / (3 pi)^2``; each coordinate is a uniform of width 1/6 blurred by 0.1.
+
+    Such a coordinate at distance d from its mean has the density ``6 (Phi(10 d + h) - Phi(10 d - h))``,
+    h = 1 / 1.2.
+    """
     t, w = _gauss_legendre(0.0, 3 * math.pi, 30)
     weight = w * 2 * t / (3 * math.pi) ** 2 / 2
-    center = (_spiral(t) + 0.25) / 3
-    x = torch.cat([x, -x]).T
-    far = (x[:, :, None] - center.T[:, None, :]).abs() / 0.1
-    upper, lower = (torch.special.log_ndtr(h - far) for h in (1 / 1.2, -1 / 1.2))
-    each = upper + torch.log(-torch.expm1(lower - upper))
-    both = (each.sum(0) + weight.log()).logsumexp(-1) + 2 * math.log(6.0)
-    return torch.logaddexp(*both.chunk(2))
+    center = torch.cat([_spiral(t) + 0.25, -_spiral(t) - 0.25]).T / 3
+    weight = torch.cat([weight, weight])
+    h = 1 / 1.2
+
+    def distance(x: Tensor) -> Tensor:
+        return (x.T[:, :, None] - center[:, None, :]).abs() / 0.1
+
+    far = distance(x) / math.sqrt(2)
+    p = ((torch.erf(far + h / math.sqrt(2)) - torch.erf(far - h / math.sqrt(2))) / 2).prod(0) @ weight
+    log_p = p.log()
+    rare = p < 1e-8  # where differences of erf lose their digits: the same in logarithms
+    if rare.any():
+        far = distance(x[rare])
+        upper, lower = torch.special.log_ndtr(h - far), torch.special.log_ndtr(-h - far)
+        each = (upper + torch.log(-torch.expm1(lower - upper))).sum(0)
+        log_p[rare] = (each + weight.log()).logsumexp(-1)
+    return log_p + 2 * math.log(6.0)
 
 
 # swissroll: (t cos t, t sin t) / 5 with t uniform on (1.5 pi, 4.5 pi), blurred by 0.2.

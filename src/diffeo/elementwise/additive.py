@@ -23,7 +23,7 @@ class Additive(Elementwise):
         x: ``(*batch,)``, params: ``(*batch, 1)``; both results: ``(*batch,)``.
 
     References:
-        Dinh, Krueger and Bengio (2015), *NICE*, equations 9 and 10.
+        Dinh, Krueger and Bengio (2015), *NICE*, the additive coupling law.
 
     Example:
         >>> import torch

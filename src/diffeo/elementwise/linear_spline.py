@@ -40,8 +40,8 @@ class PiecewiseLinear(Elementwise):
         ConfigError: for a value out of its range.
 
     References:
-        Prince (2023), *Understanding Deep Learning*, section 16.3.4 and figure 16.5;
-        Müller et al. (2019), *Neural Importance Sampling*, equations 8 to 10.
+        Prince (2023), *Understanding Deep Learning*, figure 16.5; Müller et al. (2019), *Neural
+        Importance Sampling*, the piecewise-linear coupling transform.
 
     Example:
         >>> import torch

@@ -40,8 +40,9 @@ class PiecewiseQuadratic(Elementwise):
         ConfigError: for a value out of its range.
 
     References:
-        Müller et al. (2019), *Neural Importance Sampling*, equations 11 to 15. Theirs lives on the
-        unit interval and leaves the outer slopes free; the tails and the fixed outer slopes are ours.
+        Müller et al. (2019), *Neural Importance Sampling*, the piecewise-quadratic coupling
+        transform. Theirs lives on the unit interval and leaves the outer slopes free; the tails and the
+        fixed outer slopes are ours.
 
     Example:
         >>> import torch

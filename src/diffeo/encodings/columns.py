@@ -15,7 +15,13 @@ from diffeo.encodings.base import Encoding
 from diffeo.encodings.kinds import Circular, Kind, Lattice, finite_number, kind_from_json
 from diffeo.errors import DataError, FormatError
 
-DTYPES = ("bool", "float16", "float32", "float64") + tuple(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64))
+DTYPES = (
+    "bool",
+    "float16",
+    "float32",
+    "float64",
+    *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64)),
+)
 QUANTILES = 1001
 _MOST_COLUMNS, _MOST_DRAWS, _LONGEST_NAME = 100_000, 4096, 10_000
 
@@ -151,7 +157,8 @@ class Columns(Encoding):
         self._groups = _groups(self.columns)
         self._order = _inverse([i for g in self._groups if g.kind.free for i in g.columns])
         self._order_all = _inverse([i for g in self._groups for i in g.columns])
-        self._loc, self._scale = _vector(columns[i].loc for i in kept), _vector(columns[i].scale for i in kept)
+        self._loc = _vector(columns[i].loc for i in kept)
+        self._scale = _vector(columns[i].scale for i in kept)
         self._log_scale = float(self._scale.log().sum())
         ends = [c.storable for c in columns]
         self._low, self._high = _vector(low for low, _ in ends), _vector(high for _, high in ends)
@@ -187,9 +194,9 @@ class Columns(Encoding):
     def decode(self, v: Tensor) -> Tensor:
         real = v.double() * self._scale.to(v.device) + self._loc.to(v.device)
         parts = [
-            g.kind.decode(_pick(real, g.latent))
-            if g.kind.free
-            else real.new_full((), getattr(g.kind, "value")).expand(*real.shape[:-1], len(g.columns))
+            g.kind.decode(
+                _pick(real, g.latent) if g.kind.free else real.new_zeros(*real.shape[:-1], len(g.columns))
+            )
             for g in self._groups
         ]
         x = _pick(torch.cat(parts, -1), self._order_all)
@@ -232,7 +239,7 @@ class Columns(Encoding):
     def quantile(self, log_prob: Tensor | np.ndarray) -> np.ndarray:
         """Which fraction of the training rows scored below each of ``log_prob``, from 0 to 1."""
         if self.score_quantiles is None:
-            raise DataError("this model knows no training scores; fit it with fit_table, or call set_score_quantiles.")
+            raise DataError("this model knows no training scores; fit it with fit_table.")
         values = np.asarray(log_prob, dtype=np.float64)
         return np.interp(values, self.score_quantiles, np.linspace(0, 1, QUANTILES))
 
@@ -240,7 +247,6 @@ class Columns(Encoding):
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "encoding": "columns",
             "columns": [
                 {"name": c.name, "kind": c.kind.to_json(), "dtype": c.dtype, "loc": c.loc, "scale": c.scale}
                 for c in self.columns
@@ -253,8 +259,8 @@ class Columns(Encoding):
 
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> Columns:
-        keys = {"encoding", "columns", "given", "weights", "draws", "score_quantiles"}
-        if not isinstance(spec, dict) or set(spec) != keys or spec["encoding"] != "columns":
+        keys = {"columns", "given", "weights", "draws", "score_quantiles"}
+        if not isinstance(spec, dict) or set(spec) != keys:
             raise FormatError("the table columns in this file are malformed: wrong entries.")
         columns = [_column_from_json(c) for c in _list(spec["columns"], "columns")]
         given = [_name(n) for n in _list(spec["given"], "given columns")]
@@ -267,7 +273,7 @@ class Columns(Encoding):
         except DataError as error:
             raise FormatError(f"the table columns in this file are malformed: {error}") from None
         if spec["score_quantiles"] is not None:
-            scores = [finite_number(q, "a score quantile") for q in _list(spec["score_quantiles"], "quantiles")]
+            scores = [finite_number(q, "a quantile") for q in _list(spec["score_quantiles"], "quantiles")]
             if len(scores) != QUANTILES or sorted(scores) != scores:
                 raise FormatError(f"the score quantiles in this file are not {QUANTILES} rising numbers.")
             encoding.score_quantiles = np.array(scores)
@@ -379,7 +385,8 @@ def _column_from_json(spec: Any) -> Column:
     kind, name = kind_from_json(spec["kind"]), _name(spec["name"])
     if spec["dtype"] not in DTYPES:
         raise FormatError(f"column {name!r} in this file has an unknown storage type.")
-    loc, scale = finite_number(spec["loc"], "a column's loc"), finite_number(spec["scale"], "a column's scale")
+    loc = finite_number(spec["loc"], "a column's loc")
+    scale = finite_number(spec["scale"], "a column's scale")
     if scale <= 0 or not (kind.standardized or (loc, scale) == (0.0, 1.0)):
         raise FormatError(f"column {name!r} in this file has a scale that cannot be.")
     return Column(name, kind, spec["dtype"], loc, scale)

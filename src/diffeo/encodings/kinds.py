@@ -213,7 +213,7 @@ class Integer(Lattice):
 
     def __post_init__(self) -> None:
         if (self.step, self.offset) != (1.0, 0.0):
-            raise ConfigError("an integer column has step 1 and offset 0; declare lattice(step, offset) instead.")
+            raise ConfigError("an integer column has step 1 and offset 0; use lattice(step, offset).")
 
     def __str__(self) -> str:
         return "integer"
@@ -238,9 +238,13 @@ class Constant(Kind):
         other = (x - self.value).abs() > 4 * eps * abs(self.value)
         return x, _minus_inf(other).masked_fill(x.isnan(), math.nan)
 
+    def decode(self, real: Tensor) -> Tensor:
+        return torch.full_like(real, self.value)
+
 
 KINDS: dict[str, type[Kind]] = {
-    kind.__name__.lower(): kind for kind in (Continuous, Integer, Lattice, Constant, Positive, Bounded, Circular)
+    kind.__name__.lower(): kind
+    for kind in (Continuous, Integer, Lattice, Constant, Positive, Bounded, Circular)
 }
 DECLARED = "continuous, integer, lattice(step), positive, bounded(low, high), circular(low, high)"
 
@@ -278,7 +282,7 @@ def kind_from_json(spec: Any) -> Kind:
     kind = KINDS[spec["kind"]]
     values = {key: value for key, value in spec.items() if key != "kind"}
     if set(values) != {f.name for f in fields(kind)}:
-        raise FormatError(f"a {spec['kind']} column in this file has the wrong entries: {sorted(values)[:8]}.")
+        raise FormatError(f"a {spec['kind']} column in this file has the wrong entries.")
     try:
         return kind(**{key: finite_number(value, f"the {key} of a column") for key, value in values.items()})
     except ConfigError as error:

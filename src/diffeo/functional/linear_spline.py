@@ -25,7 +25,7 @@ def linear_spline(
         min_slope: lower bound of every slope, below one.
 
     References:
-        Prince (2023), *Understanding Deep Learning*, section 16.3.4 and figure 16.5.
+        Prince (2023), *Understanding Deep Learning*, figure 16.5.
     """
     xs, ys, slopes = _parts(logits, low, high, min_slope)
     off = outside(x, low, high)

@@ -23,7 +23,7 @@ def quadratic_spline(
         min_slope: lower bound of every slope, below one.
 
     References:
-        Müller et al. (2019), *Neural Importance Sampling*, equations 11 to 15.
+        Müller et al. (2019), *Neural Importance Sampling*, the piecewise-quadratic coupling transform.
     """
     xs, w, slopes, ys = _parts(widths, heights, bound, min_width, min_slope)
     off = outside(x, -bound, bound)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,6 +17,14 @@ def zero_(linear: nn.Linear) -> None:
     nn.init.zeros_(linear.weight)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
+
+
+def linear(in_features: int, out_features: int) -> nn.Linear:
+    """A linear layer; one of no inputs is its bias alone, about which PyTorch would warn."""
+    with warnings.catch_warnings():
+        if not in_features:
+            warnings.simplefilter("ignore")
+        return nn.Linear(in_features, out_features)
 
 
 def check_sizes(**sizes: int) -> None:
@@ -60,8 +69,8 @@ class MLP(nn.Module):
         self.context_features = context_features
         self.activation = activation
         widths = [in_features + context_features, *hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
-        self.output = nn.Linear(widths[-1], out_features)
+        self.layers = nn.ModuleList(linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.output = linear(widths[-1], out_features)
         zero_(self.output)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -106,7 +115,7 @@ class ResidualMLP(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.context_features = context_features
         self.dropout, self.activation = dropout, activation
-        self.input = nn.Linear(in_features + context_features, hidden)
+        self.input = linear(in_features + context_features, hidden)
         self.blocks = nn.ModuleList(
             nn.ModuleList([nn.Linear(hidden + context_features, hidden), nn.Linear(hidden, hidden)])
             for _ in range(blocks)

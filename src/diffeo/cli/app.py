@@ -1,0 +1,244 @@
+"""The commands. Each is a thin skin over one call that Python has too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from diffeo.errors import ConfigError, DataError, DiffeoError
+
+if TYPE_CHECKING:
+    from diffeo.data.tables import Table
+    from diffeo.flow import Flow
+
+
+class OneLineErrors(TyperGroup):
+    """Turns what a user can cause into one line on stderr and exit code 2; Ctrl-C into 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _silence_stdout()
+            raise typer.Exit(141) from None  # as the shell names a reader that left
+        except (DiffeoError, OSError) as error:
+            typer.echo(f"diffeo: error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("diffeo: interrupted; no output was written", err=True)
+            raise typer.Exit(130) from None
+
+
+def _silence_stdout() -> None:
+    # the interpreter flushes stdout once more at exit, which would fail again, loudly
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Learn the density of a table, score rows under it, draw new rows from it.",
+    epilog="Start with `diffeo demo`, then `diffeo fit TABLE -o model.safetensors`.",
+)
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `diffeo fit` wrote.")]
+TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, Feather/Arrow, NPY or NPZ.")]
+Out = Annotated[
+    str, typer.Option("-o", "--output", metavar="OUT", help="Table to write; `-`: CSV on stdout.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from diffeo import __version__
+
+        typer.echo(f"diffeo {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Example: `diffeo fit wine.csv -o wine.safetensors --max-seconds 60 --column price=positive`"
+)
+def fit(
+    table: TableFile,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="Model file to write.")],
+    preset: Annotated[str | None, typer.Option(help="Kind of flow, such as NSF; default: chosen.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option(metavar="COL", help="Condition on a column (repeatable).")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(metavar="COL", help="Column that weights the rows.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(metavar="S", min=0.1, help="Time to train.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split, the weights and the batches.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable)."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COL=KIND",
+            help="Declare a column's kind (repeatable): continuous, integer, 'lattice(step)', positive, "
+            "'bounded(low, high)', 'circular(low, high)'.",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="F", help="Keep the run here; the same command then resumes it.")
+    ] = None,
+) -> None:
+    """Fit a flow to a table's rows and write the model.
+
+    Prints what it takes each column for, trains with a progress bar, and ends with the held-out
+    log-likelihood per row beside that of a Gaussian and of a mixture of Gaussians.
+    """
+    from diffeo.cli import options, report
+    from diffeo.data.files import check_output
+    from diffeo.data.schema import Schema
+    from diffeo.data.tables import Table
+
+    check_output(output)
+    if checkpoint is not None:
+        check_output(checkpoint)
+    kind = options.preset_class(preset) if preset is not None else None
+    settings = options.settings(kind, set_ or ())
+    kinds = options.assignments(column or (), "--column", "price=positive")
+    rows, given = Table.read(table), given or []
+    apart = [*given, *([] if weights is None else [weights])]
+    density = rows.drop(apart)
+    for name in sorted(set(apart) & set(kinds)):
+        raise DataError(f"{name!r} is given or weights the rows; --column is for modeled columns.")
+    schema = Schema.infer(density, kinds)
+    model = None
+    if kind is not None:
+        model = kind(features=schema.features, context=len(given) or None, **settings)
+    report.say_schema(schema, len(rows), given, weights)
+
+    import diffeo
+
+    with report.progress() as callbacks:
+        flow, result = diffeo.fit_table(
+            rows,
+            given=given,
+            weights=weights,
+            columns=kinds,
+            preset=model,
+            max_seconds=max_seconds,
+            seed=seed,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+        )
+    diffeo.save(flow, output)
+    report.say_result(result, output)
+
+
+@app.command(epilog="Example: `diffeo score wine.safetensors new.csv -o scores.csv`")
+def score(model: ModelFile, table: TableFile, output: Out) -> None:
+    """Score each row of a table under a model.
+
+    Writes `log_prob`, the log-likelihood in nats and in the data's own units, and `quantile`, the
+    share of the training rows that scored lower: near 0 is unusual. Where a column is integer or
+    repeats values, `standard_error` says how far off the estimate may be.
+    """
+    from diffeo.data.files import WRITERS, check_output
+    from diffeo.data.scores import score_table, table_encoding
+    from diffeo.data.tables import Table
+
+    check_output(output, tuple(WRITERS))
+    flow = _load(model)
+    encoding = table_encoding(flow)
+    scores = score_table(flow, Table.read(table))
+    columns = {"log_prob": scores.log_prob, "quantile": encoding.quantile(scores.log_prob)}
+    if scores.standard_error is not None:
+        columns["standard_error"] = scores.standard_error
+    Table.unchecked(columns).write(output)
+
+
+@app.command(epilog="Example: `diffeo sample wine.safetensors -n 1000 -o new.csv --seed 1`")
+def sample(
+    model: ModelFile,
+    output: Out,
+    n: Annotated[int, typer.Option("-n", "--rows", metavar="N", min=1, help="Rows to draw.")] = 1000,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COL=VALUE", help="Value of a column conditioned on (repeatable)."),
+    ] = None,
+    given_table: Annotated[
+        Path | None, typer.Option(metavar="T", help="Table of such values; N rows are drawn for each row.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; default: a different draw each time.")] = None,
+) -> None:
+    """Draw new rows from a model.
+
+    The columns come back with their names, types and supports; columns conditioned on come first.
+    """
+    from diffeo.cli import options
+    from diffeo.data.files import WRITERS, check_output
+    from diffeo.data.samples import sample_table
+    from diffeo.data.tables import Table
+
+    check_output(output, tuple(WRITERS))
+    if given and given_table is not None:
+        raise ConfigError("give either --given or --given-table, not both.")
+    values = options.numbers(given or ())
+    flow = _load(model)
+    rows: Table | None = Table.read(given_table) if given_table is not None else None
+    if values:
+        rows = Table.from_columns({name: [value] for name, value in values.items()})
+    sample_table(flow, n, given=rows, seed=seed).write(output)
+
+
+@app.command(epilog="Example: `diffeo info wine.safetensors`")
+def info(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Default: versions.")] = None,
+) -> None:
+    """Say what a model file holds, or, without one, which versions are installed."""
+    from diffeo.cli import report
+
+    if model is None:
+        report.say_versions()
+    else:
+        report.say_model(model, _load(model))
+
+
+@app.command(epilog="Example: `diffeo demo -o demo`")
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to fill.")] = Path(
+        "diffeo-demo"
+    ),
+    seconds: Annotated[float, typer.Option(min=1, help="Time for both fits together.")] = 60.0,
+) -> None:
+    """Fit a toy with a known answer and a real table; leave model, scores, samples and a picture."""
+    from rich.console import Console
+
+    from diffeo.cli.demo import run
+
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; give a folder for the demo.")
+    if not output.parent.is_dir():
+        raise DataError(f"the folder {output.parent} does not exist; create it first.")
+    run(output, Console(), seconds)
+
+
+def _load(model: Path) -> Flow:
+    import diffeo
+
+    if model.is_dir():
+        raise DataError(f"{model} is a folder, not a model file.")
+    return diffeo.load(model).eval()

@@ -1,0 +1,129 @@
+"""Reading ``name=value`` options and preset fields."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from diffeo.errors import ConfigError
+
+_OF_THE_TABLE = ("features", "context")
+"""Fields that the table decides."""
+
+
+def assignments(items: Sequence[str], option: str, example: str) -> dict[str, str]:
+    """``["a=1", "b=x"]`` to ``{"a": "1", "b": "x"}``; a name may hold ``=``, a value may not."""
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.rpartition("=")
+        name, value = name.strip(), value.strip()
+        if not (equals and name and value):
+            raise ConfigError(f"{option} {item!r} is not NAME=VALUE; write for example {option} {example}.")
+        if name in found:
+            raise ConfigError(f"{option} sets {name!r} twice; drop one.")
+        found[name] = value
+    return found
+
+
+def numbers(items: Sequence[str]) -> dict[str, float]:
+    """``--given age=40`` to ``{"age": 40.0}``; whole numbers stay integers."""
+    found: dict[str, float] = {}
+    for name, text in assignments(items, "--given", "age=40").items():
+        value = _number(text)
+        if value is None:
+            raise ConfigError(f"--given {name}={text}: {text!r} is not a finite number.")
+        found[name] = value
+    return found
+
+
+def _number(text: str) -> float | None:
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        return value if math.isfinite(value) else None
+    return None
+
+
+def preset_class(name: str) -> type[Any]:
+    """The preset of this name, in any case."""
+    from diffeo import presets
+
+    for key, kind in presets.KINDS.items():
+        if key.lower() == name.lower():
+            return kind
+    raise ConfigError(f"there is no preset {name!r}; there are {', '.join(presets.KINDS)}.")
+
+
+def settings(preset: type[Any] | None, items: Sequence[str]) -> dict[str, Any]:
+    """``["bins=16"]`` as the preset's fields, each by its declared type."""
+    texts = assignments(items, "--set", "bins=16")
+    if not texts:
+        return {}
+    if preset is None:
+        raise ConfigError("--set needs --preset: the fields belong to a preset.")
+    hints = typing.get_type_hints(preset)
+    known = [f.name for f in fields(preset) if f.init and f.name not in _OF_THE_TABLE]
+    found: dict[str, Any] = {}
+    for name, text in texts.items():
+        if name in _OF_THE_TABLE:
+            raise ConfigError(f"--set {name}: the table decides this; its fields are {', '.join(known)}.")
+        if name not in known:
+            raise ConfigError(f"{preset.__name__} has no field {name!r}; its fields are {', '.join(known)}.")
+        try:
+            found[name] = parse(text, hints[name])
+        except ValueError:
+            wanted = getattr(hints[name], "__name__", None) or str(hints[name])
+            wanted = str(hints[name]) if typing.get_args(hints[name]) else wanted
+            raise ConfigError(f"--set {name}={text}: {text!r} is not of type {wanted}.") from None
+    return found
+
+
+_WORDS: Mapping[str, bool] = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def parse(text: str, kind: Any) -> Any:
+    """A field's value from text, by the field's type; ``ValueError`` where it is none.
+
+    Example:
+        >>> parse("16", int), parse("64,64", tuple[int, ...]), parse("none", float | None)
+        (16, (64, 64), None)
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in arguments and text.lower() in ("none", "null"):
+            return None
+        for choice in (a for a in arguments if a is not type(None)):
+            try:
+                return parse(text, choice)
+            except ValueError:
+                continue
+        raise ValueError(text)
+    if origin is typing.Literal:
+        match = [a for a in arguments if str(a).lower() == text.lower()]
+        if not match:
+            raise ValueError(text)
+        return match[0]
+    if origin is tuple:
+        parts = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()]
+        each = arguments[:1] * len(parts) if arguments[-1] is Ellipsis else arguments
+        if len(each) != len(parts):
+            raise ValueError(text)
+        return tuple(parse(part, a) for part, a in zip(parts, each, strict=True))
+    if kind is bool:
+        if text.lower() not in _WORDS:
+            raise ValueError(text)
+        return _WORDS[text.lower()]
+    if kind in (int, float):
+        value = kind(text)
+        if not math.isfinite(value):
+            raise ValueError(text)
+        return value
+    if kind is str:
+        return text
+    raise ValueError(text)

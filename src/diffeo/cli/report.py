@@ -1,0 +1,168 @@
+"""What the commands print, and the progress bar."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+if TYPE_CHECKING:
+    from diffeo.data.schema import Schema
+    from diffeo.flow import Flow
+    from diffeo.train import FitReport
+
+
+def _grid(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print rows as a table, the first one as the header; nothing is cut when piped."""
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    grid = Grid(box=None, pad_edge=False, header_style="bold")
+    for i, title in enumerate(rows[0]):
+        grid.add_column(title, justify="right" if i in right else "left", overflow="fold")
+    for row in rows[1:]:
+        grid.add_row(*(_plain(cell) for cell in row))
+    out.print(grid)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)  # column names are data, not markup
+
+
+def _say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+def say_schema(schema: Schema, rows: int, given: Sequence[str], weights: str | None) -> None:
+    """What each column is taken for."""
+    _say(f"{rows:,} rows, {len(schema.entries)} columns to model")
+    _grid(schema.cells(), right=(3, 4, 5))
+    if given:
+        _say(f"given: {', '.join(given)}")
+    if weights is not None:
+        _say(f"weights: {weights}")
+    _say()
+
+
+def say_result(result: FitReport, output: Path) -> None:
+    """How the run went, and whether the flow is any good."""
+    _say(f"trained {result.steps:,} steps in {result.seconds:.1f} s ({result.stopped})")
+    names = {"flow": "this flow", "gaussian": "a Gaussian", "mixture": "a mixture of 20 Gaussians"}
+    found = dict(result.baselines)
+    found.setdefault("flow", result.valid)
+    shown = [k for k in names if k in found] + sorted(set(found) - set(names))
+    _say("held-out rows, nats per row (higher is better):")
+    _grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
+    _say(verdict(found))
+    _say(f"wrote {output}")
+
+
+def verdict(found: dict[str, float]) -> str:
+    """One sentence on the flow beside the plain densities."""
+    flow = found["flow"]
+    others = {k: v for k, v in found.items() if k != "flow" and math.isfinite(v)}
+    if not others or not math.isfinite(flow):
+        return "There is nothing to compare the flow with."
+    best = max(others, key=lambda k: others[k])
+    gap = flow - others[best]
+    if gap > 0:
+        return f"The flow beats the better of the two by {gap:.3f} nats per row."
+    return f"The flow is {-gap:.3f} nats per row below the {best}: train longer, or get more rows."
+
+
+def say_versions() -> None:
+    """Versions of diffeo and of what it stands on."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from diffeo import __version__
+
+    rows = [("diffeo", __version__), ("python", platform.python_version()), ("platform", platform.platform())]
+    for name in ("torch", "numpy", "safetensors", "pyarrow", "scikit-learn", "typer", "rich", "matplotlib"):
+        try:
+            rows.append((name, version(name)))
+        except PackageNotFoundError:
+            rows.append((name, "not installed"))
+    for name, value in rows:
+        _say(f"{name:<13} {value}")
+
+
+def say_model(path: Path, flow: Flow) -> None:
+    """What a model file holds."""
+    from diffeo.encodings.columns import Columns
+
+    _say(f"{path} ({os.path.getsize(path):,} bytes)")
+    recipe = flow.recipe or {}
+    settings = recipe.get("fields", {})
+    _say(f"preset      {recipe.get('preset', 'unknown')}")
+    if settings:
+        _say(f"fields      {', '.join(f'{k}={v}' for k, v in settings.items() if not isinstance(v, dict))}")
+    _say(f"parameters  {sum(p.numel() for p in flow.parameters()):,}")
+    encoding = flow.encoding
+    if not isinstance(encoding, Columns):
+        _say(f"event       {tuple(flow.event_shape)}")
+        return
+    exact = (
+        "exact" if encoding.exact else f"estimated from {encoding.draws} draws (integer or lattice columns)"
+    )
+    _say(f"likelihood  {exact}")
+    if encoding.given:
+        _say(f"given       {', '.join(encoding.given)}")
+    if encoding.weights is not None:
+        _say(f"weights     {encoding.weights}")
+    if encoding.score_quantiles is not None:
+        low, middle, high = encoding.score_quantiles[[0, 500, 1000]]
+        _say(f"training    log_prob from {low:.3f} to {high:.3f}, median {middle:.3f}")
+    _say()
+    cells = [(c.name, str(c.kind), c.dtype, f"{c.loc:.6g}", f"{c.scale:.6g}") for c in encoding.columns]
+    _grid([("column", "kind", "stored", "location", "scale"), *cells], right=(3, 4))
+
+
+@contextmanager
+def progress() -> Iterator[tuple[Any, ...]]:
+    """The callbacks that draw a progress bar on stderr; none when stderr is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ()
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.fields[stage]:<8}"),
+        BarColumn(),
+        TextColumn("{task.fields[nats]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        yield (Bar(bar),)
+
+
+class Bar:
+    """A training callback that moves a rich progress bar."""
+
+    def __init__(self, bar: Any):
+        self._bar = bar
+        self._task = bar.add_task("", total=None, stage="start", nats="")
+
+    def on_progress(self, progress: Any) -> None:
+        self._bar.update(
+            self._task,
+            completed=progress.step,
+            total=progress.steps,
+            stage=progress.stage,
+            nats=f"train {_nats(progress.train)}  valid {_nats(progress.valid)}",
+        )
+
+
+def _nats(value: float | None) -> str:
+    return "     ..." if value is None or math.isnan(value) else f"{value:8.3f}"

@@ -1,0 +1,226 @@
+"""``save`` and ``load``: between a flow and its file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from diffeo import encodings, presets
+from diffeo.encodings.base import Encoding
+from diffeo.errors import ConfigError, FormatError
+from diffeo.flow import Flow
+from diffeo.io.files import FileInfo, naming, one_line, read_header, read_tensors, write
+
+_SLACK = 64 * 2**20
+"""Bytes that any flow may take while it is built, beyond a multiple of its tensors' size."""
+
+
+def save(
+    flow: Flow,
+    path: str | os.PathLike[str],
+    *,
+    weights_only: bool = False,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a flow to one file that rebuilds itself: see ``load``.
+
+    The file appears whole or not at all: it is written beside ``path`` and then takes its place.
+
+    Args:
+        flow: made by a preset's ``build``, its weights trained or not.
+        path: where to; safetensors' ending is ``.safetensors``.
+        weights_only: leave out the recipe, for a flow built by hand or edited after ``build``.
+        notes: anything JSON can hold, to keep with the model; ``inspect`` gives it back.
+
+    Raises:
+        ConfigError: for a flow whose recipe does not rebuild it, and for notes that are not JSON.
+
+    Example:
+        >>> import diffeo, tempfile, pathlib
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> diffeo.save(diffeo.presets.NSF(features=2).build(), path)
+        >>> diffeo.load(path).event_shape
+        torch.Size([2])
+    """
+    state = flow.state_dict()
+    recipe, encoding = None, None
+    if not weights_only:
+        recipe = flow.recipe
+        if flow.encoding is not None:
+            encoding = {"kind": type(flow.encoding).__name__, "spec": flow.encoding.to_json()}
+        _check_rebuilds(flow, state, recipe, encoding)
+    write(path, state, {"recipe": recipe, "encoding": encoding, "notes": dict(notes or {})})
+
+
+def load(path: str | os.PathLike[str], *, into: Flow | None = None) -> Flow:
+    """Read a flow back, in evaluation mode, on the CPU, in the dtype it was saved in.
+
+    Nothing is unpickled. A recipe may take no more memory than the file's tensors explain, and the
+    names, shapes and dtypes of all tensors are compared with the flow's before they are read.
+
+    Args:
+        path: a file written by ``save``.
+        into: a flow to fill instead of building one: for a file of weights only. It keeps its
+            device, is left untouched by an error, and is what is returned.
+
+    Raises:
+        FormatError: for a truncated, foreign, newer or edited file; one line that names the file.
+        ConfigError: for a file of weights only without ``into``.
+    """
+    with open(path, "rb") as file, naming(path):
+        info = read_header(file)
+        if into is None:
+            if info.recipe is None:
+                raise ConfigError(
+                    f"{os.fspath(path)} holds weights only; build its flow and use load(path, into=flow)."
+                )
+            flow = _rebuild(info.recipe, info.encoding, limit=_SLACK + 16 * _nbytes(info))
+            _check_fits(info, flow, any_float=True)
+            _adopt_dtypes(flow, info)
+        else:
+            flow = into
+            _check_fits(info, flow, any_float=False)
+        tensors = read_tensors(file, info)
+        try:
+            flow.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise FormatError(f"the tensors do not fit the flow: {one_line(error)}") from error
+    return flow.eval()
+
+
+def inspect(path: str | os.PathLike[str]) -> FileInfo:
+    """What a model file says about itself, without reading its tensors.
+
+    Raises:
+        FormatError: for a truncated, foreign, newer or edited file.
+    """
+    with open(path, "rb") as file, naming(path):
+        return read_header(file)
+
+
+def _check_rebuilds(
+    flow: Flow, state: dict[str, Tensor], recipe: dict[str, Any] | None, encoding: dict[str, Any] | None
+) -> None:
+    cure = "save(flow, path, weights_only=True), and later load(path, into=flow)."
+    if recipe is None:
+        raise ConfigError(f"this flow was built by hand, so no recipe rebuilds it; use {cure}")
+    try:
+        plan = _rebuild(recipe, encoding)
+    except FormatError as error:
+        raise ConfigError(f"this flow's recipe does not rebuild it: {error} Use {cure}") from error
+    rebuilt = {name: value.shape for name, value in plan.state_dict().items()}
+    if rebuilt != {name: value.shape for name, value in state.items()} or _outline(plan) != _outline(flow):
+        raise ConfigError(
+            f"this flow was edited after build(), so its recipe does not rebuild it; use {cure}"
+        )
+
+
+def _outline(flow: Flow) -> list[Any]:
+    """Every module's name, class and settings: what ``build`` decides and training leaves alone."""
+    return [
+        (name, type(module), {key: _plain(value) for key, value in vars(module).items() if _is_setting(key)})
+        for name, module in flow.named_modules()
+    ]
+
+
+def _is_setting(key: str) -> bool:
+    return not key.startswith("_") and key not in ("training", "recipe")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool | int | float | str) or is_dataclass(value):
+        return repr(value)  # so that NaN equals NaN
+    return getattr(value, "__qualname__", type(value))  # functions by name, anything else by kind
+
+
+def _rebuild(recipe: dict[str, Any], encoding: dict[str, Any] | None, limit: float = math.inf) -> Flow:
+    """The flow of a recipe, on the CPU, in at most ``limit`` bytes; torch's generator stays as it was."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _Budget(limit):
+        door = None if encoding is None else _rebuild_encoding(encoding)
+        kind = recipe.get("preset")
+        if not isinstance(kind, str) or kind not in presets.KINDS:
+            raise FormatError(f"this release has no preset {kind!r}; upgrade diffeo.")
+        try:
+            return presets.KINDS[kind].from_fields(recipe["fields"]).build(door)
+        except Exception as error:  # the recipe comes from the file: whatever it breaks is the file's fault
+            raise FormatError(f"its {kind} cannot be rebuilt: {one_line(error)}") from error
+
+
+def _rebuild_encoding(encoding: dict[str, Any]) -> Encoding:
+    kind = encoding.get("kind")
+    if not isinstance(kind, str) or kind not in encodings.KINDS:
+        raise FormatError(f"this release has no encoding {kind!r}; upgrade diffeo.")
+    try:
+        return encodings.KINDS[kind].from_json(encoding["spec"])
+    except Exception as error:  # likewise
+        raise FormatError(f"its {kind} encoding cannot be rebuilt: {one_line(error)}") from error
+
+
+class _Budget(TorchFunctionMode):
+    """Stops a build that takes more memory than the file's own tensors can explain.
+
+    Counts what every torch function returns before anything is written to it: memory that is never
+    touched costs nothing.
+    """
+
+    def __init__(self, limit: float):
+        super().__init__()
+        self.left = limit
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.zeros, torch.ones):  # these two touch what they take
+            sizes = {key: kwargs[key] for key in ("size", "dtype") if key in kwargs}
+            self._take(torch.empty(*args, **sizes))
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and not result._is_view() and all(result is not arg for arg in args):
+            self._take(result)
+        return result
+
+    def _take(self, tensor: Tensor) -> None:
+        self.left -= tensor.nbytes
+        if self.left < 0:
+            raise FormatError("its recipe asks for far more memory than its tensors take")
+
+
+def _check_fits(info: FileInfo, flow: Flow, *, any_float: bool) -> None:
+    wanted = {name: (value.dtype, value.shape) for name, value in flow.state_dict().items()}
+    if missing := sorted(wanted.keys() - info.tensors.keys()):
+        raise FormatError(
+            f"it lacks the flow's {missing[0]!r} ({len(missing)} missing); it is another flow's file."
+        )
+    if extra := sorted(info.tensors.keys() - wanted.keys()):
+        raise FormatError(f"the flow has no {extra[0]!r} ({len(extra)} too many); it is another flow's file.")
+    for name, (dtype, shape) in wanted.items():
+        found, size = info.tensors[name]
+        if size != shape:
+            raise FormatError(
+                f"{name!r} has shape {tuple(size)}, the flow's is {tuple(shape)}; it is another flow's file."
+            )
+        if found != dtype and not (any_float and found.is_floating_point and dtype.is_floating_point):
+            raise FormatError(f"{name!r} is {found} but the flow's is {dtype}; convert the flow first.")
+
+
+def _adopt_dtypes(flow: Flow, info: FileInfo) -> None:
+    """Turn a fresh flow to the file's floating dtypes: all of it, then what differs from the rest."""
+    floats = [dtype for dtype, _ in info.tensors.values() if dtype.is_floating_point]
+    if floats:
+        flow.to(max(set(floats), key=floats.count))
+    for name, value in chain(flow.named_parameters(), flow.named_buffers()):
+        if name in info.tensors:
+            value.data = value.data.to(info.tensors[name][0])
+
+
+def _nbytes(info: FileInfo) -> int:
+    return sum(dtype.itemsize * shape.numel() for dtype, shape in info.tensors.values())

@@ -1,0 +1,100 @@
+"""What makes a density a density: it integrates to one, and the sampler draws from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from diffeo.testing.points import ends, generator
+from diffeo.testing.rules import require
+
+LogProb = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def require_integral(log_prob: LogProb, samples: Tensor, domain: constraints.Constraint | None) -> None:
+    """Numerical quadrature over one or two features; ``samples`` say where the mass is."""
+    columns = samples.reshape(len(samples), -1).T
+    one = len(columns) == 1
+    for count in (20_001,) if one else (401, 1201):  # the finer grid only where the density is rough
+        axes, weights = zip(*(_axis(c, domain, count) for c in columns), strict=True)
+        points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, *samples.shape[1:])
+        weight = torch.stack(torch.meshgrid(*weights, indexing="ij"), -1).prod(-1).reshape(-1)
+        chunks = zip(points.split(50_000), weight.split(50_000), strict=True)
+        total = sum(float((log_prob(p).double().exp() * w).sum()) for p, w in chunks)
+        if abs(total - 1) <= (2e-3 if one else 1e-2):
+            return
+    raise AssertionError(f"the density integrates to {total:.5f}")
+
+
+def _axis(samples: Tensor, domain: constraints.Constraint | None, count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights: even on an interval, else of sinh(t), dense amid the samples and reaching far."""
+    low, high = ends(domain)
+    if math.isfinite(low) and math.isfinite(high):
+        step = (high - low) / count
+        x = low + step * (torch.arange(count, dtype=torch.float64) + 0.5)
+        return x.to(samples), torch.full_like(x, step)
+    where = samples.double()
+    a, m, b = torch.quantile(where, torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64))
+    size = float(b - a) / 2
+    t = torch.linspace(-7, 7, count, dtype=torch.float64)  # reaches 548 sizes
+    x, w = m + size * torch.sinh(t), size * torch.cosh(t) * (t[1] - t[0])
+    inside = (x > low) & (x < high)
+    return x[inside].to(samples), w[inside]
+
+
+@torch.no_grad()
+def require_covered(log_prob: LogProb, samples: Tensor) -> None:
+    """Importance sampling, for more features: ``E_q[p / q] = 1`` within 5 standard errors.
+
+    The proposal q is a mixture of normals on the samples, each as wide as its neighborhood.
+    """
+    g = generator(0)
+    flat = samples.reshape(len(samples), -1).double()
+    scale = _spread(flat)
+    centers = (flat / scale)[:1000]
+    features = centers.shape[1]
+    width = torch.cdist(centers, centers).kthvalue(20).values.unsqueeze(1) / math.sqrt(features)
+    which = torch.randint(len(centers), (6000,), generator=g)
+    z = centers[which] + width[which] * torch.randn(6000, features, generator=g, dtype=torch.float64)
+    square = torch.stack([((part.unsqueeze(1) - centers) / width).square().sum(-1) for part in z.split(500)])
+    log_each = -0.5 * square.reshape(len(z), -1) - features * (width.squeeze(1).log() + 0.5 * math.log(2 * math.pi))
+    log_q = log_each.logsumexp(1) - math.log(len(centers)) - scale.log().sum()
+    ratio = (log_prob((z * scale).reshape(-1, *samples.shape[1:]).to(samples)).double() - log_q).exp()
+    mean, error = ratio.mean().item(), (ratio.std() / math.sqrt(len(ratio))).item()
+    require(abs(mean - 1) <= 5 * error + 1e-3, f"the density integrates to {mean:.4f} +- {error:.4f}")
+
+
+@torch.no_grad()
+def require_sampled(
+    log_prob: LogProb, samples: Tensor, domain: constraints.Constraint | None, what: str
+) -> None:
+    """``E_p[q / p] = 1`` within 5 standard errors, for compact kernels q amid the samples.
+
+    True only of samples and a normalized density that belong together, in any dimension.
+    """
+    flat = samples.reshape(len(samples), -1).double()
+    half = len(flat) // 2  # the kernels come from one half of the samples, the mean from the other
+    low, high = ends(domain)
+    middle, scale = flat[:half].median(0).values, _spread(flat[:half])
+    for shift in (0.0, 0.7, -0.7):
+        center = middle + shift * scale
+        width = torch.minimum(scale, torch.minimum(center - low, high - center))
+        z = (flat - center) / width
+        kernel = (0.75 * (1 - z.square()).clamp_min(0) / width).prod(-1)
+        ratio = (kernel * (-log_prob(samples).double()).exp())[half:]
+        mean, error = ratio.mean().item(), (ratio.std() / math.sqrt(len(ratio))).item()
+        require(
+            abs(mean - 1) <= 5 * error + 1e-3,
+            f"{what}: samples and density do not belong together, E[q / p] = {mean:.4f} +- {error:.4f}",
+        )
+
+
+def _spread(flat: Tensor) -> Tensor:
+    """Half the distance between the quantiles at -1 and 1 standard deviations."""
+    a, b = torch.quantile(flat, torch.tensor([0.1587, 0.8413], dtype=flat.dtype), dim=0)
+    return (b - a) / 2

@@ -1,0 +1,247 @@
+"""``check_elementwise``: the contract of a family of scalar maps, and the precision rule."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from diffeo.elementwise.base import Elementwise
+from diffeo.testing.points import draw, ends, generator, inside, outside
+from diffeo.testing.rules import Rules, naming, require, require_close
+
+ULPS = 64
+"""The factor of item 10."""
+rules = Rules()
+
+Knots = Callable[[Tensor], tuple[Tensor, Tensor]]
+Map = Callable[..., tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family, and the float32 parameters to try it with: (sets, num_params)."""
+
+    family: Any
+    params: Tensor
+    knots: Knots | None
+    neutral: bool
+
+    def at(self, params: Tensor, x: Tensor) -> Tensor:
+        """One row of parameters for each of x's."""
+        return params.unsqueeze(-2).expand(*x.shape, params.shape[-1])
+
+
+def check_elementwise(
+    family: Elementwise,
+    *,
+    knots: Knots | None = None,
+    neutral: bool = True,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    capture: bool = True,
+) -> None:
+    """Hold a family of scalar maps to the whole contract, precision under stress included.
+
+    Runs the scalar rules on the family, with parameters from 0 to +-10 in float32, and then
+    ``check_bijection`` on ``Pointwise(family, (3,))``.
+
+    Args:
+        family: the family.
+        knots: gives the knots ``(x, y)``, ``(sets, knots)`` each, for parameters of
+            ``(sets, num_params)``: the rules then look on each of them and one float to either side.
+        neutral: whether zero parameters are the identity, as they are wherever a family allows.
+        dtype, seed, capture: as in ``check_bijection``.
+
+    Raises:
+        AssertionError: it names the family, the rule and the numbers.
+
+    Example:
+        >>> from diffeo.elementwise import Affine
+        >>> check_elementwise(Affine(), capture=False)
+    """
+    from diffeo.bijections.pointwise import Pointwise
+    from diffeo.testing.bijections import check_bijection  # it uses this module's precision rule
+
+    own = copy.deepcopy(family).float() if isinstance(family, nn.Module) else family
+    rules.run(type(family).__name__, Family(own, stress_params(own.num_params, seed), knots, neutral), own.traits)
+    with naming(type(family).__name__, "as Pointwise", 1):
+        check_bijection(Pointwise(family, (3,)), dtype=dtype, seed=seed, capture=capture)
+
+
+def stress_params(count: int, seed: int) -> Tensor:
+    """Parameter sets, float32: zeros, moderate ones, and every logit at +-10."""
+    g = generator(seed)
+    moderate = torch.randn(8, count, generator=g)
+    signs = torch.randint(0, 2, (12, count), generator=g).float() * 20 - 10
+    spikes = 20 * torch.eye(count)[torch.linspace(0, count - 1, 4).long()] - 10
+    return torch.cat([torch.zeros(1, count), moderate, 3 * moderate, signs, spikes, -spikes])
+
+
+def scalar_points(domain: constraints.Constraint | None, scale: float) -> Tensor:
+    """Float32 points of a domain: a grid, both ends and their neighbors, tiny ones, and up to 1e6."""
+    low, high = (torch.tensor(e) for e in ends(domain))
+    if low.isfinite() and high.isfinite():
+        grid = low + (high - low) * torch.linspace(0, 1, 41)
+        sure = [grid[1:-1], _neighbors(grid[[0, -1]])]
+    else:
+        size = scale or 1.0
+        grid = torch.linspace(-2 * size, 2 * size, 41)
+        far = torch.tensor([1e-30, 1e-6, 1e-3, 1.0, 3.0, 10.0, 30.0, 1e3, 1e6])
+        sure = [grid, far, -far, _neighbors(torch.tensor([-size, 0.0, size]))]
+        if low.isfinite():
+            sure = [low + far]
+        elif high.isfinite():
+            sure = [high - far]
+    points = torch.cat(sure)
+    return points[(points >= low) & (points <= high)]
+
+
+def _neighbors(x: Tensor) -> Tensor:
+    """``x`` and the next floats below and above."""
+    return torch.cat([x, *(torch.nextafter(x, torch.full_like(x, e)) for e in (-math.inf, math.inf))], -1)
+
+
+def check_round_trips(forward: Map, inverse: Map, x: Tensor, y: Tensor, scale: float) -> None:
+    """Item 10 at float32 points ``x`` and ``y``: of both round trips, by the map's own slopes."""
+    info = torch.finfo(x.dtype)
+    for name, there, back, points in (
+        ("inverse(forward(x))", forward, inverse, x),
+        ("forward(inverse(y))", inverse, forward, y),
+    ):
+        with torch.no_grad():
+            value, log_slope = there(points)
+            again = back(value)[0]
+        log_slope = log_slope.reshape(value.shape)
+        # An open end is outside; a value at the largest float has saturated.
+        keep = (log_slope > -math.inf) & (value.abs() < 0.99 * info.max)
+        p, v, stretch = points.double(), value.double(), (-log_slope.double()).exp()
+        bound = ULPS * info.eps * (p.abs().clamp_min(scale) + v.abs().clamp_min(scale) * stretch) + info.tiny
+        require_close(f"{name} in float32", again[keep], p[keep], bound[keep])
+
+
+# -- the rules -----------------------------------------------------------------------------------
+
+
+@rules.add("scalar shapes", 2)
+def _shapes(s: Family) -> None:
+    for apply in (s.family.forward, s.family.inverse):
+        for dtype in (torch.float32, torch.float64):
+            family = copy.deepcopy(s.family).to(dtype) if isinstance(s.family, nn.Module) else s.family
+            apply = getattr(family, apply.__name__)
+            for shape in ((), (0,), (3,), (2, 3)):
+                x = draw(s.family.domain, shape, generator(0), dtype)
+                for t in apply(x, torch.zeros(*shape, s.family.num_params, dtype=dtype)):
+                    require(
+                        t.shape == shape and t.dtype == dtype,
+                        f"{apply.__name__} of {dtype} {shape} gives {t.dtype} {tuple(t.shape)}",
+                    )
+
+
+@rules.add("neutral start", 4)
+def _neutral(s: Family) -> None:
+    if s.neutral:
+        x = draw(s.family.domain, (50,), generator(0), torch.float64)
+        family = copy.deepcopy(s.family).double() if isinstance(s.family, nn.Module) else s.family
+        for apply in (family.forward, family.inverse):
+            value, log_slope = apply(x, torch.zeros(50, family.num_params, dtype=torch.float64))
+            require_close(f"{apply.__name__} with zero parameters", value, x, 1e-12 * (1 + x.abs()))
+            require_close(f"log_slope of {apply.__name__} with zero parameters", log_slope, 0 * x, 1e-12)
+
+
+def _points(s: Family) -> tuple[Tensor, Tensor]:
+    """Points x and y for every set of parameters, its own knots and their neighbors included."""
+    sides = []
+    knots = s.knots(s.params) if s.knots else (torch.zeros(len(s.params), 0),) * 2
+    for domain, own in zip((s.family.domain, s.family.codomain), knots, strict=True):
+        common = scalar_points(domain, s.family.scale)
+        points = torch.cat([common.expand(len(s.params), -1), _neighbors(own)], -1)
+        # A neighbor beyond the end of the domain is brought back to it.
+        low, high = ends(domain)
+        sides.append(points.clamp(low, high))
+    return sides[0], sides[1]
+
+
+@rules.add("scalar precision", 10, lambda t: t.closed_form)
+def _precision(s: Family) -> None:
+    x, y = _points(s)
+    check_round_trips(
+        lambda t: s.family.forward(t, s.at(s.params, t)),
+        lambda t: s.family.inverse(t, s.at(s.params, t)),
+        x,
+        y,
+        s.family.scale,
+    )
+
+
+@rules.add("increasing", 1)
+def _increasing(s: Family) -> None:
+    for apply, points in zip((s.family.forward, s.family.inverse), _points(s), strict=True):
+        points = points.sort(-1).values
+        value, log_slope = apply(points, s.at(s.params, points))
+        slack = ULPS * torch.finfo(torch.float32).eps * value.abs().clamp_min(s.family.scale)[..., 1:]
+        drop = value[..., :-1] - value[..., 1:]
+        require((drop <= slack).all(), f"{apply.__name__} falls by {drop.max():.3g} where x rises")
+        require(not log_slope.isnan().any(), f"{apply.__name__} has a NaN log_slope in its domain")
+
+
+@rules.add("finite gradients", 10)
+def _gradients(s: Family) -> None:
+    for apply, points in zip((s.family.forward, s.family.inverse), _points(s), strict=True):
+        points, params = points.clone().requires_grad_(), s.params.clone().requires_grad_()
+        value, log_slope = apply(points, s.at(params, points))
+        for what, t in (("value", value), ("log_slope", log_slope)):
+            if not t.requires_grad:
+                continue
+            finite = torch.where(t.isfinite(), t, 0.0).sum()
+            for to, g in zip(("x", "params"), torch.autograd.grad(finite, [points, params], retain_graph=True, allow_unused=True), strict=True):
+                if g is not None and not g.isfinite().all():
+                    rows = (~g.isfinite()).any(-1).nonzero().flatten().tolist()
+                    raise AssertionError(f"gradient of {apply.__name__}'s {what} to {to} is not finite, parameter sets {rows}")
+
+
+@rules.add("outside the domain", 9)
+def _outside(s: Family) -> None:
+    for apply, domain in ((s.family.forward, s.family.domain), (s.family.inverse, s.family.codomain)):
+        for number in outside(domain):
+            points = torch.full((len(s.params), 1), number, requires_grad=True)
+            params = s.params.clone().requires_grad_()
+            value, log_slope = apply(points, s.at(params, points))
+            where = f"{apply.__name__} at {number:g}"
+            require(value.isfinite().all(), f"{where} gives {value.flatten()[:4].tolist()}")
+            require((log_slope == -math.inf).all(), f"{where} has log_slope {log_slope.flatten()[:4].tolist()}")
+            total = value.sum() + log_slope.sum()
+            if total.requires_grad:
+                grads = torch.autograd.grad(total, [points, params], allow_unused=True)
+                require(all((g == 0).all() for g in grads if g is not None), f"{where} has gradients that are not 0")
+
+
+@rules.add("NaN", 9)
+def _nan(s: Family) -> None:
+    for apply, domain in ((s.family.forward, s.family.domain), (s.family.inverse, s.family.codomain)):
+        points = draw(domain, (3, 2), generator(0), torch.float32)
+        points[0] = math.nan
+        params = s.params[1:4].clone()
+        params[2] = math.nan
+        value, log_slope = apply(points, s.at(params, points))
+        for i, what in ((0, "x"), (2, "params")):
+            require(value[i].isnan().all(), f"{apply.__name__} hides a NaN in {what}: {value[i].tolist()}")
+            require(not log_slope[i].isinf().any(), f"{apply.__name__} turns a NaN in {what} into {log_slope[i].tolist()}")
+        require(value[1].isfinite().all(), f"{apply.__name__} lets a NaN touch its neighbors")
+
+
+@rules.add("codomain", 9)
+def _codomain(s: Family) -> None:
+    for apply, points, codomain in (
+        (s.family.forward, _points(s)[0], s.family.codomain),
+        (s.family.inverse, _points(s)[1], s.family.domain),
+    ):
+        value = apply(points, s.at(s.params, points))[0]
+        # In float32, and exactly: what leaves by one ulp is outside for the next map.
+        require(inside(codomain, value).all(), f"{apply.__name__} leaves {ends(codomain)}: {value.min():.9g} to {value.max():.9g}")

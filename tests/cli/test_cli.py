@@ -1,0 +1,471 @@
+"""The command line: what it prints, writes, refuses, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import diffeo
+from diffeo.bases import Normal
+from diffeo.bijections.base import Bijection
+from diffeo.cli import options, report
+from diffeo.cli.app import app
+from diffeo.data.samples import sample_table
+from diffeo.data.schema import Schema
+from diffeo.data.scores import score_table
+from diffeo.data.tables import Table
+from diffeo.encodings.columns import Columns
+from diffeo.encodings.context import StandardizedContext
+from diffeo.errors import ConfigError, ContextError, DataError
+from diffeo.flow import Flow
+
+COMMANDS = ("fit", "score", "sample", "info", "demo")
+
+
+class Shift(Bijection):
+    """The identity, or a shift by the context."""
+
+    def forward(self, x, context=None):
+        return (x if context is None else x - context.sum(-1, keepdim=True)), x.new_zeros(x.shape[:-1])
+
+    def inverse(self, y, context=None):
+        return (y if context is None else y + context.sum(-1, keepdim=True)), y.new_zeros(y.shape[:-1])
+
+
+def table(rows: int = 400) -> Table:
+    rng = np.random.default_rng(0)
+    return Table.of({
+        "size": rng.lognormal(2, 1, rows).astype(np.float32),
+        "count": rng.poisson(4, rows),
+        "same": np.full(rows, 7),
+        "age": rng.normal(40, 5, rows),
+    })  # fmt: skip
+
+
+def toy_flow(rows: Table, given: tuple[str, ...] = (), weights: str | None = None, columns=None) -> Flow:
+    """What fit_table gives, untrained."""
+    apart = [*given, *([weights] if weights else [])]
+    encoding = Schema.infer(rows.drop(apart), columns).encoding(rows, given=given, weights=weights)
+    n = len(given)
+    bijection = Shift(encoding.latent_shape, context_shape=(n,) if n else None)
+    flow = Flow(bijection, Normal(encoding.latent_shape), encoding, StandardizedContext(n) if n else None)
+    encoding.set_score_quantiles(score_table(flow, rows).log_prob)
+    return flow
+
+
+@dataclass
+class Result:
+    baselines: dict
+    seconds: float = 1.5
+    steps: int = 100
+    stopped: str = "out of time"
+    valid: float = -3.25
+
+
+@dataclass
+class Fake:
+    """Stands in for training and for model files; remembers what it was asked."""
+
+    flow: Flow | None = None
+    asked: dict | None = None
+
+    def fit_table(self, rows, **asked):
+        self.asked = asked
+        self.flow = toy_flow(rows, tuple(asked["given"]), asked["weights"], asked["columns"])
+        return self.flow, Result({"flow": -3.25, "gaussian": -4.0, "mixture": -3.5})
+
+    def save(self, flow, path):
+        path.write_bytes(b"model")
+
+    def load(self, path):
+        path.read_bytes()
+        assert self.flow is not None
+        return self.flow
+
+
+@pytest.fixture
+def fake(monkeypatch) -> Fake:
+    found = Fake()
+    for name in ("fit_table", "save", "load"):
+        monkeypatch.setattr(diffeo, name, getattr(found, name), raising=False)
+    return found
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table().write(tmp_path / "t.parquet")
+
+    def call(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == code, (result.output, result.exception)
+        if code == 2:
+            assert "Traceback" not in result.output
+            assert result.stdout == ""
+        return result.output
+
+    return call
+
+
+def fitted(fake: Fake, run, *arguments: str) -> str:
+    return run("fit", "t.parquet", "-o", "m", *arguments)
+
+
+# -- the main job ---------------------------------------------------------------------------------
+
+
+def test_fit_prints_the_schema_first_and_the_comparison_last(fake, run):
+    text = fitted(fake, run, "--column", "size=positive")
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == ["400", "rows,", "4", "columns", "to", "model"]
+    assert ["size", "positive", "float32"] in [line[:3] for line in lines]
+    assert ["count", "integer", "int64"] in [line[:3] for line in lines]
+    assert ["same", "constant", "int64"] in [line[:3] for line in lines]
+    assert re.search(r"this flow\s+-3.250\n.*a Gaussian\s+-4.000\n.*20 Gaussians\s+-3.500", text)
+    assert "beats the better of the two by 0.250 nats" in text
+    assert text.rstrip().endswith("wrote m")
+    assert os.path.exists("m")
+
+
+def test_fit_passes_its_options_on(fake, run):
+    text = (
+        "--given age --weights count --max-seconds 3 --seed 5 --preset nSf --set bins=16 --set dropout=0.25"
+    )
+    fitted(fake, run, *text.split(), "--checkpoint", "c", "--column", "size=positive")
+    asked = dict(fake.asked)
+    preset = asked.pop("preset")
+    assert asked == {
+        "given": ["age"],
+        "weights": "count",
+        "columns": {"size": "positive"},
+        "max_seconds": 3.0,
+        "seed": 5,
+        "callbacks": (),  # no terminal, no bar
+        "checkpoint": Path("c"),
+    }
+    assert preset == diffeo.presets.NSF(features=1, context=1, bins=16, dropout=0.25)
+
+
+def test_score_writes_what_python_computes(fake, run):
+    fitted(fake, run)
+    run("score", "m", "t.parquet", "-o", "s.parquet")
+    got = Table.read("s.parquet")
+    assert got.names == ("log_prob", "quantile", "standard_error")
+    scores = score_table(fake.flow, table())
+    np.testing.assert_array_equal(got.column("log_prob"), scores.log_prob)
+    np.testing.assert_array_equal(got.column("standard_error"), scores.standard_error)
+    rank = scores.log_prob.argsort().argsort() / 399
+    np.testing.assert_allclose(got.column("quantile"), rank, atol=0.005)
+
+
+def test_scores_match_the_flow_chunk_by_chunk(fake, run):
+    flow = toy_flow(table(), ("age",)).double()
+    rows, context = (
+        torch.from_numpy(table().drop(["age"]).values),
+        torch.from_numpy(table().select(["age"]).values),
+    )
+    expected = flow.eval().log_prob(rows, context)
+    flow.train()
+    scores = score_table(flow, table(), chunk=16 * 7)
+    assert flow.training
+    np.testing.assert_allclose(scores.log_prob, expected.numpy(), rtol=1e-12)
+    error = scores.standard_error
+    assert error is not None
+    assert (error >= 0).all()
+    assert error.max() > 0
+
+
+def test_rows_outside_the_support_score_minus_infinity(fake, run):
+    fitted(fake, run, "--column", "size=positive")
+    odd = table().rows(slice(0, 3))
+    odd.values[0, 0], odd.values[1, 2] = -1, 8
+    odd.write("odd.parquet")
+    run("score", "m", "odd.parquet", "-o", "s.csv")
+    lines = Path("s.csv").read_text().split()
+    assert lines[1].startswith("-inf,0,")
+    assert lines[2].startswith("-inf,0,")
+    assert not lines[3].startswith("-inf")
+
+
+def test_samples_have_names_types_and_supports(fake, run):
+    fitted(fake, run, "--column", "size=positive")
+    run("sample", "m", "-n", "500", "-o", "new.parquet", "--seed", "1")
+    new = Table.read("new.parquet")
+    assert (new.names, new.dtypes) == (table().names, table().dtypes)
+    assert len(new) == 500
+    assert (new.column("size") > 0).all()
+    assert (new.column("same") == 7).all()
+    assert new.column("count").mean() == pytest.approx(4, abs=0.5)
+    run("sample", "m", "-n", "500", "-o", "again.parquet", "--seed", "1")
+    run("sample", "m", "-n", "500", "-o", "other.parquet")
+    assert np.array_equal(Table.read("again.parquet").values, new.values)
+    assert not np.array_equal(Table.read("other.parquet").values, new.values)
+
+
+def test_samples_given_values(fake, run):
+    fitted(fake, run, "--given", "age", "--given", "same")
+    run("sample", "m", "-n", "5", "-o", "a.parquet", "--given", "same=7", "--given", "age=43.5")
+    new = Table.read("a.parquet")
+    assert new.names == ("age", "same", "size", "count")
+    assert new.dtypes[1] == "int64"
+    assert (new.column("age") == 43.5).all()
+    table().rows([3, 1]).write("g.csv")
+    run("sample", "m", "-n", "2", "-o", "b.parquet", "--given-table", "g.csv")
+    assert np.array_equal(Table.read("b.parquet").column("age"), table().column("age")[[3, 3, 1, 1]])
+
+
+def test_samples_follow_their_own_context():
+    flow = toy_flow(table().select(["size", "age"]), ("age",), columns={"size": "continuous"})
+    context = Table.of({"age": [-1e4, 1e4]})
+    values = sample_table(flow, 3, given=context, seed=0, chunk=2).column("size")
+    assert (values[:3] < -100).all()
+    assert (values[3:] > 100).all()
+    with pytest.raises(ContextError, match="conditioned on age; give"):
+        sample_table(flow, 3)
+    with pytest.raises(ContextError, match="conditioned on no column"):
+        sample_table(toy_flow(table()), 3, given=context)
+
+
+def test_standard_output(fake, run):
+    fitted(fake, run)
+    lines = run("sample", "m", "-n", "3", "-o", "-").splitlines()
+    assert lines[0] == "size,count,same,age"
+    assert len(lines) == 4
+    assert run("score", "m", "t.parquet", "-o", "-").startswith("log_prob,quantile,standard_error\n")
+
+
+def test_info(fake, run):
+    fitted(fake, run, "--given", "age", "--weights", "same")
+    text = run("info", "m")
+    for part in ("given", "age", "weights", "same", "integer", "float32", "16 draws"):
+        assert part in text
+    assert re.search(r"^diffeo +0\.", run("info"))
+    assert f"diffeo {diffeo.__version__}" in run("--version")
+
+
+# -- refusals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("fit none.csv -o m", r"No such file.*none.csv"),
+        ("fit t.parquet -o no/m", "folder no does not exist"),
+        ("fit t.parquet -o .", "is a folder"),
+        ("fit t.parquet -o -", "cannot go to standard output"),
+        ("fit t.parquet -o m --checkpoint no/c", "folder no does not exist"),
+        ("fit t.parquet -o m --given nope", "no column 'nope' in this table; it has size, count, same, age"),
+        ("fit t.parquet -o m --weights nope", "no column 'nope'"),
+        ("fit t.parquet -o m --column size=log", "no kind of column; there are: continuous"),
+        ("fit t.parquet -o m --column nope=positive", "no column 'nope'"),
+        ("fit t.parquet -o m --column size", "is not NAME=VALUE"),
+        ("fit t.parquet -o m --given age --column age=positive", "--column is for modeled"),
+        ("fit t.parquet -o m --column age=bounded(0,41)", r"'age' is bounded\(0, 41\), but row \d+ holds"),
+        ("fit t.parquet -o m --preset glow2", "no preset 'glow2'; there are IAF"),
+        ("fit t.parquet -o m --set bins=16", "--set needs --preset"),
+        ("fit t.parquet -o m --preset nsf --set binz=16", "NSF has no field 'binz'; its fields are .*bins"),
+        ("fit t.parquet -o m --preset nsf --set bins=x", "'x' is not of type int"),
+        ("fit t.parquet -o m --preset nsf --set bins=0", "NSF.bins must be"),
+        ("fit t.parquet -o m --preset nsf --set features=3", "the table decides"),
+        ("fit text.csv -o m", "'b' holds text or categories"),
+        ("score none t.parquet -o s.csv", "No such file"),
+        ("score . t.parquet -o s.csv", "is a folder, not a model"),
+        ("score m t.parquet -o s.xls", "unknown kind of table"),
+        ("score m text.csv -o s.csv", "holds text"),
+        ("score m few.csv -o s.csv", "no column 'count', 'same', 'age' in this table; it has size"),
+        ("sample m -n 3 -o no/s.csv", "does not exist"),
+        ("sample m -n 3 -o s.csv --given age=3", "conditioned on no column"),
+        ("sample m -n 3 -o s.csv --given age=old", "'old' is not a finite number"),
+        ("sample m -n 3 -o s.csv --given age=3 --given-table t.parquet", "not both"),
+        ("info none", "No such file"),
+        ("demo -o t.parquet", "is a file"),
+        ("demo -o no/such", "does not exist"),
+    ],
+)
+def test_errors_are_one_line_with_exit_code_2(fake, run, arguments, message):
+    fitted(fake, run)
+    fake.asked = None
+    Path("text.csv").write_text("a,b\n1,red\n")
+    Path("few.csv").write_text("size\n1\n")
+    before = set(os.listdir())
+    text = run(*arguments.split(" "), code=2)
+    assert re.fullmatch(rf"diffeo: error: .*{message}.*\n", text), text
+    assert set(os.listdir()) == before
+    assert fake.asked is None  # nothing was trained
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["fit", "fit t.parquet", "nope", "sample m -n 0 -o s.csv", "fit t.parquet -o m --max-seconds x"],
+)
+def test_usage_errors_are_code_2_without_a_traceback(fake, run, arguments):
+    result = CliRunner().invoke(app, arguments.split())
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_interrupting_leaves_no_file(fake, run, monkeypatch):
+    def stop(*a, **k):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(diffeo, "fit_table", stop, raising=False)
+    assert "interrupted" in run("fit", "t.parquet", "-o", "m", code=130)
+    assert os.listdir() == ["t.parquet"]
+
+
+def test_a_bug_is_not_dressed_up_as_a_user_error(fake, run, monkeypatch):
+    def bug(*a, **k):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(diffeo, "fit_table", bug, raising=False)
+    result = CliRunner().invoke(app, ["fit", "t.parquet", "-o", "m"])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+# -- help and options -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(run, command):
+    assert f"Example: diffeo {command}" in run(command, "--help")
+
+
+def test_the_commands_are_these(run):
+    assert {c.callback.__name__ for c in app.registered_commands if c.callback} == set(COMMANDS)
+    assert "--install-completion" in run("--help")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("16", int, 16),
+        ("1e-3", float, 1e-3),
+        ("Yes", bool, True),
+        ("false", bool, False),
+        ("64,32", tuple[int, ...], (64, 32)),
+        ("(64, 32)", tuple[int, int], (64, 32)),
+        ("none", int | None, None),
+        ("3", int | None, 3),
+        ("abc", str, "abc"),
+    ],
+)
+def test_settings_are_parsed_by_type(text, kind, value):
+    got = options.parse(text, kind)
+    assert got == value
+    assert type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("1.5", int),
+        ("nan", float),
+        ("maybe", bool),
+        ("1,x", tuple[int, ...]),
+        ("1", tuple[int, int]),
+        ("x", dict),
+    ],
+)
+def test_settings_of_the_wrong_type_are_refused(text, kind):
+    with pytest.raises(ValueError):
+        options.parse(text, kind)
+
+
+def test_assignments():
+    assert options.assignments(["a = b=1"], "--given", "x=1") == {"a = b": "1"}
+    assert options.numbers(["a=3", "b=2.5"]) == {"a": 3, "b": 2.5}
+    for bad in (["a"], ["=1"], ["a="], ["a=1", "a=2"]):
+        with pytest.raises(ConfigError):
+            options.assignments(bad, "--given", "x=1")
+
+
+def test_the_verdict_is_honest():
+    assert "beats the better of the two by 0.500" in report.verdict(
+        {"flow": 1.5, "gaussian": 0.0, "mixture": 1.0}
+    )
+    assert "0.500 nats per row below the mixture" in report.verdict(
+        {"flow": 0.5, "gaussian": 0.0, "mixture": 1.0}
+    )
+    assert "nothing to compare" in report.verdict({"flow": float("nan"), "gaussian": 0.0})
+
+
+def test_the_bar_shows_train_and_validation_nats(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    @dataclass
+    class Progress:
+        step: int = 5
+        steps: int | None = 10
+        train: float = -1.25
+        valid: float = float("nan")
+        seconds: float = 1.0
+        stage: str = "race"
+
+    stream = io.StringIO()
+    monkeypatch.setattr(report, "Console", lambda **k: Console(file=stream, force_terminal=True, width=100))
+    with report.progress() as callbacks:
+        callbacks[0].on_progress(Progress())
+        callbacks[0].on_progress(Progress(step=10, steps=None))
+    assert re.search(r"race.*train\s+-1\.250  valid\s+\.\.\.", stream.getvalue())
+
+
+def test_tables_without_an_encoding_are_refused():
+    with pytest.raises(ConfigError, match="not fitted to a table"):
+        score_table(Flow(Shift((2,)), Normal((2,))), table())
+    encoding = toy_flow(table()).encoding
+    assert isinstance(encoding, Columns)
+    encoding.score_quantiles = None
+    with pytest.raises(DataError, match="no training scores"):
+        encoding.quantile(np.zeros(1))
+
+
+# -- the real thing ----------------------------------------------------------------------------------
+
+MAIN = [sys.executable, "-c", "from diffeo.cli import main; main()"]
+
+
+def start(*arguments: str, **keywords) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [*MAIN, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **keywords,
+    )
+
+
+def test_a_real_process_says_one_line(tmp_path):
+    process = start("score", "none", "t.csv", "-o", "s.csv", cwd=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert re.fullmatch(r"diffeo: error: .*none.*\n", err)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_ends_a_real_fit_cleanly(tmp_path):
+    table(3000).write(tmp_path / "t.csv")
+    process = start("fit", "t.csv", "-o", "m", "--max-seconds", "60", cwd=tmp_path)
+    assert process.stdout is not None
+    while "columns to model" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("diffeo: interrupted")
+    assert os.listdir(tmp_path) == ["t.csv"]
