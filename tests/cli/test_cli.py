@@ -188,7 +188,7 @@ def test_scores_match_the_flow_chunk_by_chunk(fake, run):
 
 def test_rows_outside_the_support_score_minus_infinity(fake, run):
     fitted(fake, run, "--column", "size=positive")
-    odd = table().rows(slice(0, 3))
+    odd = table().take(slice(0, 3))
     odd.values[0, 0], odd.values[1, 2] = -1, 8
     odd.write("odd.parquet")
     run("score", "m", "odd.parquet", "-o", "s.csv")
@@ -220,7 +220,7 @@ def test_samples_given_values(fake, run):
     assert new.names == ("age", "same", "size", "count")
     assert new.dtypes[1] == "int64"
     assert (new.column("age") == 43.5).all()
-    table().rows([3, 1]).write("g.csv")
+    table().take([3, 1]).write("g.csv")
     run("sample", "m", "-n", "2", "-o", "b.parquet", "--given-table", "g.csv")
     assert np.array_equal(Table.read("b.parquet").column("age"), table().column("age")[[3, 3, 1, 1]])
 
@@ -437,11 +437,14 @@ def test_tables_without_an_encoding_are_refused():
 MAIN = [sys.executable, "-c", "from diffeo.cli import main; main()"]
 
 
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), **more}
+
+
 def start(*arguments: str, **keywords) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
         [*MAIN, *arguments],
-        env=environment,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -454,6 +457,30 @@ def test_a_real_process_says_one_line(tmp_path):
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (2, "")
     assert re.fullmatch(r"diffeo: error: .*none.*\n", err)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_standard_output_is_whole_or_the_reader_left(unbuffered, whole):
+    code = (
+        "import numpy as np, typer, diffeo.cli.app as cli\n"
+        "from diffeo.data.tables import Table\n"
+        "@cli.app.command()\n"
+        "def big(): Table(['a'], np.arange(300000.0)[:, None]).write('-')\n"
+        "cli.app()"
+    )
+    command = [sys.executable, "-c", code, "big"]
+    with subprocess.Popen(
+        command, env=environment(PYTHONUNBUFFERED=unbuffered), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"a\n"
+        if whole:
+            assert process.stdout.read().count(b"\n") == 300_000
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == (0 if whole else 141)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -6,8 +6,10 @@ from diffeo.bijections.chain import Chain, Inverse
 from diffeo.bijections.coupling import Coupling
 from diffeo.bijections.fixed import Exp, LeakyReLU, Logit, Sigmoid, Softplus, Tanh
 from diffeo.bijections.linear import LU, Orthogonal, Permute, Reverse, Triangular
+from diffeo.bijections.marginal import Marginal
 from diffeo.bijections.normalize import ActNorm, Standardize
 from diffeo.bijections.pointwise import Pointwise
+from diffeo.bijections.whiten import Whiten
 
 __all__ = [
     "LU",
@@ -20,6 +22,7 @@ __all__ = [
     "Inverse",
     "LeakyReLU",
     "Logit",
+    "Marginal",
     "Orthogonal",
     "Permute",
     "Pointwise",
@@ -29,4 +32,5 @@ __all__ = [
     "Standardize",
     "Tanh",
     "Triangular",
+    "Whiten",
 ]

@@ -216,7 +216,9 @@ def _write_csv(file: IO[bytes], columns: Mapping[str, np.ndarray], delimiter: st
     options = arrow_csv.WriteOptions(delimiter=delimiter, quoting_header=quote)
     sink = pa.BufferOutputStream()
     arrow_csv.write_csv(_arrow_table(wide), sink, options)
-    file.write(sink.getvalue())
+    rest = memoryview(sink.getvalue())
+    while rest:  # standard output under PYTHONUNBUFFERED is raw and takes a part at a time
+        rest = rest[file.write(rest) :]
 
 
 def _write_tsv(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:

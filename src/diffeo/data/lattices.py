@@ -6,6 +6,8 @@ import numpy as np
 
 _RESOLVED = 0.05
 """A grid counts as seen when rounding moves a value by less than this part of a step."""
+_SLACK = 5e-7
+"""How far off its place a value may lie, in steps, beyond rounding: sums and products of decimals do."""
 
 
 def repeated_share(values: np.ndarray) -> float:
@@ -33,7 +35,7 @@ def find_grid(values: np.ndarray, eps: float) -> tuple[float, float] | None:
             break
         scaled = unique * power
         whole = np.round(scaled)
-        if np.abs(whole).max() < 2**53 and np.abs(scaled - whole).max() <= 2 * error * power:
+        if np.abs(whole).max() < 2**53 and np.abs(scaled - whole).max() <= max(2 * error * power, _SLACK):
             return _coarsest(whole.astype(np.int64), power)
     return _free_grid(unique, error)
 
@@ -51,10 +53,10 @@ def _free_grid(unique: np.ndarray, error: float) -> tuple[float, float] | None:
     """Any step: the greatest common divisor of the distances, by Euclid with a tolerance."""
     distances = unique - unique[0]
     step = float(np.diff(unique).min())
-    tolerance = 4 * error
     for _ in range(64):
-        if step * _RESOLVED < tolerance:
+        if step * _RESOLVED < 4 * error:
             return None  # no coarser than rounding itself
+        tolerance = max(4 * error, _SLACK * step)
         k = np.round(distances / step)
         off = np.abs(distances - step * k)
         # the step is known to error / k only, so refine it before judging the far values

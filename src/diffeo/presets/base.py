@@ -21,6 +21,7 @@ CAPS = {
     "hidden": 16384,
     "blocks": 64,
     "bins": 512,
+    "marginal": 512,
     "size": 16384,
 }
 """The largest value of each size, by field name: a recipe from a foreign file must not eat the machine."""
@@ -128,7 +129,7 @@ def check_fields(spec: Any) -> None:
 
 def _check_field(where: str, name: str, kind: str, value: Any) -> None:
     if kind == "int":
-        low = 0 if name == "blocks" else 1
+        low = 0 if name in ("blocks", "marginal") else 1
         if type(value) is not int or not low <= value <= CAPS.get(name, 2**31):
             raise ConfigError(f"{where} must be a whole number from {low} to {CAPS.get(name)}, not {value!r}.")
     elif kind == "float":

@@ -39,7 +39,7 @@ def check_encoding(encoding: Encoding, x: Tensor, *, outside: Tensor | None = No
 
     Example:
         >>> import torch
-        >>> from diffeo.encodings import Columns, Column
+        >>> from diffeo.encodings.columns import Column, Columns
         >>> from diffeo.encodings.kinds import Positive
         >>> columns = Columns([Column("price", Positive())])
         >>> check_encoding(columns, torch.tensor([[0.5], [3.0]], dtype=torch.float64))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,12 +15,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diffeo.errors import ConfigError, FormatError
+from diffeo.io import replacing
 from diffeo.train.report import Point
+from diffeo.train.schedule import Plan
 
 if TYPE_CHECKING:
     from diffeo.train.loop import Run
 
-_COUNTERS = ("step", "steps", "skipped", "bad_in_a_row", "recent", "best_valid")
+_COUNTERS = ("step", "skipped", "bad_in_a_row", "recent", "best_valid")
 
 
 class Checkpoint:
@@ -39,6 +40,17 @@ class Checkpoint:
         if not self.path.parent.is_dir():
             raise ConfigError(f"{self.path.parent} is no folder; make it first or choose another checkpoint.")
         self._last = time.monotonic()
+        self._notes: dict[str, Any] | None = None
+
+    def note(self, notes: dict[str, Any]) -> None:
+        """Keep plain JSON beside the run's state: what was decided before the run began."""
+        self._notes = notes
+
+    def notes(self) -> dict[str, Any] | None:
+        """What an earlier process noted, or None without a file."""
+        if self._notes is None and self.path.exists():
+            self._notes = self._read()[0]["notes"]
+        return self._notes
 
     def save_if_due(self, run: Run, elapsed: float) -> None:
         """Write the run's state if the last write is long enough ago."""
@@ -52,27 +64,23 @@ class Checkpoint:
             tensors |= {f"optimizer.{i}.{k}": v for k, v in run.optimizer.state.get(parameter, {}).items()}
         state = {
             **{name: getattr(run, name) for name in _COUNTERS},
+            "plan": None if run.plan is None else asdict(run.plan),
             "elapsed": elapsed,
             "best_step": run.report.best_step,
             "curves": [asdict(p) for p in run.report.curves],
             "fingerprint": _fingerprint(run),
+            "notes": self._notes,
         }
         data = save({k: v.detach().clone().contiguous() for k, v in tensors.items()}, {"run": json.dumps(state)})
-        temporary = self.path.with_name(self.path.name + ".part")
-        temporary.write_bytes(data)
-        os.replace(temporary, self.path)
+        with replacing(self.path) as file:
+            file.write(data)
         self._last = time.monotonic()
 
     def restore_if_there(self, run: Run) -> float | None:
         """Bring ``run`` to the state in the file; the seconds it had taken, or None without a file."""
         if not self.path.exists():
             return None
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                state = json.loads((file.metadata() or {})["run"])
-                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise FormatError(f"{self.path} is no checkpoint ({error}); delete it to start anew.") from None
+        state, tensors = self._read()
         if state["fingerprint"] != _fingerprint(run):
             raise ConfigError(
                 f"{self.path} belongs to another run (other rows, flow, seed, limits or settings); "
@@ -87,10 +95,20 @@ class Checkpoint:
                 run.optimizer.state[parameter] = own
         for name in _COUNTERS:
             setattr(run, name, state[name])
+        run.plan = Plan(**state["plan"])
         run.report.best_step = state["best_step"]
         run.report.curves = [Point(**p) for p in state["curves"]]
         torch.set_rng_state(tensors["rng"])
         return float(state["elapsed"])
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                state = json.loads((file.metadata() or {})["run"])
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise FormatError(f"{self.path} is no checkpoint ({error}); delete it to start anew.") from None
+        return state, tensors
 
     def remove(self) -> None:
         """Delete the file, at the end of a run."""

@@ -20,11 +20,9 @@ from diffeo.objectives import Batch, Likelihood, Objective
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.data import Epochs, Rows, rows_for
 from diffeo.train.report import Callback, FitReport, Point, Progress
-from diffeo.train.schedule import TIMED, Budget, Schedule
+from diffeo.train.schedule import Budget, Plan, Schedule
 
 DEFAULT_STEPS = 10_000
-EVALUATIONS = 60
-"""How often a run is measured on its validation rows."""
 BAD_STEPS = 20
 """So many steps in a row without a finite gradient end the run."""
 
@@ -148,7 +146,7 @@ class Run:
             self.params, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.limit = budget.step_limit(self.epochs.per_epoch, DEFAULT_STEPS)
-        self.steps = self.limit if budget.seconds is None else None
+        self.plan = Plan.of(self.limit) if budget.seconds is None else None
         self.step = self.skipped = self.bad_in_a_row = 0
         self.report = FitReport(seed=seed)
         self.ema: Flow = flow
@@ -172,8 +170,10 @@ class Run:
             self.ema.load_state_dict(flow.state_dict())
             before = 0.0
         projected = [m for m in flow.modules() if isinstance(m, Projectable)]
+        if self.step == 0:
+            self._measure(time.monotonic() - started)
         timings: list[float] = []
-        while self.steps is None or self.step < self.steps:
+        while self.plan is None or self.step < self.plan.steps:
             tick = time.monotonic()
             loss = self._train_step(self.epochs[self.step])
             for module in projected:
@@ -182,20 +182,18 @@ class Run:
             if loss is not None:
                 self.recent += max(0.02, 1 / self.step) * (-loss - self.recent)
             now = time.monotonic()
-            timings.append(now - tick)
             elapsed = before + now - started
-            if self.steps is None and (self.step >= TIMED.stop or self._slow(elapsed, timings)):
-                self._fix_length(elapsed, timings)
-            if self.step >= self.limit and self.steps is None:
-                self.steps = self.step
-            if self._due():
+            if self.plan is None:
+                timings.append(now - tick)
+                self._plan(elapsed, timings)
+            if self.plan is not None and self._due(self.plan):
                 self._measure(elapsed)
-                report.stopped = self._stop_reason(elapsed)
+                report.stopped = self._stop_reason(elapsed, self.plan.steps)
                 if report.stopped:
                     break
             elif self.step % 20 == 0:
                 self._tell(elapsed, math.nan)
-            if checkpoint is not None and self.steps is not None:
+            if checkpoint is not None and self.plan is not None:
                 checkpoint.save_if_due(self, elapsed)
         report.stopped = report.stopped or f"all {self.step} steps done"
         report.seconds = before + time.monotonic() - started
@@ -215,7 +213,7 @@ class Run:
             return None
         self.bad_in_a_row = 0
         for group in self.optimizer.param_groups:
-            group["lr"] = Schedule(self.recipe.learning_rate, self.steps)(self.step)
+            group["lr"] = Schedule(self.recipe.learning_rate, self.plan.steps if self.plan else None)(self.step)
         self.optimizer.step()
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -238,31 +236,25 @@ class Run:
 
     # -- its length ---------------------------------------------------------------------------
 
-    def _slow(self, elapsed: float, timings: list[float]) -> bool:
-        assert self.budget.seconds is not None
-        return len(timings) > 2 and elapsed > 0.1 * self.budget.seconds
-
-    def _fix_length(self, elapsed: float, timings: list[float]) -> None:
-        timed = sorted(timings[TIMED.start :] or timings[1:])
-        per_step = timed[len(timed) // 2]
-        if self.valid is not None:
+    def _plan(self, elapsed: float, timings: list[float]) -> None:
+        if self.step >= self.limit:
+            self.plan = Plan.of(self.step)
+        elif self.budget.seconds is not None and self.budget.enough_timed(timings):
             tick = time.monotonic()
-            self._validate()
-            once = time.monotonic() - tick
-            per_step += once * EVALUATIONS / max(1.0, (self.budget.seconds or 0) / per_step)
-        self.steps = self.budget.steps_in_time(elapsed, self.step, per_step, self.limit)
+            if self.valid is not None:
+                self._validate()
+            evaluation = time.monotonic() - tick
+            left = self.budget.seconds - elapsed - evaluation
+            self.plan = self.budget.plan(left, timings, evaluation, self.limit)
 
-    def _due(self) -> bool:
-        if self.steps is None:
-            return False
-        return self.step == self.steps or self.step % max(1, self.steps // EVALUATIONS) == 0
+    def _due(self, plan: Plan) -> bool:
+        return self.step >= plan.steps or self.step % plan.every == 0
 
-    def _stop_reason(self, elapsed: float) -> str:
-        assert self.steps is not None
-        if self.budget.seconds is not None and elapsed > 1.25 * self.budget.seconds and self.step < self.steps:
+    def _stop_reason(self, elapsed: float, steps: int) -> str:
+        if self.budget.seconds is not None and elapsed > 1.25 * self.budget.seconds and self.step < steps:
             return f"time: {elapsed:.0f} s, the machine became slower than when the run was planned"
-        waited = self.step - max(self.report.best_step, self.steps // 10)
-        if self.valid is not None and waited > self.recipe.patience * self.steps:
+        waited = self.step - max(self.report.best_step, steps // 10)
+        if self.valid is not None and waited > self.recipe.patience * steps:
             return f"no better validation score since step {self.report.best_step}"
         return ""
 
@@ -295,7 +287,7 @@ class Run:
         self._tell(elapsed, valid)
 
     def _tell(self, elapsed: float, valid: float) -> None:
-        progress = Progress(self.step, self.steps, elapsed, self.recent, valid)
+        progress = Progress(self.step, self.plan.steps if self.plan else None, elapsed, self.recent, valid)
         for callback in self.callbacks:
             callback.on_progress(progress)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffeo.errors import ConfigError
 
 WARMUP = 100
 """Steps over which the learning rate rises."""
-TIMED = range(8, 40)
-"""Steps of a time-limited run that are timed, after which its length is fixed."""
+EVALUATIONS = 60
+"""How often a run is measured on its validation rows, at most."""
+_UNTIMED, _TIMED = 4, 40
+"""Steps of a time-limited run that go untimed, and that are timed, before its length is fixed."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,36 @@ class Budget:
             return max(1, min(known))
         return default_steps if self.seconds is None else 2**31
 
-    def steps_in_time(self, elapsed: float, done: int, per_step: float, limit: int) -> int:
-        """The length of a time-limited run, from what its first steps took."""
+    def enough_timed(self, timings: Sequence[float]) -> bool:
+        """Whether the steps timed so far tell how long one takes."""
         assert self.seconds is not None
-        left = max(0.0, self.seconds - elapsed)
-        return max(done, min(limit, done + int(left / per_step)))
+        spent = sum(timings)
+        if len(timings) <= _UNTIMED:
+            return spent > 0.3 * self.seconds
+        return len(timings) >= _UNTIMED + _TIMED or spent > 0.05 * self.seconds
+
+    def plan(self, left: float, timings: Sequence[float], evaluation: float, limit: int) -> Plan:
+        """The length of a time-limited run with ``left`` seconds to go, from what its steps took."""
+        done = len(timings)
+        timed = sorted(timings[_UNTIMED:] or timings[-1:])
+        per_step = timed[len(timed) // 2]
+        evaluations = min(EVALUATIONS, max(5, int(0.1 * left / max(evaluation, 1e-9))))
+        steps = done + int(max(0.0, left - evaluations * evaluation) / per_step)
+        steps = min(limit, max(done, steps))
+        return Plan(steps, max(1, steps // evaluations))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps a run has, and after how many it is measured each time."""
+
+    steps: int
+    every: int
+
+    @classmethod
+    def of(cls, steps: int) -> Plan:
+        """A run of known length."""
+        return cls(steps, max(1, steps // EVALUATIONS))
 
 
 @dataclass(frozen=True)

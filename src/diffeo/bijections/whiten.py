@@ -1,0 +1,83 @@
+"""A fixed linear map to uncorrelated columns, set from data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffeo._typing import Initializable
+from diffeo.bijections.base import Bijection
+from diffeo.errors import DataError
+
+_JITTER = 1e-6
+"""Added to the correlation matrix's diagonal: nearly collinear columns must not overflow float32."""
+
+
+class Whiten(Bijection, Initializable):
+    """``z = L^-1 (x - mean)`` with ``L L^T`` the covariance of training rows: uncorrelated columns.
+
+    A flow behind it starts as the full-covariance Gaussian fitted to the rows instead of learning that
+    first, which is the largest single gain on correlated tables. Fixed once set; the identity before.
+
+    The covariance is shrunk toward its diagonal by D / (D + rows), so that few rows give a sane one.
+    Domain: the whole line. Cost: D^2 / 2 multiplications a point; a triangular solve back.
+
+    Args:
+        features: D, columns.
+
+    Shape: ``(*batch, D)``.
+
+    Raises:
+        DataError: by ``initialize`` for rows that are not finite.
+
+    Example:
+        >>> import torch
+        >>> layer = Whiten(2)
+        >>> rows = torch.randn(1000, 2) @ torch.tensor([[2.0, 1.9], [0.0, 0.1]])
+        >>> layer.initialize(rows)
+        >>> torch.cov(layer(rows)[0].T).sub(torch.eye(2)).abs().max().item() < 0.05
+        True
+    """
+
+    loc: Tensor
+    matrix: Tensor
+    initialized: Tensor
+
+    def __init__(self, features: int):
+        super().__init__((features,))
+        self.register_buffer("loc", torch.zeros(features))
+        self.register_buffer("matrix", torch.eye(features))
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return (x - self.loc) @ self.matrix.T, self._log_det(x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        rows = y.reshape(-1, y.shape[-1])
+        x = torch.linalg.solve_triangular(self.matrix.T, rows, upper=True, left=False)
+        return x.reshape(y.shape) + self.loc, -self._log_det(y)
+
+    def _log_det(self, like: Tensor) -> Tensor:
+        return self.matrix.diagonal().log().sum().expand(like.shape[:-1])
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Set mean and matrix from training rows; does nothing where they were set before."""
+        if bool(self.initialized):
+            return
+        rows = x.reshape(-1, self.event_shape[0]).double()
+        if not len(rows) or not bool(rows.isfinite().all()):
+            raise DataError("Whiten is set from finite rows, at least one.")
+        n, features = rows.shape
+        mean = rows.mean(0)
+        rows = rows - mean
+        std = rows.square().mean(0).sqrt()
+        std = torch.where(std > 1e-12 * (1 + mean.abs()), std, torch.ones_like(std))
+        rows = rows / std
+        correlation = rows.T @ rows / n * (n / (n + features))
+        correlation.diagonal().copy_(torch.ones_like(std) * (1 + _JITTER))
+        factor = torch.linalg.cholesky(correlation) * std[:, None]
+        inverse = torch.linalg.solve_triangular(factor, torch.eye(features, dtype=factor.dtype), upper=False)
+        self.loc.copy_(mean)
+        self.matrix.copy_(inverse)
+        self.initialized.fill_(True)

@@ -1,0 +1,154 @@
+"""The one dictionary every kind joins: room -> name -> zero-argument constructor.
+
+A new kind adds one line here and is held to the whole contract by ``test_conformance``, which also
+fails when a public kind has no line. A name may go on after a comma to say what is special.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffeo import bases, bijections, elementwise, nets, presets
+from diffeo.encodings.columns import Column, Columns
+from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
+from diffeo.functional import linear_spline, quadratic_spline
+from diffeo.functional.rational_quadratic import softmax_knots
+
+b, e, p = bijections, elementwise, presets
+MADE, MLP, ResMADE, ResidualMLP = nets.MADE, nets.MLP, nets.ResMADE, nets.ResidualMLP
+small = {"layers": 2, "hidden": (8,)}
+spline = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4}
+
+
+def _table() -> tuple[Columns, Tensor, Tensor]:
+    kinds = [Continuous(), Positive(), Bounded(0.0, 4.0), Circular(0.0, 360.0)]
+    columns = Columns([Column(type(k).__name__, k, scale=2.0 if i == 0 else 1.0) for i, k in enumerate(kinds)])
+    rows = [[1.5, 2.0, 1.0, 90.0], [-3.0, 1e-3, 3.9, 0.0], [0.0, 50.0, 2.0, 359.0]]
+    outside = [[0.0, -1.0, 1.0, 9.0], [0.0, 1.0, 5.0, 9.0], [0.0, 1.0, 1.0, 400.0], [0.0, 0.0, 4.0, -1.0]]
+    return columns, torch.tensor(rows, dtype=torch.float64), torch.tensor(outside, dtype=torch.float64)
+
+
+def _discrete_table() -> tuple[Columns, Tensor, Tensor]:
+    kinds = [Integer(), Lattice(0.05), Constant(7.0), Continuous()]
+    columns = Columns([Column(f"c{i}", k) for i, k in enumerate(kinds)], draws=4)
+    rows = [[1.0, 0.15, 7.0, 0.3], [-4.0, 2.0, 7.0, -1.0], [100.0, 0.0, 7.0, 5.0]]
+    outside = [[1.5, 0.0, 7.0, 0.0], [1.0, 0.07, 7.0, 0.0], [1.0, 0.0, 8.0, 0.0]]
+    return columns, torch.tensor(rows, dtype=torch.float64), torch.tensor(outside, dtype=torch.float64)
+
+
+CASES: dict[str, dict[str, Callable[[], Any]]] = {
+    "bijections": {
+        "ActNorm": lambda: b.ActNorm((3,)),
+        "Autoregressive": lambda: b.Autoregressive(MADE(3, 2, (8,)), e.Affine()),
+        "Autoregressive, order": lambda: b.Autoregressive(ResMADE(3, 11, 8, 1), e.RationalQuadratic(4), [2, 0, 1]),
+        "Autoregressive, context": lambda: b.Autoregressive(MADE(3, 2, (8,), context_features=2), e.Affine()),
+        "Autoregressive, interval": lambda: b.Autoregressive(ResMADE(3, 4, 8, 1), e.PiecewiseLinear(4)),
+        "Autoregressive, circular": lambda: b.Autoregressive(MADE(2, 12, (8,)), e.CircularRationalQuadratic(4)),
+        "Chain": lambda: b.Chain([b.LU(2), b.Sigmoid((2,)), b.Pointwise(e.PiecewiseLinear(4), (2,)), b.Logit((2,))]),
+        "Chain, set from data": lambda: b.Chain([b.Standardize((2,)), b.Permute([1, 0]), b.ActNorm((2,))]),
+        "Coupling": lambda: b.Coupling([True, False, False], MLP(1, 4, (8,)), e.Affine()),
+        "Coupling, context": lambda: b.Coupling([False, True], ResidualMLP(1, 7, 8, 1, context_features=2), e.PiecewiseQuadratic(4)),
+        "Coupling, nothing passes": lambda: b.Coupling([False], MLP(0, 2, (8,), context_features=2), e.Affine()),
+        "Coupling, interval": lambda: b.Coupling([True, False], MLP(1, 13, (8,)), e.IntervalRationalQuadratic(4)),
+        "Exp": lambda: b.Exp((2,)),
+        "Exp, scalar": lambda: b.Exp(()),
+        "Inverse": lambda: b.Inverse(b.Autoregressive(MADE(3, 2, (8,)), e.Affine())),
+        "Inverse, logarithm": lambda: b.Inverse(b.Exp((2,))),
+        "LU": lambda: b.LU(3),
+        "LeakyReLU": lambda: b.LeakyReLU((2,), 0.2),
+        "LeakyReLU, scalar": lambda: b.LeakyReLU(()),
+        "Logit": lambda: b.Logit((2,)),
+        "Logit, scalar": lambda: b.Logit((1,)),
+        "Orthogonal": lambda: b.Orthogonal(3),
+        "Permute": lambda: b.Permute([2, 0, 1]),
+        "Pointwise": lambda: b.Pointwise(e.RationalQuadratic(4), (2, 2)),
+        "Pointwise, scalar": lambda: b.Pointwise(e.RationalQuadratic(4), ()),
+        "Reverse": lambda: b.Reverse(3),
+        "Sigmoid": lambda: b.Sigmoid((2,)),
+        "Sigmoid, scalar": lambda: b.Sigmoid((1,)),
+        "Softplus": lambda: b.Softplus((2,)),
+        "Softplus, scalar": lambda: b.Softplus((1,)),
+        "Standardize": lambda: b.Standardize((3,)),
+        "Tanh": lambda: b.Tanh((2,)),
+        "Tanh, scalar": lambda: b.Tanh((1,)),
+        "Triangular": lambda: b.Triangular(3),
+    },
+    "elementwise": {
+        "Additive": lambda: e.Additive(),
+        "Affine": lambda: e.Affine(),
+        "CircularRationalQuadratic": lambda: e.CircularRationalQuadratic(5),
+        "IntervalRationalQuadratic": lambda: e.IntervalRationalQuadratic(5, -1.0, 3.0),
+        "PiecewiseLinear": lambda: e.PiecewiseLinear(5),
+        "PiecewiseLinear, one bin": lambda: e.PiecewiseLinear(1, -2.0, 7.0),
+        "PiecewiseQuadratic": lambda: e.PiecewiseQuadratic(5),
+        "RationalQuadratic": lambda: e.RationalQuadratic(8),
+        "RationalQuadratic, one bin": lambda: e.RationalQuadratic(1, 10.0),
+        "RationalQuadratic, many bins": lambda: e.RationalQuadratic(64, 5.0),
+    },
+    "bases": {
+        "ContextNormal": lambda: bases.ContextNormal((2,), MLP(3, 4, (8,))),
+        "LearnedNormal": lambda: bases.LearnedNormal((2,)),
+        "MixtureOfNormals": lambda: bases.MixtureOfNormals((2,), 3),
+        "MixtureOfNormals, scalar": lambda: bases.MixtureOfNormals((), 2),
+        "Normal": lambda: bases.Normal((2, 1)),
+        "StudentT": lambda: bases.StudentT((1,)),
+        "StudentT, learned": lambda: bases.StudentT((2,), 4.0, learned=True),
+        "Tempered": lambda: bases.Tempered(bases.LearnedNormal((1,)), 2.0),
+        "Tempered, context": lambda: bases.Tempered(bases.ContextNormal((1,), MLP(3, 2, (8,))), 0.5),
+        "Uniform": lambda: bases.Uniform((2,), -1.0, 3.0),
+    },
+    "presets": {
+        "CouplingNSF": lambda: p.CouplingNSF(2, **spline),
+        "CouplingNSF, context": lambda: p.CouplingNSF(3, 2, **spline),
+        "IAF": lambda: p.IAF(3, **small),
+        "IAF, classes": lambda: p.IAF(2, p.Classes(3), **small),
+        "MAF": lambda: p.MAF(3, **small),
+        "MAF, context": lambda: p.MAF(2, 2, **small),
+        "NICE": lambda: p.NICE(3, **small),
+        "NICE, one column": lambda: p.NICE(1, 2, **small),
+        "NSF": lambda: p.NSF(2, **spline),
+        "NSF, context": lambda: p.NSF(1, 2, **spline),
+        "RealNVP": lambda: p.RealNVP(2, **small),
+        "RealNVP, classes": lambda: p.RealNVP(3, p.Classes(4), **small),
+    },
+    "encodings": {
+        "Columns": _table,
+        "Columns, discrete": _discrete_table,
+    },
+}  # fmt: skip
+
+
+def _rational_quadratic(bins: int, low: float, high: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def knots(params: Tensor) -> tuple[Tensor, Tensor]:
+        widths, heights = params[..., :bins], params[..., bins : 2 * bins]
+        return softmax_knots(widths, low, high, 1e-3), softmax_knots(heights, low, high, 1e-3)
+
+    return knots
+
+
+def knots_of(family: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
+    """The knots of a family's maps, where it has any, for the precision rule."""
+    if isinstance(family, e.RationalQuadratic):
+        return _rational_quadratic(family.bins, -family.bound, family.bound)
+    if isinstance(family, e.IntervalRationalQuadratic):
+        return _rational_quadratic(family.bins, family.low, family.high)
+    if isinstance(family, e.CircularRationalQuadratic):
+        return _rational_quadratic(family.bins, -math.pi, math.pi)
+    if isinstance(family, e.PiecewiseLinear):
+        return lambda q: linear_spline._parts(q, family.low, family.high, family.min_slope)[:2]
+    if isinstance(family, e.PiecewiseQuadratic):
+
+        def knots(q: Tensor) -> tuple[Tensor, Tensor]:
+            widths, heights = q.split([family.bins, family.bins - 1], -1)
+            xs, _, _, ys = quadratic_spline._parts(
+                widths, heights, family.bound, family.min_width, family.min_slope
+            )
+            return xs, ys
+
+        return knots
+    return None

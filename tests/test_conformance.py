@@ -1,0 +1,202 @@
+"""Every kind against the whole contract, and shapes and parameters drawn by hypothesis."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffeo.bases.base import Base
+from diffeo.bijections import LU, Autoregressive, Coupling, Orthogonal, Permute, Pointwise, Triangular
+from diffeo.bijections.base import Bijection
+from diffeo.elementwise import (
+    Additive,
+    Affine,
+    CircularRationalQuadratic,
+    IntervalRationalQuadratic,
+    PiecewiseLinear,
+    PiecewiseQuadratic,
+    RationalQuadratic,
+)
+from diffeo.elementwise.base import Elementwise
+from diffeo.encodings.base import Encoding
+from diffeo.nets import MADE, MLP, ResidualMLP, ResMADE
+from diffeo.presets import KINDS, Preset
+from diffeo.testing import check_base, check_bijection, check_elementwise, check_encoding, check_flow, randomize_
+
+sys.path.insert(0, os.path.dirname(__file__))
+from cases import CASES, knots_of  # noqa: E402
+
+NOUNS = {"bijections": Bijection, "elementwise": Elementwise, "bases": Base, "presets": Preset, "encodings": Encoding}
+
+
+def each(room: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("make", CASES[room].values(), ids=CASES[room].keys())
+
+
+# -- every kind -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", NOUNS)
+def test_every_public_kind_has_a_case(room: str):
+    module = importlib.import_module(f"diffeo.{room}")
+    public = {getattr(module, name) for name in getattr(module, "__all__", ())}
+    kinds = {k for k in public if inspect.isclass(k) and issubclass(k, NOUNS[room]) and not inspect.isabstract(k)}
+    made = [make() for make in CASES[room].values()]
+    covered = {type(m[0] if isinstance(m, tuple) else m) for m in made}
+    assert {k.__name__ for k in kinds - covered} == set(), "these need a line in tests/cases.py"
+    named = {name.split(",")[0] for name in CASES[room]}
+    assert named == {k.__name__ for k in covered}, "a case is named after its kind"
+
+
+@each("bijections")
+def test_bijections(make: Any):
+    check_bijection(make())
+
+
+@each("elementwise")
+def test_families(make: Any):
+    family = make()
+    check_elementwise(family, knots=knots_of(family))
+
+
+@each("bases")
+def test_bases(make: Any):
+    check_base(make())
+
+
+@each("presets")
+def test_presets(make: Any):
+    check_flow(make().build())
+
+
+@each("encodings")
+def test_encodings(make: Any):
+    encoding, x, outside = make()
+    check_encoding(encoding, x, outside=outside)
+
+
+@each("bijections")
+def test_bijections_as_they_start(make: Any):
+    check_bijection(make(), randomize=False, capture=False)
+
+
+@each("presets")
+def test_a_preset_starts_neutral(make: Any):
+    flow = make().build().double().eval()
+    x = torch.randn(20, *flow.event_shape, dtype=torch.float64)
+    shape = None if flow.context_shape is None else (20, *flow.context_shape)
+    context = None if shape is None else torch.randint(0, 3, shape).double()
+    z = flow.to_latent(x, context)
+    torch.testing.assert_close(z.sort(-1).values, x.sort(-1).values)  # a permutation at most
+    torch.testing.assert_close(flow.log_prob(x, context), flow.base.log_prob(x))
+
+
+def test_a_flow_with_an_encoding():
+    for make in CASES["encodings"].values():
+        encoding, x, outside = make()
+        features = encoding.latent_shape.numel()
+        flow = KINDS["MAF"](features, layers=2, hidden=(8,)).build(encoding)
+        check_flow(flow, x=x)
+        assert flow.eval().log_prob(outside).tolist() == [-torch.inf] * len(outside)
+
+
+# -- drawn shapes and parameters ----------------------------------------------------------------------
+
+
+def families(bins: st.SearchStrategy[int] = st.integers(2, 6)) -> st.SearchStrategy[Elementwise]:
+    splines = (PiecewiseLinear, PiecewiseQuadratic, RationalQuadratic, IntervalRationalQuadratic)
+    some = st.one_of(*(bins.map(kind) for kind in (*splines, CircularRationalQuadratic)))
+    return st.one_of(st.just(Additive()), st.just(Affine()), some)
+
+
+seeds = st.integers(0, 2**31)
+
+
+@settings(max_examples=30)
+@given(families(), st.integers(1, 6), st.integers(1, 9), st.integers(0, 2), st.booleans(), st.data())
+def test_autoregressive(family: Any, features: int, hidden: int, context: int, residual: bool, data: Any):
+    order = data.draw(st.permutations(range(features)))
+    seed = data.draw(seeds)
+    torch.manual_seed(seed)
+    # Fewer hidden units than columns leave some of the context unseen; eight see all of it.
+    hidden = max(hidden, 8) if context else hidden
+    if residual:
+        net = ResMADE(features, family.num_params, hidden, 1, context_features=context)
+    else:
+        net = MADE(features, family.num_params, (hidden, hidden), context_features=context)
+    check_bijection(Autoregressive(net, family, order), seed=seed, capture=False)
+
+
+@settings(max_examples=25)
+@given(families(), st.lists(st.booleans(), min_size=1, max_size=6), st.integers(0, 2), st.booleans(), seeds)
+def test_coupling(family: Any, mask: list[bool], context: int, residual: bool, seed: int):
+    mask[0] = False
+    passing = sum(mask)
+    torch.manual_seed(seed)
+    out = (len(mask) - passing) * family.num_params
+    if residual:
+        net = ResidualMLP(passing, out, 8, 1, context_features=context)
+    else:
+        net = MLP(passing, out, (8,), context_features=context)
+    check_bijection(Coupling(mask, net, family), seed=seed, capture=False)
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 6), st.sampled_from([LU, Triangular, Orthogonal]), seeds)
+def test_linear(features: int, kind: Any, seed: int):
+    torch.manual_seed(seed)
+    check_bijection(kind(features), seed=seed, capture=False)
+
+
+@settings(max_examples=10)
+@given(st.integers(1, 6).flatmap(lambda d: st.permutations(range(d))))
+def test_permute(order: list[int]):
+    check_bijection(Permute(order), capture=False)
+
+
+@settings(max_examples=20)
+@given(families(st.integers(2, 40)), st.lists(st.integers(1, 3), max_size=3), seeds)
+def test_pointwise(family: Any, event_shape: list[int], seed: int):
+    check_bijection(Pointwise(family, event_shape), seed=seed, capture=False)
+
+
+@settings(max_examples=25)
+@given(families(st.integers(2, 40)), seeds)
+def test_stress(family: Any, seed: int):
+    check_elementwise(family, knots=knots_of(family), seed=seed, capture=False)
+
+
+@settings(max_examples=20)
+@given(st.floats(-1e3, 1e3), st.floats(1e-2, 1e3), st.integers(1, 12), seeds)
+def test_stress_of_boxes(low: float, size: float, bins: int, seed: int):
+    for family in (IntervalRationalQuadratic(bins, low, low + size), PiecewiseLinear(bins, low, low + size)):
+        check_elementwise(family, knots=knots_of(family), seed=seed, capture=False)
+    family = RationalQuadratic(bins, size)
+    check_elementwise(family, knots=knots_of(family), seed=seed, capture=False)
+
+
+@settings(max_examples=12)
+@given(st.sampled_from(sorted(KINDS)), st.integers(1, 6), st.sampled_from([None, 1, 3]), seeds)
+def test_flows(name: str, features: int, context: int | None, seed: int):
+    sizes = {"hidden": 8} if name.endswith("NSF") else {"hidden": (8, 8)}
+    torch.manual_seed(seed)
+    flow = KINDS[name](features, context, layers=2, **sizes).build()
+    check_flow(flow, seed=seed, samples=8000)
+
+
+def test_randomize_leaves_the_generator_alone():
+    torch.manual_seed(0)
+    wanted = torch.rand(1)
+    torch.manual_seed(0)
+    first, second = randomize_(LU(3), seed=1), randomize_(LU(3), seed=1)
+    assert torch.rand(1) == wanted
+    assert torch.equal(first.weight, second.weight)
+    assert first.weight.abs().min() > 0
