@@ -25,6 +25,15 @@ small = {"layers": 2, "hidden": (8,)}
 spline = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4}
 
 
+def fitted(kind: Any) -> Any:
+    """The kind, set from correlated, shifted and skewed rows."""
+    g = torch.Generator().manual_seed(0)
+    features = kind.event_shape.numel()
+    rows = torch.randn(300, features, generator=g) @ torch.randn(features, features, generator=g)
+    kind.initialize(3 * rows + 0.5 * rows.square() + 10)
+    return kind
+
+
 def _table() -> tuple[Columns, Tensor, Tensor]:
     kinds = [Continuous(), Positive(), Bounded(0.0, 4.0), Circular(0.0, 360.0)]
     columns = Columns([Column(type(k).__name__, k, scale=2.0 if i == 0 else 1.0) for i, k in enumerate(kinds)])
@@ -62,8 +71,14 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "LU": lambda: b.LU(3),
         "LeakyReLU": lambda: b.LeakyReLU((2,), 0.2),
         "LeakyReLU, scalar": lambda: b.LeakyReLU(()),
+        "LogTails": lambda: b.LogTails(2),
+        "LogTails, set": lambda: fitted(b.LogTails(2)),
+        "LogTails, scalar": lambda: fitted(b.LogTails(1)),
         "Logit": lambda: b.Logit((2,)),
         "Logit, scalar": lambda: b.Logit((1,)),
+        "Marginal": lambda: b.Marginal(2, 8),
+        "Marginal, set": lambda: fitted(b.Marginal(2, 8)),
+        "Marginal, scalar": lambda: fitted(b.Marginal(1, 8)),
         "Orthogonal": lambda: b.Orthogonal(3),
         "Permute": lambda: b.Permute([2, 0, 1]),
         "Pointwise": lambda: b.Pointwise(e.RationalQuadratic(4), (2, 2)),
@@ -74,9 +89,12 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Softplus": lambda: b.Softplus((2,)),
         "Softplus, scalar": lambda: b.Softplus((1,)),
         "Standardize": lambda: b.Standardize((3,)),
+        "Standardize, set": lambda: fitted(b.Standardize((3,))),
         "Tanh": lambda: b.Tanh((2,)),
         "Tanh, scalar": lambda: b.Tanh((1,)),
         "Triangular": lambda: b.Triangular(3),
+        "Whiten": lambda: b.Whiten(3),
+        "Whiten, set": lambda: fitted(b.Whiten(3)),
     },
     "elementwise": {
         "Additive": lambda: e.Additive(),
@@ -115,6 +133,8 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "NSF, context": lambda: p.NSF(1, 2, **spline),
         "RealNVP": lambda: p.RealNVP(2, **small),
         "RealNVP, classes": lambda: p.RealNVP(3, p.Classes(4), **small),
+        "Tabular": lambda: p.Tabular(2, **spline),
+        "Tabular, marginal": lambda: p.Tabular(2, 2, marginal=8, **spline),
     },
     "encodings": {
         "Columns": _table,

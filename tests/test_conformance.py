@@ -47,7 +47,7 @@ def each(room: str) -> pytest.MarkDecorator:
 @pytest.mark.parametrize("room", NOUNS)
 def test_every_public_kind_has_a_case(room: str):
     module = importlib.import_module(f"diffeo.{room}")
-    public = {getattr(module, name) for name in getattr(module, "__all__", ())}
+    public = [getattr(module, name) for name in getattr(module, "__all__", ())]
     kinds = {k for k in public if inspect.isclass(k) and issubclass(k, NOUNS[room]) and not inspect.isabstract(k)}
     made = [make() for make in CASES[room].values()]
     covered = {type(m[0] if isinstance(m, tuple) else m) for m in made}

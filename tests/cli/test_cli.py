@@ -188,7 +188,7 @@ def test_scores_match_the_flow_chunk_by_chunk(fake, run):
 
 def test_rows_outside_the_support_score_minus_infinity(fake, run):
     fitted(fake, run, "--column", "size=positive")
-    odd = table().take(slice(0, 3))
+    odd = table().rows(slice(0, 3))
     odd.values[0, 0], odd.values[1, 2] = -1, 8
     odd.write("odd.parquet")
     run("score", "m", "odd.parquet", "-o", "s.csv")
@@ -220,7 +220,7 @@ def test_samples_given_values(fake, run):
     assert new.names == ("age", "same", "size", "count")
     assert new.dtypes[1] == "int64"
     assert (new.column("age") == 43.5).all()
-    table().take([3, 1]).write("g.csv")
+    table().rows([3, 1]).write("g.csv")
     run("sample", "m", "-n", "2", "-o", "b.parquet", "--given-table", "g.csv")
     assert np.array_equal(Table.read("b.parquet").column("age"), table().column("age")[[3, 3, 1, 1]])
 

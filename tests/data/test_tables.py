@@ -246,7 +246,7 @@ def test_parts_of_a_table():
     assert part.names == ("small", "count")
     assert part.dtypes == ("float32", "int16")
     assert TABLE.drop(["price", "flag"]).names == ("count", "small")
-    assert len(TABLE.take(slice(0, 2))) == 2
+    assert len(TABLE.rows(slice(0, 2))) == 2
     assert TABLE.column("count").tolist() == [1, 2, -3]
     for wrong in (TABLE.select, TABLE.drop):
         with pytest.raises(DataError, match="no column 'nope' in this table; it has count, price"):
@@ -438,7 +438,7 @@ def test_suggestions_are_hints_only():
 def test_the_encoding_is_standardized_by_the_rows_it_is_given():
     table = Table.of({"a": np.r_[np.arange(10.0) + 0.123, 1e6], "g": np.arange(11)})
     schema = Schema.infer(table.drop(["g"]))
-    columns = schema.encoding(table.take(slice(0, 10)), given=["g"], draws=4)
+    columns = schema.encoding(table.rows(slice(0, 10)), given=["g"], draws=4)
     assert columns.columns[0].loc == pytest.approx(4.623)
     assert columns.given == ("g",)
     assert columns.names == ("a",)

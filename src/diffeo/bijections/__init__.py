@@ -6,7 +6,7 @@ from diffeo.bijections.chain import Chain, Inverse
 from diffeo.bijections.coupling import Coupling
 from diffeo.bijections.fixed import Exp, LeakyReLU, Logit, Sigmoid, Softplus, Tanh
 from diffeo.bijections.linear import LU, Orthogonal, Permute, Reverse, Triangular
-from diffeo.bijections.marginal import Marginal
+from diffeo.bijections.marginal import LogTails, Marginal
 from diffeo.bijections.normalize import ActNorm, Standardize
 from diffeo.bijections.pointwise import Pointwise
 from diffeo.bijections.whiten import Whiten
@@ -21,6 +21,7 @@ __all__ = [
     "Exp",
     "Inverse",
     "LeakyReLU",
+    "LogTails",
     "Logit",
     "Marginal",
     "Orthogonal",

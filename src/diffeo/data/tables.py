@@ -127,7 +127,7 @@ class Table:
         gone = set(self._index(list(names)))
         return self.select(n for i, n in enumerate(self.names) if i not in gone)
 
-    def take(self, index: Any) -> Table:
+    def rows(self, index: Any) -> Table:
         """The table of these rows: a slice, row numbers from 0, or a boolean mask."""
         return Table(self.names, self.values[index], self.dtypes)
 

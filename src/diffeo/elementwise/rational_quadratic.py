@@ -13,12 +13,20 @@ from torch.distributions import constraints
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional import rational_quadratic as rq
-
-FLOOR = 1e-3
-"""Smallest bin, as a fraction of the box, and smallest slope: what keeps float32 invertible."""
+from diffeo.functional.rational_quadratic import FLOOR
 
 # softplus(ZERO) + FLOOR = 1, so that a zero parameter means slope 1.
 _ZERO = math.log(math.expm1(1 - FLOOR))
+
+
+def slope(raw: Tensor) -> Tensor:
+    """The slope at a knot from its parameter."""
+    return F.softplus(raw + _ZERO) + FLOOR
+
+
+def inverse_slope(slopes: Tensor) -> Tensor:
+    """The parameters that give these slopes, each above ``FLOOR``."""
+    return torch.log(torch.expm1(slopes - FLOOR)) - _ZERO
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,9 @@ class _Spline(Elementwise):
         k = self.bins
         widths, heights, raw = params.split([k, k, params.shape[-1] - 2 * k], -1)
         low, high = self.box
-        knots_x = rq.softmax_knots(widths, low, high, FLOOR)
-        knots_y = rq.softmax_knots(heights, low, high, FLOOR)
-        return knots_x, knots_y, self._slopes(F.softplus(raw + _ZERO) + FLOOR)
+        knots_x = rq.softmax_knots(widths, low, high)
+        knots_y = rq.softmax_knots(heights, low, high)
+        return knots_x, knots_y, self._slopes(slope(raw))
 
     def _outside(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.box

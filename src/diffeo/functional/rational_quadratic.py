@@ -22,20 +22,35 @@ import torch
 from torch import Tensor
 
 
-def softmax_knots(logits: Tensor, low: float, high: float, floor: float) -> Tensor:
-    """K logits to K + 1 increasing knots from ``low`` to ``high``, each bin at least ``floor`` of it.
+FLOOR = 1e-3
+"""Smallest bin, as a fraction of the box, and smallest slope: what keeps float32 invertible."""
+
+
+def softmax_knots(logits: Tensor, low: float, high: float) -> Tensor:
+    """K logits to K + 1 increasing knots from ``low`` to ``high``, each bin at least ``FLOOR`` of it.
 
     Args:
         logits: ``(*, K)``, any reals; equal logits give equal bins.
-        floor: smallest bin as a fraction of the interval, ``K * floor < 1``.
 
     Shape: ``(*, K)`` to ``(*, K + 1)``.
     """
     bins = logits.shape[-1]
-    fractions = torch.softmax(logits, -1) * (1 - bins * floor) + floor
+    fractions = torch.softmax(logits, -1) * (1 - bins * FLOOR) + FLOOR
     inner = fractions[..., :-1].cumsum(-1) * (high - low) + low
     ends = logits.new_tensor([low, high]).expand(*logits.shape[:-1], 2)
     return torch.cat([ends[..., :1], inner, ends[..., 1:]], -1)
+
+
+def clip_fractions(fractions: Tensor) -> Tensor:
+    """Fractions along axis 0 made to sum to 1, each safely above ``FLOOR``."""
+    fractions = fractions.clamp(min=2 * FLOOR)
+    return fractions / fractions.sum(0)
+
+
+def fraction_logits(fractions: Tensor) -> Tensor:
+    """Logits along axis 0 from which ``softmax_knots`` makes bins of these fractions."""
+    logits = ((fractions - FLOOR) / (1 - len(fractions) * FLOOR)).clamp(min=1e-6).log()
+    return logits - logits.mean(0)
 
 
 def _pick(knots_x: Tensor, knots_y: Tensor, slopes: Tensor, bin_index: Tensor) -> tuple[Tensor, ...]:

@@ -14,15 +14,14 @@ from torch import Tensor
 def forward(x: Tensor, left: Tensor, right: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """``(y, log dy/dx)`` with rates ``left``, ``right`` > 0 of the two tails."""
     k = torch.where(x < 0, left, right)
-    t = (x.abs() - threshold).clamp(min=0)
-    log1p = torch.log1p(k * t)
-    inner = x.clamp(-threshold, threshold)
-    return inner + torch.sign(x) * (log1p / k), -log1p
+    far = x.abs() > threshold
+    log1p = torch.log1p(k * torch.where(far, x.abs() - threshold, 0.0))
+    return torch.where(far, torch.sign(x) * (threshold + log1p / k), x), -log1p
 
 
 def inverse(y: Tensor, left: Tensor, right: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """``(x, log dx/dy)``."""
     k = torch.where(y < 0, left, right)
-    log1p = k * (y.abs() - threshold).clamp(min=0)
-    inner = y.clamp(-threshold, threshold)
-    return inner + torch.sign(y) * (torch.expm1(log1p) / k), log1p
+    far = y.abs() > threshold
+    log1p = k * torch.where(far, y.abs() - threshold, 0.0)
+    return torch.where(far, torch.sign(y) * (threshold + torch.expm1(log1p) / k), y), log1p

@@ -20,8 +20,12 @@ from diffeo.nets.mlp import check_sizes, zero_
 
 def degrees(units: int, features: int, context_features: int) -> Tensor:
     """Sorted degrees, spread evenly over those of use; 0 (context only) where there is a context."""
-    first = 0 if context_features or features == 1 else 1
+    first = _first_degree(features, context_features)
     return first + torch.arange(units) * (features - first) // units
+
+
+def _first_degree(features: int, context_features: int) -> int:
+    return 0 if context_features or features == 1 else 1
 
 
 class MaskedLinear(nn.Linear):
@@ -67,8 +71,10 @@ class _Masked(nn.Module):
 
     def _cuts(self, units: int) -> list[int]:
         """How many units have degree below 0, 1, ..., features: slice d is ``cuts[d]:cuts[d + 1]``."""
-        own = degrees(units, self.features, self.context_features)
-        return [int((own < d).sum()) for d in range(self.features + 1)]
+        first = _first_degree(self.features, self.context_features)
+        span = self.features - first
+        # Unit i has degree first + i * span // units; plain integers, for torch.compile's sake.
+        return [max(0, min(units, -((first - d) * units // span))) for d in range(self.features + 1)]
 
 
 class MADE(_Masked):

@@ -21,7 +21,7 @@ CAPS = {
     "hidden": 16384,
     "blocks": 64,
     "bins": 512,
-    "marginal": 512,
+    "marginal": 256,
     "size": 16384,
 }
 """The largest value of each size, by field name: a recipe from a foreign file must not eat the machine."""

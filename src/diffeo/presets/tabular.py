@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffeo.bijections import LU, Autoregressive, Chain, Marginal, Reverse, Standardize, Whiten
+from diffeo.bijections import LU, Autoregressive, Chain, LogTails, Marginal, Reverse, Standardize, Whiten
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import RationalQuadratic
 from diffeo.nets import ResMADE
@@ -48,8 +48,8 @@ class Tabular(Preset):
     def bijection(self, context_features: int) -> Bijection:
         D = self.features
         family = RationalQuadratic(self.bins, self.bound)
-        parts: list[Bijection] = [Marginal(D, self.marginal) if self.marginal else Standardize((D,))]
-        parts += [Whiten(D)] if D > 1 else []
+        parts: list[Bijection] = [LogTails(D), Marginal(D, self.marginal)] if self.marginal else [Standardize((D,))]
+        parts += [Whiten(D), LogTails(D)]
         for i in range(self.layers):
             net = ResMADE(
                 D,

@@ -32,9 +32,9 @@ class Subject:
         if self.context is None:
             return None
         if row is not None:
-            return self.context[row].expand(*shape, *self.context.shape[1:])
+            return self.context[row].expand((*shape, *self.context.shape[1:]))
         index = torch.arange(math.prod(shape)) % len(self.context)
-        return self.context[index].reshape(*shape, *self.context.shape[1:])
+        return self.context[index].reshape((*shape, *self.context.shape[1:]))
 
 
 def check_base(base: Base, *, seed: int = 0, randomize: bool = True) -> None:

@@ -52,7 +52,7 @@ def check_encoding(encoding: Encoding, x: Tensor, *, outside: Tensor | None = No
 def _shapes(s: Subject) -> None:
     event, latent = s.encoding.event_shape, s.encoding.latent_shape
     for batch in ((), (0,), (1,), (2, 3)):
-        x = s.x[torch.arange(math.prod(batch)) % len(s.x)].reshape(*batch, *event)
+        x = s.x[torch.arange(math.prod(batch)) % len(s.x)].reshape((*batch, *event))
         v, log_weight = s.encoding.encode(x)
         require(v.shape[1:] == (*batch, *latent), f"a batch {batch} is encoded with shape {tuple(v.shape)}")
         require(log_weight.shape == v.shape[:1] + batch, f"a batch {batch} gets weights {tuple(log_weight.shape)}")
