@@ -6,7 +6,6 @@ fails when a public kind has no line. A name may go on after a comma to say what
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,6 @@ from diffeo import bases, bijections, elementwise, nets, presets
 from diffeo.encodings.columns import Column, Columns
 from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
 from diffeo.functional import linear_spline, quadratic_spline
-from diffeo.functional.rational_quadratic import softmax_knots
 
 b, e, p = bijections, elementwise, presets
 MADE, MLP, ResMADE, ResidualMLP = nets.MADE, nets.MLP, nets.ResMADE, nets.ResidualMLP
@@ -34,10 +32,16 @@ def fitted(kind: Any) -> Any:
     return kind
 
 
+def mixed() -> Any:
+    return e.Mixed([e.Affine(), e.CircularRationalQuadratic(4), e.PiecewiseLinear(4)])
+
+
 def _table() -> tuple[Columns, Tensor, Tensor]:
     kinds = [Continuous(), Positive(), Bounded(0.0, 4.0), Circular(0.0, 360.0)]
-    columns = Columns([Column(type(k).__name__, k, scale=2.0 if i == 0 else 1.0) for i, k in enumerate(kinds)])
-    rows = [[1.5, 2.0, 1.0, 90.0], [-3.0, 1e-3, 3.9, 0.0], [0.0, 50.0, 2.0, 359.0]]
+    columns = Columns(
+        [Column(type(k).__name__, k, scale=2.0 if i == 0 else 1.0) for i, k in enumerate(kinds)]
+    )
+    rows = [[1.5, 2.0, 1.0, 90.0], [-3.0, 1e-3, 3.9, 10.0], [0.0, 50.0, 2.0, 359.0]]
     outside = [[0.0, -1.0, 1.0, 9.0], [0.0, 1.0, 5.0, 9.0], [0.0, 1.0, 1.0, 400.0], [0.0, 0.0, 4.0, -1.0]]
     return columns, torch.tensor(rows, dtype=torch.float64), torch.tensor(outside, dtype=torch.float64)
 
@@ -57,12 +61,14 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Autoregressive, order": lambda: b.Autoregressive(ResMADE(3, 11, 8, 1), e.RationalQuadratic(4), [2, 0, 1]),
         "Autoregressive, context": lambda: b.Autoregressive(MADE(3, 2, (8,), context_features=2), e.Affine()),
         "Autoregressive, interval": lambda: b.Autoregressive(ResMADE(3, 4, 8, 1), e.PiecewiseLinear(4)),
+        "Autoregressive, mixed": lambda: b.Autoregressive(MADE(3, 12, (8,)), mixed(), [1, 0, 2]),
         "Autoregressive, circular": lambda: b.Autoregressive(MADE(2, 12, (8,)), e.CircularRationalQuadratic(4)),
         "Chain": lambda: b.Chain([b.LU(2), b.Sigmoid((2,)), b.Pointwise(e.PiecewiseLinear(4), (2,)), b.Logit((2,))]),
         "Chain, set from data": lambda: b.Chain([b.Standardize((2,)), b.Permute([1, 0]), b.ActNorm((2,))]),
         "Coupling": lambda: b.Coupling([True, False, False], MLP(1, 4, (8,)), e.Affine()),
         "Coupling, context": lambda: b.Coupling([False, True], ResidualMLP(1, 7, 8, 1, context_features=2), e.PiecewiseQuadratic(4)),
         "Coupling, nothing passes": lambda: b.Coupling([False], MLP(0, 2, (8,), context_features=2), e.Affine()),
+        "Coupling, mixed": lambda: b.Coupling([True, False, False], MLP(1, 24, (8,)), mixed()),
         "Coupling, interval": lambda: b.Coupling([True, False], MLP(1, 13, (8,)), e.IntervalRationalQuadratic(4)),
         "Exp": lambda: b.Exp((2,)),
         "Exp, scalar": lambda: b.Exp(()),
@@ -79,10 +85,15 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Marginal": lambda: b.Marginal(2, 8),
         "Marginal, set": lambda: fitted(b.Marginal(2, 8)),
         "Marginal, scalar": lambda: fitted(b.Marginal(1, 8)),
+        "OnColumns": lambda: b.OnColumns([2, 0], b.LU(2), 3),
+        "OnColumns, given": lambda: b.OnColumns([1], b.Coupling([False], MLP(0, 2, (8,), context_features=3), e.Affine()), 3, b.Standardize((2,))),
+        "OnColumns, interval": lambda: b.OnColumns([1], b.Logit((1,)), 2),
         "Orthogonal": lambda: b.Orthogonal(3),
         "Permute": lambda: b.Permute([2, 0, 1]),
         "Pointwise": lambda: b.Pointwise(e.RationalQuadratic(4), (2, 2)),
         "Pointwise, scalar": lambda: b.Pointwise(e.RationalQuadratic(4), ()),
+        "Probit": lambda: b.Probit((2,), -1.0, 3.0),
+        "Probit, scalar": lambda: b.Probit((1,)),
         "Reverse": lambda: b.Reverse(3),
         "Sigmoid": lambda: b.Sigmoid((2,)),
         "Sigmoid, scalar": lambda: b.Sigmoid((1,)),
@@ -101,6 +112,8 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Affine": lambda: e.Affine(),
         "CircularRationalQuadratic": lambda: e.CircularRationalQuadratic(5),
         "IntervalRationalQuadratic": lambda: e.IntervalRationalQuadratic(5, -1.0, 3.0),
+        "Mixed": lambda: e.Mixed([e.Affine(), e.CircularRationalQuadratic(4), e.PiecewiseLinear(4), e.Affine()]),
+        "Mixed, of one": lambda: e.Mixed([e.PiecewiseQuadratic(4)] * 3),
         "PiecewiseLinear": lambda: e.PiecewiseLinear(5),
         "PiecewiseLinear, one bin": lambda: e.PiecewiseLinear(1, -2.0, 7.0),
         "PiecewiseQuadratic": lambda: e.PiecewiseQuadratic(5),
@@ -143,22 +156,10 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
 }  # fmt: skip
 
 
-def _rational_quadratic(bins: int, low: float, high: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    def knots(params: Tensor) -> tuple[Tensor, Tensor]:
-        widths, heights = params[..., :bins], params[..., bins : 2 * bins]
-        return softmax_knots(widths, low, high, 1e-3), softmax_knots(heights, low, high, 1e-3)
-
-    return knots
-
-
 def knots_of(family: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
     """The knots of a family's maps, where it has any, for the precision rule."""
-    if isinstance(family, e.RationalQuadratic):
-        return _rational_quadratic(family.bins, -family.bound, family.bound)
-    if isinstance(family, e.IntervalRationalQuadratic):
-        return _rational_quadratic(family.bins, family.low, family.high)
-    if isinstance(family, e.CircularRationalQuadratic):
-        return _rational_quadratic(family.bins, -math.pi, math.pi)
+    if isinstance(family, e.RationalQuadratic | e.IntervalRationalQuadratic | e.CircularRationalQuadratic):
+        return lambda q: family._knots(q)[:2]
     if isinstance(family, e.PiecewiseLinear):
         return lambda q: linear_spline._parts(q, family.low, family.high, family.min_slope)[:2]
     if isinstance(family, e.PiecewiseQuadratic):

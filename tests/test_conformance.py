@@ -29,12 +29,25 @@ from diffeo.elementwise.base import Elementwise
 from diffeo.encodings.base import Encoding
 from diffeo.nets import MADE, MLP, ResidualMLP, ResMADE
 from diffeo.presets import KINDS, Preset
-from diffeo.testing import check_base, check_bijection, check_elementwise, check_encoding, check_flow, randomize_
+from diffeo.testing import (
+    check_base,
+    check_bijection,
+    check_elementwise,
+    check_encoding,
+    check_flow,
+    randomize_,
+)
 
 sys.path.insert(0, os.path.dirname(__file__))
 from cases import CASES, knots_of  # noqa: E402
 
-NOUNS = {"bijections": Bijection, "elementwise": Elementwise, "bases": Base, "presets": Preset, "encodings": Encoding}
+NOUNS = {
+    "bijections": Bijection,
+    "elementwise": Elementwise,
+    "bases": Base,
+    "presets": Preset,
+    "encodings": Encoding,
+}
 
 
 def each(room: str) -> pytest.MarkDecorator:
@@ -48,7 +61,9 @@ def each(room: str) -> pytest.MarkDecorator:
 def test_every_public_kind_has_a_case(room: str):
     module = importlib.import_module(f"diffeo.{room}")
     public = [getattr(module, name) for name in getattr(module, "__all__", ())]
-    kinds = {k for k in public if inspect.isclass(k) and issubclass(k, NOUNS[room]) and not inspect.isabstract(k)}
+    kinds = {
+        k for k in public if inspect.isclass(k) and issubclass(k, NOUNS[room]) and not inspect.isabstract(k)
+    }
     made = [make() for make in CASES[room].values()]
     covered = {type(m[0] if isinstance(m, tuple) else m) for m in made}
     assert {k.__name__ for k in kinds - covered} == set(), "these need a line in tests/cases.py"
@@ -90,8 +105,9 @@ def test_bijections_as_they_start(make: Any):
 
 @each("presets")
 def test_a_preset_starts_neutral(make: Any):
+    torch.manual_seed(0)
     flow = make().build().double().eval()
-    x = torch.randn(20, *flow.event_shape, dtype=torch.float64)
+    x = torch.randn(20, *flow.event_shape, dtype=torch.float64).clamp(-2, 2)  # LogTails begins at 2
     shape = None if flow.context_shape is None else (20, *flow.context_shape)
     context = None if shape is None else torch.randint(0, 3, shape).double()
     z = flow.to_latent(x, context)
@@ -120,7 +136,7 @@ def families(bins: st.SearchStrategy[int] = st.integers(2, 6)) -> st.SearchStrat
 seeds = st.integers(0, 2**31)
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(families(), st.integers(1, 6), st.integers(1, 9), st.integers(0, 2), st.booleans(), st.data())
 def test_autoregressive(family: Any, features: int, hidden: int, context: int, residual: bool, data: Any):
     order = data.draw(st.permutations(range(features)))
@@ -175,8 +191,9 @@ def test_stress(family: Any, seed: int):
 
 
 @settings(max_examples=20)
-@given(st.floats(-1e3, 1e3), st.floats(1e-2, 1e3), st.integers(1, 12), seeds)
-def test_stress_of_boxes(low: float, size: float, bins: int, seed: int):
+@given(st.floats(-10, 10), st.floats(1e-3, 1e3), st.integers(1, 12), seeds)
+def test_stress_of_boxes(offset: float, size: float, bins: int, seed: int):
+    low = offset * size
     for family in (IntervalRationalQuadratic(bins, low, low + size), PiecewiseLinear(bins, low, low + size)):
         check_elementwise(family, knots=knots_of(family), seed=seed, capture=False)
     family = RationalQuadratic(bins, size)
@@ -186,9 +203,9 @@ def test_stress_of_boxes(low: float, size: float, bins: int, seed: int):
 @settings(max_examples=12)
 @given(st.sampled_from(sorted(KINDS)), st.integers(1, 6), st.sampled_from([None, 1, 3]), seeds)
 def test_flows(name: str, features: int, context: int | None, seed: int):
-    sizes = {"hidden": 8} if name.endswith("NSF") else {"hidden": (8, 8)}
+    hidden = (8, 8) if isinstance(KINDS[name](1).hidden, tuple) else 8  # type: ignore[attr-defined]
     torch.manual_seed(seed)
-    flow = KINDS[name](features, context, layers=2, **sizes).build()
+    flow = KINDS[name](features, context, layers=2, hidden=hidden).build()
     check_flow(flow, seed=seed, samples=8000)
 
 

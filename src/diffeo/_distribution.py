@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class FlowDistribution(Distribution):
     """``log_prob``, ``sample`` and ``rsample`` of a flow at a fixed context."""
 
-    arg_constraints = {}
+    arg_constraints: dict[str, constraints.Constraint] = {}  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
     has_rsample = True
 
     def __init__(self, flow: Flow, context: Tensor | None = None):

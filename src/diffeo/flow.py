@@ -97,15 +97,22 @@ class Flow(nn.Module, Initializable):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of ``x`` in nats, shape ``(*batch,)``; -inf outside the data's support."""
+        draws = self.draws(x, context)
+        return draws[0] if len(draws) == 1 else draws.logsumexp(0) - math.log(len(draws))
+
+    def draws(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The log-likelihood at each of the encoding's K draws, ``(K, *batch)``; K = 1 without one.
+
+        ``log_prob`` is the log of their mean; their spread tells how sure it is.
+        """
         x, context = broadcast_batch(x, context, self.event_shape, self.context_shape)
         context = self._encode_context(context)
         if self.encoding is None:
-            return self._log_prob(x, context)
+            return self._log_prob(x, context).unsqueeze(0)
         v, log_weight = self.encoding.encode(x)
         if context is not None:
             context = context.expand(len(v), *context.shape)
-        draws = self._log_prob(v, context) + log_weight
-        return draws[0] if len(v) == 1 else draws.logsumexp(0) - math.log(len(v))
+        return self._log_prob(v, context) + log_weight
 
     def _log_prob(self, v: Tensor, context: Tensor | None) -> Tensor:
         z, log_det = self.bijection(v, context)

@@ -3,8 +3,9 @@
 from diffeo.bijections.autoregressive import Autoregressive
 from diffeo.bijections.base import Bijection
 from diffeo.bijections.chain import Chain, Inverse
+from diffeo.bijections.columns import OnColumns
 from diffeo.bijections.coupling import Coupling
-from diffeo.bijections.fixed import Exp, LeakyReLU, Logit, Sigmoid, Softplus, Tanh
+from diffeo.bijections.fixed import Exp, LeakyReLU, Logit, Probit, Sigmoid, Softplus, Tanh
 from diffeo.bijections.linear import LU, Orthogonal, Permute, Reverse, Triangular
 from diffeo.bijections.marginal import LogTails, Marginal
 from diffeo.bijections.normalize import ActNorm, Standardize
@@ -24,9 +25,11 @@ __all__ = [
     "LogTails",
     "Logit",
     "Marginal",
+    "OnColumns",
     "Orthogonal",
     "Permute",
     "Pointwise",
+    "Probit",
     "Reverse",
     "Sigmoid",
     "Softplus",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffeo._typing import MaskedNet
-from diffeo.bijections.base import Bijection, shelter
+from diffeo.bijections.base import Bijection, check_family, shelter
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional.shapes import sum_event
@@ -61,7 +61,10 @@ class Autoregressive(Bijection):
         chosen = natural if order is None else [int(i) for i in order]
         if sorted(chosen) != natural:
             raise ConfigError(f"order must be a permutation of 0 .. {net.features - 1}, not {chosen}.")
+        check_family(family, net.features)
         self.net, self.family = net, family
+        self.ordered = family.columns(chosen)
+        self.families = [family.columns([i]) for i in chosen]
         self.domain, self.codomain = family.domain, family.codomain
         self.traits = replace(family.traits, forward_passes=1, inverse_passes=1)
         self.chosen, self.natural = chosen, chosen == natural
@@ -73,8 +76,9 @@ class Autoregressive(Bijection):
         return context if self.net.context_features else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x = x if self.natural else x[..., self.order]
-        y, log_slope = self.family.forward(x, self.net(shelter(x, self.domain)[0], self._context(context)))
+        seen = shelter(x, self.domain)[0]
+        x, seen = (x, seen) if self.natural else (x[..., self.order], seen[..., self.order])
+        y, log_slope = self.ordered.forward(x, self.net(seen, self._context(context)))
         return y if self.natural else y[..., self.back], sum_event(log_slope, 1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -83,12 +87,13 @@ class Autoregressive(Bijection):
         columns: list[Tensor] = []
         log_slopes: list[Tensor] = []
         previous = None
-        for column in y.unbind(-1):
-            previous, log_slope = self.family.inverse(column, step(previous))
-            columns.append(previous)
+        for family, column in zip(self.families, y.split(1, -1), strict=True):
+            column, log_slope = family.inverse(column, step(previous).unsqueeze(-2))
+            previous = column.squeeze(-1)
+            columns.append(column)
             log_slopes.append(log_slope)
-        x = torch.stack(columns, -1)
-        log_det = torch.stack(log_slopes, -1).sum(-1)
+        x = torch.cat(columns, -1)
+        log_det = torch.cat(log_slopes, -1).sum(-1)
         return x if self.natural else x[..., self.back], log_det
 
     def extra_repr(self) -> str:

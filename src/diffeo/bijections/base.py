@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from diffeo._typing import Traits
+from diffeo.elementwise.base import Elementwise
+from diffeo.errors import ShapeError
 from diffeo.functional.domains import bounds
 
 
@@ -79,8 +81,27 @@ def shelter(x: Tensor, domain: constraints.Constraint | None) -> tuple[Tensor, T
     parameters of every other column. The whole line costs nothing: ``(x, None)``. NaN stays.
     """
     low, high = (-math.inf, math.inf) if domain is None else bounds(domain)
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return _shelter_columns(x, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
     if low == -math.inf and high == math.inf:
         return x, None
     outside = (x < low) | (x > high)
     middle = 0.5 * (low + high) if math.isfinite(high - low) else (low + 1 if high == math.inf else high - 1)
     return torch.where(outside, middle, x), outside
+
+
+def _shelter_columns(x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """``shelter`` where each column has ends of its own."""
+    outside = (x < low) | (x > high)
+    below = torch.where(low.isinf(), torch.where(high.isinf(), -1.0, high - 2), low)
+    above = torch.where(high.isinf(), below + 2, high)
+    return torch.where(outside, 0.5 * (below + above), x), outside
+
+
+def check_family(family: Elementwise, features: int) -> None:
+    """Refuse a family made for another number of columns."""
+    if family.features not in (None, features):
+        raise ShapeError(
+            f"the family is for {family.features} columns, but the layer has {features}; "
+            f"give it a family for each of the {features}."
+        )

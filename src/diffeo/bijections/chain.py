@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffeo._typing import Initializable, Traits
 from diffeo.bijections.base import Bijection
+from diffeo.bijections.columns import OnColumns
 from diffeo.errors import ConfigError, DomainError, ShapeError
 from diffeo.functional.domains import describe, same_interval
 
@@ -125,7 +126,7 @@ class Inverse(Bijection):
 
     def __init__(self, bijection: Bijection):
         for m in bijection.modules():
-            if isinstance(m, Initializable) and not isinstance(m, Chain):
+            if isinstance(m, Initializable) and not isinstance(m, Chain | OnColumns):
                 raise ConfigError(f"{type(m).__name__} is set from data and cannot run inside Inverse.")
         super().__init__(
             bijection.latent_shape,

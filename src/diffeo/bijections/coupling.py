@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffeo._typing import Net
-from diffeo.bijections.base import Bijection, shelter
+from diffeo.bijections.base import Bijection, check_family, shelter
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional.shapes import sum_event
@@ -25,7 +25,8 @@ class Coupling(Bijection):
         mask: D booleans; True passes unchanged.
         net: takes the passing columns, ``in_features = mask.sum()``, to
             ``out_features = (D - mask.sum()) * family.num_params``.
-        family: the scalar map of the other columns.
+        family: the scalar map of the other columns; of ``Mixed``, which has one for every column, those
+            of the passing columns say only where they live.
 
     Shape: ``(*batch, D)``; context ``(*batch, net.context_features)`` where the net takes one.
 
@@ -55,6 +56,7 @@ class Coupling(Bijection):
         super().__init__((len(mask),), context_shape=context)
         passing = [i for i, m in enumerate(mask) if m]
         changing = [i for i, m in enumerate(mask) if not m]
+        check_family(family, len(mask))
         wanted = len(passing), len(changing) * family.num_params
         if (net.in_features, net.out_features) != wanted:
             raise ShapeError(
@@ -62,6 +64,7 @@ class Coupling(Bijection):
                 f"family need in_features={wanted[0]}, out_features={wanted[1]}."
             )
         self.mask, self.net, self.family = mask, net, family
+        self.changing_family = family.columns(changing)
         self.domain, self.codomain, self.traits = family.domain, family.codomain, family.traits
         back = sorted(range(len(mask)), key=[*passing, *changing].__getitem__)
         self.register_buffer("passing", torch.tensor(passing, dtype=torch.long), persistent=False)
@@ -73,10 +76,10 @@ class Coupling(Bijection):
         return self.net(passing, context).unflatten(-1, (len(self.changing), self.family.num_params))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_family(self.family.forward, *shelter(x, self.domain), context)
+        return self._apply_family(self.changing_family.forward, *shelter(x, self.domain), context)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_family(self.family.inverse, *shelter(y, self.codomain), context)
+        return self._apply_family(self.changing_family.inverse, *shelter(y, self.codomain), context)
 
     def _apply_family(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -83,11 +81,11 @@ class LogTails(Bijection, Initializable):
         self.log_rates = nn.Parameter(torch.full((2, features), -3.0))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, log_slope = tails.forward((x - self.loc) / self.scale, *self.log_rates.exp(), _THRESHOLD)
+        z, log_slope = tails.forward((x - self.loc) / self.scale, self.log_rates.exp(), _THRESHOLD)
         return z, sum_event(log_slope - self.scale.log(), 1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        u, log_slope = tails.inverse(y, *self.log_rates.exp(), _THRESHOLD)
+        u, log_slope = tails.inverse(y, self.log_rates.exp(), _THRESHOLD)
         return u * self.scale + self.loc, sum_event(log_slope + self.scale.log(), 1)
 
     @torch.no_grad()
@@ -184,7 +182,9 @@ class Marginal(Bijection, Initializable):
 
         # half of the inner knots equally probable, half equally spaced under the normal
         inner = self.family.bins - 1
-        even = torch.linspace(-1, 1, inner - inner // 2 + 2, dtype=rows.dtype)[1:-1] * 0.85 * _reach(len(rows))
+        even = (
+            torch.linspace(-1, 1, inner - inner // 2 + 2, dtype=rows.dtype)[1:-1] * 0.85 * _reach(len(rows))
+        )
         probable = torch.special.ndtri(torch.linspace(0, 1, inner // 2 + 2, dtype=rows.dtype)[1:-1])
         z = torch.cat([even, probable]).sort().values[:, None]
         knots_x = torch.where(varies, _quantile(rows, torch.special.ndtr(z[:, 0])), z)
@@ -196,7 +196,8 @@ def _through(inner_x: Tensor, inner_y: Tensor) -> Tensor:
     """Parameters, ``(3 K - 1, D)``, of the splines through these inner knots."""
     low, high = torch.full_like(inner_x[:1], -_HALF), torch.full_like(inner_x[:1], _HALF)
     widths, heights = (
-        rq.clip_fractions(torch.cat([low, inner, high]).diff(dim=0) / (2 * _HALF)) for inner in (inner_x, inner_y)
+        rq.clip_fractions(torch.cat([low, inner, high]).diff(dim=0) / (2 * _HALF))
+        for inner in (inner_x, inner_y)
     )
     s = heights / widths
     # harmonic means of neighboring slopes keep the spline free of wiggles (Fritsch and Butland 1984)

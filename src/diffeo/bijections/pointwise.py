@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from diffeo.bijections.base import Bijection
+from diffeo.bijections.base import Bijection, check_family
 from diffeo.elementwise.base import Elementwise
 from diffeo.functional.shapes import sum_event
 
@@ -36,6 +36,7 @@ class Pointwise(Bijection):
 
     def __init__(self, family: Elementwise, event_shape: Sequence[int]):
         super().__init__(event_shape)
+        check_family(family, self.event_shape[-1] if event_shape else 1)
         self.family = family
         self.domain, self.codomain, self.traits = family.domain, family.codomain, family.traits
         self.params = nn.Parameter(torch.zeros(*event_shape, family.num_params))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,6 +128,8 @@ def fit(
     schema = Schema.infer(density, kinds)
     model = None
     if kind is not None:
+        if "circular" in (f.name for f in fields(kind)):
+            settings["circular"] = schema.circular
         model = kind(features=schema.features, context=len(given) or None, **settings)
     report.say_schema(schema, len(rows), given, weights)
 

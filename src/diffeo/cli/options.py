@@ -11,7 +11,7 @@ from typing import Any
 
 from diffeo.errors import ConfigError
 
-_OF_THE_TABLE = ("features", "context")
+_OF_THE_TABLE = ("features", "context", "circular")
 """Fields that the table decides."""
 
 

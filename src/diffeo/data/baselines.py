@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from diffeo.encodings.base import Encoding
 from diffeo.errors import DataError
 
 Array = NDArray[np.float64]
@@ -50,6 +52,27 @@ def baselines(
         "gaussian": gaussian_log_prob(train, test, weights, test_weights),
         "mixture": mixture_log_prob(train, test, test_weights, components=components, seed=seed),
     }
+
+
+def encoded_baselines(
+    encoding: Encoding, train: Tensor, test: Tensor, *, weights: Any = None, test_weights: Any = None
+) -> dict[str, float]:
+    """Both baselines on what a flow behind ``encoding`` sees, in the data's own units.
+
+    The mean over the encoding's draws of discrete columns, so for these a bound, as the flow's is.
+
+    Args:
+        encoding: the flow's; left in evaluation mode.
+        train, test: rows as the encoding takes them.
+        weights, test_weights: of the rows.
+    """
+    fitted = encoding.train().encode(train)[0][0]
+    v, log_weight = encoding.eval().encode(test)
+    draws, rows = v.shape[:2]
+    w = _weights(test_weights, rows)
+    found = baselines(fitted, v.flatten(0, 1), weights=weights, test_weights=np.tile(w, draws))
+    shift = float(w @ np.asarray(log_weight.double().mean(0)))
+    return {name: value + shift for name, value in found.items()}
 
 
 def gaussian_log_prob(train: Any, test: Any, weights: Any = None, test_weights: Any = None) -> float:

@@ -7,13 +7,13 @@ import os
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from diffeo._files import replacing
 from diffeo.errors import DataError
 
 Raw = list[tuple[str, Any]]
@@ -165,30 +165,6 @@ def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -
         )
 
 
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write to that appears under ``path`` once complete, or not at all.
-
-    What is no regular file (a pipe, ``/dev/null``) is written directly.
-    """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        with open(target, "wb") as file:
-            yield file
-        return
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except BaseException:  # Ctrl-C too must leave nothing behind
-        with suppress(OSError):
-            partial.unlink()
-        raise
-
-
 def write_columns(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:
     """Write columns to a file of the kind its suffix says; ``-`` is CSV on standard output."""
     check_output(path, tuple(WRITERS))
@@ -196,7 +172,7 @@ def write_columns(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray
         _write_csv(sys.stdout.buffer, columns, ",")
         sys.stdout.flush()
         return
-    with atomic_write(path) as file:
+    with replacing(path) as file:
         WRITERS[Path(path).suffix.lower()](file, columns)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from diffeo.data.lattices import find_grid, repeated_share
 from diffeo.data.tables import Table
 from diffeo.encodings.columns import Column, Columns, precision
-from diffeo.encodings.kinds import Constant, Continuous, Integer, Kind, Lattice, parse_kind
+from diffeo.encodings.kinds import Circular, Constant, Continuous, Integer, Kind, Lattice, parse_kind
 from diffeo.errors import DataError
 
 _REPEATED = 0.5
@@ -73,6 +73,12 @@ class Schema:
     def features(self) -> int:
         """How many columns vary: the ``features`` of a flow for this table."""
         return sum(e.kind.free for e in self.entries)
+
+    @property
+    def circular(self) -> tuple[int, ...]:
+        """Which of the columns that vary are angles: the ``circular`` of a flow for this table."""
+        kinds = [e.kind for e in self.entries if e.kind.free]
+        return tuple(i for i, kind in enumerate(kinds) if isinstance(kind, Circular))
 
     def encoding(
         self, rows: Table, *, given: Sequence[str] = (), weights: str | None = None, draws: int = 16

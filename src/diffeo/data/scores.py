@@ -48,7 +48,7 @@ def context_of(flow: Flow, table: Table) -> Tensor | None:
     encoding = table_encoding(flow)
     if not encoding.given:
         return None
-    return torch.from_numpy(table.select(encoding.given).values).to(encoding.dtype)
+    return torch.from_numpy(table.select(encoding.given).values)
 
 
 @torch.no_grad()
@@ -58,14 +58,7 @@ def lattice_log_prob(flow: Flow, x: Tensor, context: Tensor | None = None) -> tu
     ``log 1/K sum_k w_k`` with ``w_k`` the density times the cell at draw k, and by the delta method
     ``sd(w) / (mean(w) sqrt(K))``; exact encodings have error 0.
     """
-    encoding = table_encoding(flow)
-    v, log_weight = encoding.encode(x)
-    if context is not None and flow.context_encoding is not None:
-        context = flow.context_encoding(context)
-    if context is not None:
-        context = context.expand(len(v), *context.shape)
-    z, log_det = flow.bijection(v, context)
-    return delta_method(flow.base.log_prob(z, context) + log_det + log_weight)
+    return delta_method(flow.draws(x, context))
 
 
 @torch.no_grad()

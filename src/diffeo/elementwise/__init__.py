@@ -4,6 +4,7 @@ from diffeo.elementwise.additive import Additive
 from diffeo.elementwise.affine import Affine
 from diffeo.elementwise.base import Elementwise
 from diffeo.elementwise.linear_spline import PiecewiseLinear
+from diffeo.elementwise.mixed import Mixed
 from diffeo.elementwise.quadratic_spline import PiecewiseQuadratic
 from diffeo.elementwise.rational_quadratic import (
     CircularRationalQuadratic,
@@ -17,6 +18,7 @@ __all__ = [
     "CircularRationalQuadratic",
     "Elementwise",
     "IntervalRationalQuadratic",
+    "Mixed",
     "PiecewiseLinear",
     "PiecewiseQuadratic",
     "RationalQuadratic",

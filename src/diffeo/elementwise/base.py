@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor
 from torch.distributions import constraints
@@ -35,6 +36,15 @@ class Elementwise(ABC):
     def scale(self) -> float:
         """The length the map is built on (a spline's box); round-off is relative to it near 0."""
         return 0.0
+
+    @property
+    def features(self) -> int | None:
+        """How many columns x has; None for any: one map a scalar, wherever it stands."""
+        return None
+
+    def columns(self, index: Sequence[int]) -> Elementwise:
+        """The family for these columns of x alone, in this order: itself, unless columns differ."""
+        return self
 
     @abstractmethod
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,4 +7,12 @@ from diffeo.encodings.context import ContextEncoding, OneHotContext, Standardize
 KINDS: dict[str, type[Encoding]] = {"Columns": Columns}
 """Encodings that a model file can hold, by class name."""
 
-__all__ = ["KINDS", "Column", "Columns", "ContextEncoding", "Encoding", "OneHotContext", "StandardizedContext"]
+__all__ = [
+    "KINDS",
+    "Column",
+    "Columns",
+    "ContextEncoding",
+    "Encoding",
+    "OneHotContext",
+    "StandardizedContext",
+]

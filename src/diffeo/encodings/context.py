@@ -23,37 +23,43 @@ class ContextEncoding(nn.Module, Initializable):
 class StandardizedContext(ContextEncoding):
     """Shifts and scales a context vector to mean 0 and standard deviation 1 over training rows.
 
-    A column that does not vary keeps scale 1. Until ``initialize`` it passes contexts unchanged.
+    A column that does not vary keeps scale 1. Until ``initialize`` it passes contexts unchanged. The
+    moments are float64 whatever the flow's dtype is cast to, so that a large offset (a timestamp) costs
+    no precision; they are stored as their bits, which no cast touches.
     """
 
-    loc: Tensor
-    scale: Tensor
+    moment_bits: Tensor
     initialized: Tensor
+    marker: Tensor
 
     def __init__(self, features: int):
         super().__init__()
         self.event_shape = self.latent_shape = torch.Size((features,))
-        self.register_buffer("loc", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
+        moments = torch.stack([torch.zeros(features), torch.ones(features)]).double()
+        self.register_buffer("moment_bits", moments.view(torch.int64))
         self.register_buffer("initialized", torch.tensor(False))
+        self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the dtype
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        if self.initialized:
+        """Set the moments from training contexts ``x``; does nothing where they were set before."""
+        if bool(self.initialized):
             return
         rows = x.reshape(-1, *self.event_shape).double()
         std = rows.std(0, unbiased=False)
         varies = std > 1e-12 * rows.abs().amax(0)
-        self.loc.copy_(rows.mean(0))
-        self.scale.copy_(torch.where(varies, std, torch.ones_like(std)))
+        moments = torch.stack([rows.mean(0), torch.where(varies, std, torch.ones_like(std))])
+        self.moment_bits.copy_(moments.view(torch.int64))
         self.initialized.fill_(True)
 
     def forward(self, context: Tensor) -> Tensor:
-        return (context - self.loc) / self.scale
+        loc, scale = self.moment_bits.view(torch.float64)
+        return ((context.double() - loc) / scale).to(self.marker.dtype)
 
 
 class OneHotContext(ContextEncoding):
     """Turns a class number 0 .. classes - 1 into a one-hot vector."""
 
+    classes: Tensor
     marker: Tensor
 
     def __init__(self, classes: int):

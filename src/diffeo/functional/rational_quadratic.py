@@ -21,7 +21,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 FLOOR = 1e-3
 """Smallest bin, as a fraction of the box, and smallest slope: what keeps float32 invertible."""
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 
-def forward(x: Tensor, left: Tensor, right: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """``(y, log dy/dx)`` with rates ``left``, ``right`` > 0 of the two tails."""
-    k = torch.where(x < 0, left, right)
+def forward(x: Tensor, rates: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """``(y, log dy/dx)`` with ``rates``, ``(2, *)`` and > 0, of the left and the right tail."""
+    k = torch.where(x < 0, rates[0], rates[1])
     far = x.abs() > threshold
     log1p = torch.log1p(k * torch.where(far, x.abs() - threshold, 0.0))
     return torch.where(far, torch.sign(x) * (threshold + log1p / k), x), -log1p
 
 
-def inverse(y: Tensor, left: Tensor, right: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def inverse(y: Tensor, rates: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """``(x, log dx/dy)``."""
-    k = torch.where(y < 0, left, right)
+    k = torch.where(y < 0, rates[0], rates[1])
     far = y.abs() > threshold
     log1p = k * torch.where(far, y.abs() - threshold, 0.0)
     return torch.where(far, torch.sign(y) * (threshold + torch.expm1(log1p) / k), y), log1p

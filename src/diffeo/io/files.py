@@ -19,11 +19,9 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from textwrap import shorten
 from types import NoneType
 from typing import Any, BinaryIO
@@ -33,6 +31,7 @@ import torch
 from torch import Tensor
 
 from diffeo import __version__
+from diffeo._files import replacing
 from diffeo.errors import ConfigError, FormatError
 
 FORMAT = 1
@@ -110,24 +109,6 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Ma
     with replacing(path) as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.write(data)
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of ``path`` when the block ends well, else leaves no trace."""
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is not a regular file; give the path of a file to write.")
-    temporary = path.with_name(f".diffeo-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def header_sum(text: str, table: dict[str, Any]) -> str:

@@ -38,8 +38,8 @@ class MaskedLinear(nn.Linear):
         mask = (in_degrees <= out_degrees[:, None]).to(self.weight.dtype)
         self.register_buffer("mask", mask, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.mask, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight * self.mask, self.bias)
 
     def rows(self, start: int, stop: int, x: Tensor) -> Tensor:
         """Units ``start:stop``, which see exactly the ``x.shape[-1]`` first inputs."""

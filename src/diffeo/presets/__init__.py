@@ -5,7 +5,20 @@ from diffeo.presets.base import Classes, Preset, Vector
 from diffeo.presets.coupling import NICE, CouplingNSF, RealNVP
 from diffeo.presets.tabular import Tabular, choose
 
-__all__ = ["IAF", "KINDS", "MAF", "NICE", "NSF", "Classes", "CouplingNSF", "Preset", "RealNVP", "Tabular", "Vector", "choose"]
+__all__ = [
+    "IAF",
+    "KINDS",
+    "MAF",
+    "NICE",
+    "NSF",
+    "Classes",
+    "CouplingNSF",
+    "Preset",
+    "RealNVP",
+    "Tabular",
+    "Vector",
+    "choose",
+]
 
 KINDS: dict[str, type[Preset]] = {
     name: kind

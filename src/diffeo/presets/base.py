@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from diffeo.bases import Normal
 from diffeo.bases.base import Base
@@ -23,6 +23,7 @@ CAPS = {
     "bins": 512,
     "marginal": 256,
     "size": 16384,
+    "circular": 16384,
 }
 """The largest value of each size, by field name: a recipe from a foreign file must not eat the machine."""
 
@@ -69,6 +70,8 @@ class Preset(ABC):
 
     features: int
     context: Vector | Classes | int | None = None
+    circular: ClassVar[tuple[int, ...]] = ()
+    """Columns that are angles, in a preset that has this field; others take every column for real."""
 
     def __post_init__(self) -> None:
         if isinstance(self.context, int) and not isinstance(self.context, bool):
@@ -105,7 +108,9 @@ class Preset(ABC):
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}.")
+            raise ConfigError(
+                f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}."
+            )
         if "features" not in values:
             raise ConfigError(f"{cls.__name__} needs the field 'features'.")
         values = dict(values)
@@ -129,9 +134,11 @@ def check_fields(spec: Any) -> None:
 
 def _check_field(where: str, name: str, kind: str, value: Any) -> None:
     if kind == "int":
-        low = 0 if name in ("blocks", "marginal") else 1
+        low = 0 if name in ("blocks", "marginal", "circular") else 1
         if type(value) is not int or not low <= value <= CAPS.get(name, 2**31):
-            raise ConfigError(f"{where} must be a whole number from {low} to {CAPS.get(name)}, not {value!r}.")
+            raise ConfigError(
+                f"{where} must be a whole number from {low} to {CAPS.get(name)}, not {value!r}."
+            )
     elif kind == "float":
         if type(value) not in (int, float) or not 0 <= value <= 1e6:
             raise ConfigError(f"{where} must be a number from 0 to 1e6, not {value!r}.")
@@ -141,8 +148,9 @@ def _check_field(where: str, name: str, kind: str, value: Any) -> None:
         if type(value) is not bool:
             raise ConfigError(f"{where} must be True or False, not {value!r}.")
     elif kind.startswith("tuple"):
-        if not isinstance(value, tuple) or not 1 <= len(value) <= CAPS["layers"]:
-            raise ConfigError(f"{where} must be 1 to {CAPS['layers']} numbers, not {value!r}.")
+        low, most = (0, CAPS["circular"]) if name == "circular" else (1, CAPS["layers"])
+        if not isinstance(value, tuple) or not low <= len(value) <= most:
+            raise ConfigError(f"{where} must be {low} to {most} numbers, not {value!r}.")
         for item in value:
             _check_field(where, name, kind[len("tuple[") :].split(",")[0], item)
     elif name == "context" and not isinstance(value, Vector | Classes | None):

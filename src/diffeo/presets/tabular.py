@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from diffeo.bijections import LU, Autoregressive, Chain, LogTails, Marginal, Reverse, Standardize, Whiten
+from diffeo.bijections import (
+    LU,
+    Autoregressive,
+    Chain,
+    LogTails,
+    Marginal,
+    OnColumns,
+    Probit,
+    Reverse,
+    Standardize,
+    Whiten,
+)
 from diffeo.bijections.base import Bijection
-from diffeo.elementwise import RationalQuadratic
-from diffeo.nets import ResMADE
-from diffeo.presets.base import Classes, Preset, Vector
+from diffeo.elementwise import CircularRationalQuadratic, Elementwise, RationalQuadratic
+from diffeo.errors import ConfigError
+from diffeo.nets import OnAngles, ResMADE
+from diffeo.presets.base import CAPS, Classes, Preset, Vector
 
 
 @dataclass(frozen=True)
@@ -18,6 +31,11 @@ class Tabular(Preset):
     Optionally each column through a spline that makes it normal (``Marginal``), then whitening
     (``Whiten``), both set in closed form from the training rows; behind them the layers of ``NSF``.
     Untrained it already is the full-covariance Gaussian (or Gaussian copula) fitted to the rows.
+
+    Circular columns, angles in [-pi, pi), come after the real ones: ``p(reals) p(angles | reals)``. Each
+    goes through a circular spline of twice the bins, whose parameters see the real columns and, as
+    cosines and sines, the angles before it, so that the density is continuous across every seam.
+    Untrained they are uniform.
 
     Args:
         features: D, columns.
@@ -29,8 +47,13 @@ class Tabular(Preset):
         bound: half-width of each layer's spline box.
         dropout: in the nets, in [0, 1).
         marginal: bins of the per-column splines; 0 for none.
+        circular: which columns are angles, each a number from 0 to D - 1.
 
-    References: Durkan et al. 2019; Dai and Seljak 2021 for what marginals and a linear map can do alone.
+    Raises:
+        ConfigError: for a field out of its range.
+
+    References: Durkan et al. 2019; Dai and Seljak 2021 for what marginals and a linear map can do alone;
+    Rezende et al. 2020, section 2.1, for circular splines.
 
     Example:
         >>> Tabular(features=3, marginal=16).build().sample(4).shape
@@ -44,33 +67,67 @@ class Tabular(Preset):
     bound: float = 3.0
     dropout: float = 0.0
     marginal: int = 0
+    circular: tuple[int, ...] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.circular)) < len(self.circular) or not all(i < self.features for i in self.circular):
+            raise ConfigError(
+                f"Tabular.circular must be distinct columns below {self.features}, not {self.circular}."
+            )
 
     def bijection(self, context_features: int) -> Bijection:
-        D = self.features
+        D, C = self.features, len(self.circular)
+        if not C:
+            return Chain(self._reals(D, context_features))
+        reals = [i for i in range(D) if i not in self.circular]
+        angles = self._angles(C, len(reals) + context_features)
+        if not reals:
+            return OnColumns(self.circular, angles, D)
+        seen = Chain(self._normalized(len(reals)))
+        stack = Chain(self._reals(len(reals), context_features))
+        return Chain([OnColumns(self.circular, angles, D, given=seen), OnColumns(reals, stack, D)])
+
+    def _normalized(self, D: int) -> list[Bijection]:
+        """D real columns to roughly independent normal ones, set from the rows."""
+        first = [LogTails(D), Marginal(D, self.marginal)] if self.marginal else [Standardize((D,))]
+        return [*first, Whiten(D), LogTails(D)]
+
+    def _reals(self, D: int, context_features: int) -> list[Bijection]:
         family = RationalQuadratic(self.bins, self.bound)
-        parts: list[Bijection] = [LogTails(D), Marginal(D, self.marginal)] if self.marginal else [Standardize((D,))]
-        parts += [Whiten(D), LogTails(D)]
+        parts = self._normalized(D)
         for i in range(self.layers):
-            net = ResMADE(
-                D,
-                family.num_params,
-                self.hidden,
-                self.blocks,
-                context_features=context_features,
-                dropout=self.dropout,
-            )
             parts += [LU(D), Reverse(D)] if i else []
-            parts.append(Autoregressive(net, family))
-        return Chain(parts)
+            parts.append(Autoregressive(self._net(D, family, context_features), family))
+        return parts
+
+    def _angles(self, C: int, context_features: int) -> Bijection:
+        """C angles to normal numbers: a spline of the whole circle is any density, once it is fine enough."""
+        family = CircularRationalQuadratic(min(2 * self.bins, CAPS["bins"]))
+        net = OnAngles(self._net(2 * C - 1, family, context_features))
+        return Chain([Autoregressive(net, family), Probit((C,), -math.pi, math.pi)])
+
+    def _net(self, D: int, family: Elementwise, context_features: int) -> ResMADE:
+        return ResMADE(
+            D,
+            family.num_params,
+            self.hidden,
+            self.blocks,
+            context_features=context_features,
+            dropout=self.dropout,
+        )
 
 
-def choose(rows: int, features: int, context: Vector | Classes | None = None) -> list[Preset]:
+def choose(
+    rows: int, features: int, context: Vector | Classes | None = None, circular: tuple[int, ...] = ()
+) -> list[Preset]:
     """The presets worth racing on a table of this size, the safest first.
 
     Args:
         rows: training rows.
         features: columns to model.
         context: what is conditioned on.
+        circular: which columns are angles.
 
     Example:
         >>> [p.marginal for p in choose(50_000, 8)]
@@ -83,4 +140,5 @@ def choose(rows: int, features: int, context: Vector | Classes | None = None) ->
     else:
         sizes = {"hidden": 128}
     bins = max(4, min(32, rows // 100))
-    return [Tabular(features, context, marginal=m, **sizes) for m in (0, bins)]
+    marginals = (0, bins) if len(circular) < features else (0,)
+    return [Tabular(features, context, marginal=m, circular=circular, **sizes) for m in marginals]

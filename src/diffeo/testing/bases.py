@@ -97,7 +97,10 @@ def _sampler(s: Subject) -> None:
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
         s.sample((7,))
-        require(torch.equal(before, torch.get_rng_state()), "torch's default generator is used in place of the one given")
+        require(
+            torch.equal(before, torch.get_rng_state()),
+            "torch's default generator is used in place of the one given",
+        )
     for row in range(1 if s.context is None else 2):
         samples = s.base.sample((20_000,), s.contexts((20_000,), row), generator=generator(3)).detach()
 
@@ -109,7 +112,7 @@ def _sampler(s: Subject) -> None:
 
 @rules.add("outside the support", 9)
 def _outside(s: Subject) -> None:
-    for number in outside(s.base.support):
+    for number, _ in outside(s.base.support):
         z = s.z.clone()
         z[0].flatten()[0] = number
         z.requires_grad_()
@@ -117,7 +120,10 @@ def _outside(s: Subject) -> None:
         require(log_prob[0] == -math.inf, f"log_prob at {number:g} is {log_prob[0].item():g}, not -inf")
         require(log_prob[1:].isfinite().all(), f"a point at {number:g} touches other rows")
         (slope,) = torch.autograd.grad(log_prob.sum(), z)
-        require((slope[0].flatten()[0] == 0) & slope.isfinite().all(), f"gradients at {number:g}: {slope[0].tolist()}")
+        require(
+            (slope[0].flatten()[0] == 0) & slope.isfinite().all(),
+            f"gradients at {number:g}: {slope[0].tolist()}",
+        )
 
 
 @rules.add("NaN", 9)

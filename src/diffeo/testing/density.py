@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from diffeo.functional.domains import bounds, columns_of
 from diffeo.testing.points import ends, generator
 from diffeo.testing.rules import require
 
@@ -19,9 +20,10 @@ LogProb = Callable[[Tensor], Tensor]
 def require_integral(log_prob: LogProb, samples: Tensor, domain: constraints.Constraint | None) -> None:
     """Numerical quadrature over one or two features; ``samples`` say where the mass is."""
     columns = samples.reshape(len(samples), -1).T
+    domains = columns_of(domain or constraints.real, len(columns))
     one = len(columns) == 1
     for count in (20_001,) if one else (401, 1201):  # the finer grid only where the density is rough
-        axes, weights = zip(*(_axis(c, domain, count) for c in columns), strict=True)
+        axes, weights = zip(*(_axis(c, d, count) for c, d in zip(columns, domains, strict=True)), strict=True)
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, *samples.shape[1:])
         weight = torch.stack(torch.meshgrid(*weights, indexing="ij"), -1).prod(-1).reshape(-1)
         chunks = zip(points.split(50_000), weight.split(50_000), strict=True)
@@ -62,7 +64,9 @@ def require_covered(log_prob: LogProb, samples: Tensor) -> None:
     which = torch.randint(len(centers), (6000,), generator=g)
     z = centers[which] + width[which] * torch.randn(6000, features, generator=g, dtype=torch.float64)
     square = torch.stack([((part.unsqueeze(1) - centers) / width).square().sum(-1) for part in z.split(500)])
-    log_each = -0.5 * square.reshape(len(z), -1) - features * (width.squeeze(1).log() + 0.5 * math.log(2 * math.pi))
+    log_each = -0.5 * square.reshape(len(z), -1) - features * (
+        width.squeeze(1).log() + 0.5 * math.log(2 * math.pi)
+    )
     log_q = log_each.logsumexp(1) - math.log(len(centers)) - scale.log().sum()
     ratio = (log_prob((z * scale).reshape(-1, *samples.shape[1:]).to(samples)).double() - log_q).exp()
     mean, error = ratio.mean().item(), (ratio.std() / math.sqrt(len(ratio))).item()
@@ -79,7 +83,7 @@ def require_sampled(
     """
     flat = samples.reshape(len(samples), -1).double()
     half = len(flat) // 2  # the kernels come from one half of the samples, the mean from the other
-    low, high = ends(domain)
+    low, high = (torch.as_tensor(end, dtype=torch.float64) for end in bounds(domain or constraints.real))
     middle, scale = flat[:half].median(0).values, _spread(flat[:half])
     for shift in (0.0, 0.7, -0.7):
         center = middle + shift * scale

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffeo.testing.points import generator
-from diffeo.testing.rules import Rules, require, require_close
+from diffeo.testing.rules import Rules, require_close
 
 STEP = 1e-6
 _first = Rules()
@@ -134,7 +134,9 @@ def _second(s: Any) -> None:
 
                 points = side.points.clone().requires_grad_()
                 first = slope(points)
-                curve = torch.autograd.grad(first, points, allow_unused=True)[0] if first.requires_grad else None
+                curve = (
+                    torch.autograd.grad(first, points, allow_unused=True)[0] if first.requires_grad else None
+                )
                 found = 0.0 if curve is None else float((curve * w).sum())
                 up, down = ((side.points + h * w).requires_grad_() for h in (STEP, -STEP))
                 return found, (slope(up) - slope(down)).item() / (2 * STEP)
@@ -159,9 +161,7 @@ def _func(s: Any) -> None:
         v, ld = _batched(side, lambda side, c, p: side(p, c))
         require_close(f"vmap of {side.name}, value", v, value, 1e-9 * (1 + value.abs()))
         require_close(f"vmap of {side.name}, log_det", ld, log_det, 1e-9 * (1 + log_det.abs()))
-        jacobians = _batched(
-            side, lambda side, c, p: torch.func.jacrev(lambda q: side(q, c)[0])(p)
-        )
+        jacobians = _batched(side, lambda side, c, p: torch.func.jacrev(lambda q: side(q, c)[0])(p))
         n = side.points[0].numel()
         wanted = torch.stack([_jacobian(side, i) for i in range(len(value))])
         bound = 1e-8 * (1 + wanted.abs())
@@ -175,12 +175,12 @@ def _jvp(s: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's own, at its first jvp
             try:
-                _, slope = torch.func.jvp(lambda p: side(p, side.context)[0], (side.points,), (way,))  # noqa: B023
+                _, slope = torch.func.jvp(lambda p: side(p, side.context)[0], (side.points,), (way,))
             except (NotImplementedError, RuntimeError):
                 continue  # to refuse forward mode is honest; to answer zero is not
         jacobians = torch.stack([_jacobian(side, i) for i in range(len(way))])
-        wanted = (jacobians @ way.flatten(1).unsqueeze(-1)).squeeze(-1)
-        require_close(f"jvp of {side.name}", slope.flatten(1), wanted, 1e-8 * (1 + wanted.abs()))
+        wanted = (jacobians @ way.reshape(len(way), -1, 1)).squeeze(-1)
+        require_close(f"jvp of {side.name}", slope.reshape(len(way), -1), wanted, 1e-8 * (1 + wanted.abs()))
 
 
 @_capture.add("torch.compile", 7, lambda t: t.capturable)

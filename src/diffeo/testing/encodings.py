@@ -55,7 +55,9 @@ def _shapes(s: Subject) -> None:
         x = s.x[torch.arange(math.prod(batch)) % len(s.x)].reshape((*batch, *event))
         v, log_weight = s.encoding.encode(x)
         require(v.shape[1:] == (*batch, *latent), f"a batch {batch} is encoded with shape {tuple(v.shape)}")
-        require(log_weight.shape == v.shape[:1] + batch, f"a batch {batch} gets weights {tuple(log_weight.shape)}")
+        require(
+            log_weight.shape == v.shape[:1] + batch, f"a batch {batch} gets weights {tuple(log_weight.shape)}"
+        )
         back = s.encoding.decode(v[0])
         require(back.shape == x.shape, f"{tuple(v[0].shape)} is decoded with shape {tuple(back.shape)}")
     draws = len(s.encoding.encode(s.x)[0])
@@ -72,7 +74,10 @@ def _dtypes(s: Subject) -> None:
 @rules.add("round trip", 8)
 def _round_trip(s: Subject) -> None:
     v, log_weight = s.encoding.encode(s.x)
-    require(v.isfinite().all() and log_weight.isfinite().all(), "data of the support have codes that are not finite")
+    require(
+        v.isfinite().all() and log_weight.isfinite().all(),
+        "data of the support have codes that are not finite",
+    )
     for draw in v:
         require_close("decode of encode", s.encoding.decode(draw), s.x, 1e-9 * (1 + s.x.abs()))
 
@@ -115,7 +120,9 @@ def _weights(s: Subject) -> None:
     for i, row in enumerate(s.x.double()):
         jacobian = torch.autograd.functional.jacobian(lambda r: s.encoding.encode(r)[0][0], row)
         wanted = torch.linalg.slogdet(jacobian.reshape(row.numel(), -1))[1]
-        require_close(f"log_weight of row {i} against autograd", log_weight[i], wanted, 1e-7 * (1 + wanted.abs()))
+        require_close(
+            f"log_weight of row {i} against autograd", log_weight[i], wanted, 1e-7 * (1 + wanted.abs())
+        )
 
 
 @rules.add("determinism", 6)
@@ -125,7 +132,9 @@ def _determinism(s: Subject) -> None:
         torch.manual_seed(1)
         before = torch.get_rng_state()
         first = s.encoding.encode(x)
-        require(torch.equal(before, torch.get_rng_state()), "torch's default generator is used in evaluation mode")
+        require(
+            torch.equal(before, torch.get_rng_state()), "torch's default generator is used in evaluation mode"
+        )
         torch.manual_seed(2)
         for a, b in zip(first, s.encoding.encode(x), strict=True):
             require(torch.equal(a, b), "two evaluations differ")

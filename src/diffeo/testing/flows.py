@@ -122,7 +122,9 @@ def _sampler(pair: tuple[Subject, int]) -> None:
         z = s.flow.to_latent(samples if both is None else samples[:, i], context)
         encoding = s.flow.context_encoding
         inner = context if encoding is None or context is None else encoding(context)
-        inner = None if s.flow.base.context_shape is None or inner is None else inner.expand(len(z), *inner.shape)
+        inner = (
+            None if s.flow.base.context_shape is None or inner is None else inner.expand(len(z), *inner.shape)
+        )
         base = s.flow.base
         require_sampled(lambda z, c=inner: base.log_prob(z, c), z, base.support, f"context {i}")
 
@@ -131,15 +133,17 @@ def _sampler(pair: tuple[Subject, int]) -> None:
 def _outside(pair: tuple[Subject, int]) -> None:
     s, _ = pair
     parameters = [p for p in s.flow.parameters() if p.requires_grad]
-    for number in outside(s.flow.bijection.domain):
+    for number, columns in outside(s.flow.bijection.domain):
         x = s.x.clone()
-        x.reshape(len(x), -1)[0, 0] = number
+        x[0] = torch.where(columns, number, x[0])
         x.requires_grad_()
         log_prob = s.flow.log_prob(x, s.context)
         require(log_prob[0] == -math.inf, f"log_prob at {number:g} is {log_prob[0].item():g}, not -inf")
         require(log_prob[1:].isfinite().all(), f"a point at {number:g} touches other rows")
         grads = torch.autograd.grad(log_prob.sum(), [x, *parameters], allow_unused=True)
-        require(all(g.isfinite().all() for g in grads if g is not None), f"gradients at {number:g} are not finite")
+        require(
+            all(g.isfinite().all() for g in grads if g is not None), f"gradients at {number:g} are not finite"
+        )
 
 
 @_density.add("far points", 10)
@@ -162,7 +166,9 @@ def _parts(s: Subject) -> None:
     require(log_prob.shape == s.x.shape[:1], f"log_prob of {len(s.x)} rows has shape {tuple(log_prob.shape)}")
     require(log_prob.isfinite().all(), f"log_prob of rows of the support: {log_prob.tolist()}")
     require_close("forward against log_prob", s.flow(s.x, s.context), log_prob, 0.0)
-    require(log_prob.requires_grad or not list(s.flow.parameters()), "log_prob has no gradient in evaluation mode")
+    require(
+        log_prob.requires_grad or not list(s.flow.parameters()), "log_prob has no gradient in evaluation mode"
+    )
     if s.flow.encoding is None and s.flow.context_encoding is None:
         z, log_det = s.flow.bijection(s.x, s.context)
         wanted = s.flow.base.log_prob(z, s.context) + log_det
@@ -194,7 +200,10 @@ def _nan(s: Subject) -> None:
 @rules.add("broadcasting", 3)
 def _broadcasting(s: Subject) -> None:
     event, n = s.flow.event_shape, len(s.x)
-    require(s.flow.log_prob(s.x[:0], None if s.context is None else s.context[:0]).shape == (0,), "a batch of 0 fails")
+    require(
+        s.flow.log_prob(s.x[:0], None if s.context is None else s.context[:0]).shape == (0,),
+        "a batch of 0 fails",
+    )
     single = s.flow.log_prob(s.x[0], s.row(0))
     require(single.shape == (), f"log_prob of one point has shape {tuple(single.shape)}")
     if s.context is None:
@@ -210,7 +219,11 @@ def _broadcasting(s: Subject) -> None:
 def _errors(s: Subject) -> None:
     event = s.flow.event_shape
     longer = torch.zeros(3, *event[:-1], (event[-1] if event else 1) + 1, dtype=s.x.dtype)
-    _raises(ShapeError, lambda: s.flow.log_prob(longer, None if s.context is None else s.context[:1]), "a wrong event")
+    _raises(
+        ShapeError,
+        lambda: s.flow.log_prob(longer, None if s.context is None else s.context[:1]),
+        "a wrong event",
+    )
     if s.context is None:
         _raises(ContextError, lambda: s.flow.log_prob(s.x, s.x), "an unwanted context")
         _raises(ContextError, lambda: s.flow.sample(2, s.x), "an unwanted context")
@@ -260,8 +273,12 @@ def _samples(s: Subject) -> None:
             require_close("sample_and_log_prob against sample", again, x, 1e-6 * (1 + x.abs()))
             # Contexts interleaved or repeated along the wrong axis would show here.
             wanted = s.flow.log_prob(x, s.context)
-            require(log_prob.shape == full, f"sample_and_log_prob({shape}) gives log_prob {tuple(log_prob.shape)}")
-            require_close("log_prob of samples, each at its own context", log_prob, wanted, 1e-5 * (1 + wanted.abs()))
+            require(
+                log_prob.shape == full, f"sample_and_log_prob({shape}) gives log_prob {tuple(log_prob.shape)}"
+            )
+            require_close(
+                "log_prob of samples, each at its own context", log_prob, wanted, 1e-5 * (1 + wanted.abs())
+            )
 
 
 @rules.add("generator", 6)
@@ -296,12 +313,20 @@ def _reparameterized(s: Subject) -> None:
 def _distribution(s: Subject) -> None:
     d = s.flow.distribution(s.context)
     batch = torch.Size() if s.context is None else s.context.shape[:1]
-    require((d.batch_shape, d.event_shape) == (batch, s.flow.event_shape), f"it has shapes {d.batch_shape, d.event_shape}")
+    require(
+        (d.batch_shape, d.event_shape) == (batch, s.flow.event_shape),
+        f"it has shapes {d.batch_shape, d.event_shape}",
+    )
     require_close("its log_prob", d.log_prob(s.x), s.flow.log_prob(s.x, s.context), 0.0)
     require(d.sample((2, 3)).shape == (2, 3, *batch, *s.flow.event_shape), "its samples have other shapes")
     if s.context is not None:
         joint = Independent(d, 1)
-        require_close("Independent", joint.log_prob(s.x), d.log_prob(s.x).sum(), 1e-9 * d.log_prob(s.x).abs().sum().detach())
+        require_close(
+            "Independent",
+            joint.log_prob(s.x),
+            d.log_prob(s.x).sum(),
+            1e-9 * d.log_prob(s.x).abs().sum().detach(),
+        )
     try:
         kl_divergence(d, d)
     except NotImplementedError:
@@ -322,4 +347,9 @@ def _files(s: Subject) -> None:
             path = Path(folder) / "flow.safetensors"
             io.save(s.flow, path)
             loaded = io.load(path)
-        require_close("log_prob after save and load", loaded.log_prob(s.x, s.context), wanted, 1e-12 * (1 + wanted.abs()))
+        require_close(
+            "log_prob after save and load",
+            loaded.log_prob(s.x, s.context),
+            wanted,
+            1e-12 * (1 + wanted.abs()),
+        )

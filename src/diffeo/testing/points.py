@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import constraints
 
-from diffeo.functional.domains import bounds
+from diffeo.functional.domains import bounds, columns_of
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -48,6 +48,9 @@ def draw(
     domain: constraints.Constraint | None, shape: Sequence[int], g: Generator, dtype: torch.dtype
 ) -> Tensor:
     """Random points well inside an elementwise domain; None and the whole line give normal ones."""
+    if domain is not None and any(isinstance(end, Tensor) and end.dim() for end in bounds(domain)):
+        parts = columns_of(domain, shape[-1])
+        return torch.stack([draw(part, shape[:-1], g, dtype) for part in parts], -1)
     low, high = ends(domain)
     if math.isfinite(low) and math.isfinite(high):
         u = torch.rand(tuple(shape), generator=g, dtype=torch.float64)
@@ -62,26 +65,46 @@ def draw(
     return z.to(dtype)
 
 
-def outside(domain: constraints.Constraint | None) -> list[float]:
-    """Numbers outside a domain: near either end, far, and infinite; none for the whole line."""
-    low, high = ends(domain)
-    values = []
-    if math.isfinite(low):
-        values += [low - 1e-3 * max(1.0, abs(low)), low - 1.0, -1e30, -math.inf]
-    if math.isfinite(high):
-        values += [high + 1e-3 * max(1.0, abs(high)), high + 1.0, 1e30, math.inf]
-    return values
+def outside(domain: constraints.Constraint | None) -> list[tuple[float, Tensor]]:
+    """Numbers outside a domain, and the columns in which they are: near each end, far, and infinite.
+
+    The columns are a boolean tensor that broadcasts against an event; none for the whole line.
+    """
+    if domain is None:
+        return []
+    sides = [torch.as_tensor(end, dtype=torch.float64) for end in bounds(domain)]
+    values: list[float] = []
+    for end in sides[0].unique().tolist():
+        if math.isfinite(end):
+            values += [end - 1e-3 * max(1.0, abs(end)), end - 1.0, -1e30, -math.inf]
+    for end in sides[1].unique().tolist():
+        if math.isfinite(end):
+            values += [end + 1e-3 * max(1.0, abs(end)), end + 1.0, 1e30, math.inf]
+    bounded = [end.isfinite() for end in sides]  # an infinity is no point of the line, but not outside it
+    where = [(v, ((v < sides[0]) & bounded[0]) | ((v > sides[1]) & bounded[1])) for v in values]
+    return [(v, columns) for v, columns in where if columns.any()]
 
 
 def ends(domain: constraints.Constraint | None) -> tuple[float, float]:
-    """The interval of an elementwise domain, as floats."""
+    """The interval of an elementwise domain, as floats; the widest where columns differ."""
     if domain is None:
         return -math.inf, math.inf
-    low, high = bounds(domain)
-    return float(low), float(high)
+    low, high = (torch.as_tensor(end, dtype=torch.float64) for end in bounds(domain))
+    return float(low.min()), float(high.max())
 
 
 def inside(domain: constraints.Constraint | None, x: Tensor) -> Tensor:
     """Where ``x`` lies in the closed interval of a domain."""
-    low, high = ends(domain)
+    if domain is None:
+        return torch.ones_like(x, dtype=torch.bool)
+    low, high = bounds(domain)
+    low, high = (end.to(x) if isinstance(end, Tensor) else end for end in (low, high))
     return (x >= low) & (x <= high)
+
+
+def clamp_to(domain: constraints.Constraint | None, x: Tensor) -> Tensor:
+    """``x`` brought back to the ends of the domain."""
+    if domain is None:
+        return x
+    low, high = (torch.as_tensor(end).to(x) for end in bounds(domain))
+    return torch.minimum(torch.maximum(x, low), high)

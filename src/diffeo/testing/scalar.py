@@ -69,10 +69,16 @@ def check_elementwise(
     from diffeo.bijections.pointwise import Pointwise
     from diffeo.testing.bijections import check_bijection  # it uses this module's precision rule
 
+    name = type(family).__name__
     own = copy.deepcopy(family).float() if isinstance(family, nn.Module) else family
-    rules.run(type(family).__name__, Family(own, stress_params(own.num_params, seed), knots, neutral), own.traits)
-    with naming(type(family).__name__, "as Pointwise", 1):
-        check_bijection(Pointwise(family, (3,)), dtype=dtype, seed=seed, capture=capture)
+    if own.features is None:
+        rules.run(name, Family(own, stress_params(own.num_params, seed), knots, neutral), own.traits)
+    for i in range(own.features or 0):  # columns of different maps: each is one scalar map
+        with naming(name, f"column {i}", 1):
+            check_elementwise(own.columns([i]), knots=knots, neutral=neutral, seed=seed, capture=False)
+    with naming(name, "as Pointwise", 1):
+        pointwise = Pointwise(family, (family.features or 3,))
+        check_bijection(pointwise, dtype=dtype, seed=seed, capture=capture)
 
 
 def stress_params(count: int, seed: int) -> Tensor:
@@ -200,26 +206,37 @@ def _gradients(s: Family) -> None:
             if not t.requires_grad:
                 continue
             finite = torch.where(t.isfinite(), t, 0.0).sum()
-            for to, g in zip(("x", "params"), torch.autograd.grad(finite, [points, params], retain_graph=True, allow_unused=True), strict=True):
+            for to, g in zip(
+                ("x", "params"),
+                torch.autograd.grad(finite, [points, params], retain_graph=True, allow_unused=True),
+                strict=True,
+            ):
                 if g is not None and not g.isfinite().all():
                     rows = (~g.isfinite()).any(-1).nonzero().flatten().tolist()
-                    raise AssertionError(f"gradient of {apply.__name__}'s {what} to {to} is not finite, parameter sets {rows}")
+                    raise AssertionError(
+                        f"gradient of {apply.__name__}'s {what} to {to} is not finite, parameter sets {rows}"
+                    )
 
 
 @rules.add("outside the domain", 9)
 def _outside(s: Family) -> None:
     for apply, domain in ((s.family.forward, s.family.domain), (s.family.inverse, s.family.codomain)):
-        for number in outside(domain):
+        for number, _ in outside(domain):
             points = torch.full((len(s.params), 1), number, requires_grad=True)
             params = s.params.clone().requires_grad_()
             value, log_slope = apply(points, s.at(params, points))
             where = f"{apply.__name__} at {number:g}"
             require(value.isfinite().all(), f"{where} gives {value.flatten()[:4].tolist()}")
-            require((log_slope == -math.inf).all(), f"{where} has log_slope {log_slope.flatten()[:4].tolist()}")
+            require(
+                (log_slope == -math.inf).all(), f"{where} has log_slope {log_slope.flatten()[:4].tolist()}"
+            )
             total = value.sum() + log_slope.sum()
             if total.requires_grad:
                 grads = torch.autograd.grad(total, [points, params], allow_unused=True)
-                require(all((g == 0).all() for g in grads if g is not None), f"{where} has gradients that are not 0")
+                require(
+                    all((g == 0).all() for g in grads if g is not None),
+                    f"{where} has gradients that are not 0",
+                )
 
 
 @rules.add("NaN", 9)
@@ -235,7 +252,10 @@ def _nan(s: Family) -> None:
         for i, what in ((0, "x"), (2, "params")):
             hidden = ~value[i].isnan() & ~same[i]
             require(not hidden.any(), f"{apply.__name__} hides a NaN in {what}: {value[i].tolist()}")
-            require(not log_slope[i].isinf().any(), f"{apply.__name__} turns a NaN in {what} into {log_slope[i].tolist()}")
+            require(
+                not log_slope[i].isinf().any(),
+                f"{apply.__name__} turns a NaN in {what} into {log_slope[i].tolist()}",
+            )
         require(value[1].isfinite().all(), f"{apply.__name__} lets a NaN touch its neighbors")
 
 
@@ -247,4 +267,7 @@ def _codomain(s: Family) -> None:
     ):
         value = apply(points, s.at(s.params, points))[0]
         # In float32, and exactly: what leaves by one ulp is outside for the next map.
-        require(inside(codomain, value).all(), f"{apply.__name__} leaves {ends(codomain)}: {value.min():.9g} to {value.max():.9g}")
+        require(
+            inside(codomain, value).all(),
+            f"{apply.__name__} leaves {ends(codomain)}: {value.min():.9g} to {value.max():.9g}",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from diffeo._files import replacing
 from diffeo.errors import ConfigError, FormatError
-from diffeo.io import replacing
 from diffeo.train.report import Point
 from diffeo.train.schedule import Plan
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from diffeo.train.loop import Run
 
 _COUNTERS = ("step", "skipped", "bad_in_a_row", "recent", "best_valid")
+_ENTRIES = {*_COUNTERS, "plan", "elapsed", "best_step", "curves", "fingerprint", "notes"}
 
 
 class Checkpoint:
@@ -71,7 +73,9 @@ class Checkpoint:
             "fingerprint": _fingerprint(run),
             "notes": self._notes,
         }
-        data = save({k: v.detach().clone().contiguous() for k, v in tensors.items()}, {"run": json.dumps(state)})
+        data = save(
+            {k: v.detach().clone().contiguous() for k, v in tensors.items()}, {"run": json.dumps(state)}
+        )
         with replacing(self.path) as file:
             file.write(data)
         self._last = time.monotonic()
@@ -86,6 +90,13 @@ class Checkpoint:
                 f"{self.path} belongs to another run (other rows, flow, seed, limits or settings); "
                 f"delete it to start anew, or name another checkpoint."
             )
+        try:
+            self._restore(run, state, tensors)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise self._damaged(error) from None
+        return float(state["elapsed"])
+
+    def _restore(self, run: Run, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         run.flow.load_state_dict(_group(tensors, "flow"))
         run.ema.load_state_dict(_group(tensors, "ema"))
         run.best = _group(tensors, "best")
@@ -99,16 +110,21 @@ class Checkpoint:
         run.report.best_step = state["best_step"]
         run.report.curves = [Point(**p) for p in state["curves"]]
         torch.set_rng_state(tensors["rng"])
-        return float(state["elapsed"])
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         try:
             with safe_open(self.path, framework="pt") as file:
                 state = json.loads((file.metadata() or {})["run"])
+                if not isinstance(state, dict) or set(state) != _ENTRIES:
+                    raise ValueError("its entries are not those of a run")
                 tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise FormatError(f"{self.path} is no checkpoint ({error}); delete it to start anew.") from None
+            raise self._damaged(error) from None
         return state, tensors
+
+    def _damaged(self, error: Exception) -> FormatError:
+        what = " ".join(str(error).split())[:200]
+        return FormatError(f"{self.path} is no checkpoint ({what}); delete it to start anew.")
 
     def remove(self) -> None:
         """Delete the file, at the end of a run."""
@@ -122,11 +138,14 @@ def _group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 def _fingerprint(run: Run) -> str:
     """What makes a run this run."""
     if run.fingerprint is None:
+        encoding = run.flow.encoding
         parts = [
             run.rows.fingerprint(),
             "" if run.valid is None else run.valid.fingerprint(),
-            repr(run.flow),
+            repr((run.flow, run.flow.recipe, None if encoding is None else encoding.to_json())),
             repr((run.objective, run.budget, run.recipe, run.epochs.batch_size, run.report.seed)),
         ]
-        run.fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        # the address of an object without a repr of its own is another one in each process
+        text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join(parts))
+        run.fingerprint = hashlib.sha256(text.encode()).hexdigest()
     return run.fingerprint

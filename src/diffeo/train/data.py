@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from diffeo.errors import DataError, ShapeError
+from diffeo.errors import ContextError, DataError, ShapeError
 from diffeo.flow import Flow
 from diffeo.objectives import Batch
 
@@ -94,31 +94,34 @@ def rows_for(flow: Flow, x: ArrayLike, context: ArrayLike | None, weights: Array
     exact = torch.float64 if flow.encoding is not None else parameter.dtype
     data = _tensor(x, "x", exact, flow.event_shape)
     if (context is None) != (flow.context_shape is None):
-        raise ShapeError(
+        raise ContextError(
             "this flow needs a context and fit was given none; pass context=."
             if context is None
             else "fit was given a context but this flow takes none; build it with context=."
         )
     given = None
     if context is not None and flow.context_shape is not None:
-        given = _tensor(context, "context", parameter.dtype, flow.context_shape)
+        exact = None if flow.context_encoding is not None else parameter.dtype
+        given = _tensor(context, "context", exact, flow.context_shape)
     weight = None if weights is None else _tensor(weights, "weights", parameter.dtype, torch.Size())
     for name, other in (("context", given), ("weights", weight)):
         if other is not None and len(other) != len(data):
             raise ShapeError(f"x has {len(data)} rows but {name} has {len(other)}; they must be equal.")
     if weight is not None and (bool((weight < 0).any()) or not bool(weight.sum() > 0)):
         raise DataError("weights must be non-negative and not all zero.")
-    return Rows(data, given, weight, torch.arange(len(data)))
+    rows = Rows(data, given, weight, torch.arange(len(data)))
+    # rows of weight 0 would still move the standardization, and a batch of nothing else has no mean
+    return rows if weight is None else rows.take((weight > 0).nonzero()[:, 0])
 
 
-def _tensor(values: ArrayLike, name: str, dtype: torch.dtype, event: torch.Size) -> Tensor:
-    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+def _tensor(values: ArrayLike, name: str, dtype: torch.dtype | None, event: torch.Size) -> Tensor:
+    tensor = values if isinstance(values, Tensor) else _from_numpy(values, name)
     if tensor.dim() != 1 + len(event) or tensor.shape[1:] != event:
         wanted = ", ".join(["rows", *map(str, event)])
         raise ShapeError(f"{name} has shape {tuple(tensor.shape)}; this flow needs ({wanted}).")
     if not len(tensor):
         raise DataError(f"{name} has no rows.")
-    tensor = tensor.detach().to(dtype)
+    tensor = tensor.detach().to(dtype or tensor.dtype)
     bad = (~torch.isfinite(tensor)).nonzero()
     if len(bad):
         where = ", ".join(map(str, bad[0].tolist()[1:]))
@@ -129,3 +132,10 @@ def _tensor(values: ArrayLike, name: str, dtype: torch.dtype, event: torch.Size)
             + f": {value}. Drop or fill those rows first."
         )
     return tensor
+
+
+def _from_numpy(values: ArrayLike, name: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.array(values))  # a copy: arrays may be read-only or reversed
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is no array of numbers ({error}); pass numbers of one shape.") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from diffeo._typing import Projectable
 from diffeo.errors import ConfigError, TrainingError
@@ -102,6 +103,8 @@ def fit(
     started = time.monotonic()
     if not 0 <= (validation if isinstance(validation, int | float) else 0) < 1:
         raise ConfigError(f"validation must be in [0, 1), not {validation}.")
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size}.")
     rows = rows_for(flow, x, context, weights)
     train, valid = rows.split(validation, seed)
     size = batch_size or default_batch_size(len(train))
@@ -139,7 +142,7 @@ class Run:
         self.flow, self.objective, self.valid = flow, objective, valid
         self.rows, self.recipe, self.budget, self.callbacks = train, recipe, budget, callbacks
         self.epochs = Epochs(train, batch_size, seed)
-        self.params = [p for p in flow.parameters() if p.requires_grad]
+        self.params: list[Tensor] = [p for p in flow.parameters() if p.requires_grad]
         if not self.params:
             raise ConfigError("this flow has no parameter to train.")
         self.optimizer = torch.optim.AdamW(
@@ -150,7 +153,7 @@ class Run:
         self.step = self.skipped = self.bad_in_a_row = 0
         self.report = FitReport(seed=seed)
         self.ema: Flow = flow
-        self.ema_params: list[nn.Parameter] = []
+        self.ema_params: list[Tensor] = []
         self.best: dict[str, Tensor] = {}
         self.best_valid = -math.inf
         self.recent = 0.0
@@ -176,8 +179,9 @@ class Run:
         while self.plan is None or self.step < self.plan.steps:
             tick = time.monotonic()
             loss = self._train_step(self.epochs[self.step])
-            for module in projected:
-                module.project_()
+            with torch.no_grad():
+                for module in projected:
+                    module.project_()
             self.step += 1
             if loss is not None:
                 self.recent += max(0.02, 1 / self.step) * (-loss - self.recent)
@@ -213,11 +217,12 @@ class Run:
             return None
         self.bad_in_a_row = 0
         for group in self.optimizer.param_groups:
-            group["lr"] = Schedule(self.recipe.learning_rate, self.plan.steps if self.plan else None)(self.step)
+            group["lr"] = Schedule(self.recipe.learning_rate, self.plan.steps if self.plan else None)(
+                self.step
+            )
         self.optimizer.step()
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.ema_params, self.params, 1 - decay)
+        get_ema_multi_avg_fn(decay)(self.ema_params, self.params, self.step)
         return value
 
     def _skip(self, batch: Batch, value: float) -> None:
@@ -227,10 +232,12 @@ class Run:
             return
         with torch.no_grad():
             log_prob = self.flow(batch.x, batch.context)
-        bad = batch.rows[~torch.isfinite(log_prob)].tolist() or batch.rows.tolist()
+        bad = batch.rows[~torch.isfinite(log_prob)].tolist()
+        rows = bad or batch.rows.tolist()
         raise TrainingError(
             f"{BAD_STEPS} steps in a row had no finite gradient (loss {value}); at step {self.step} the "
-            f"rows {bad[:10]}{' ...' if len(bad) > 10 else ''} have no finite log-density. Look at these "
+            f"rows {rows[:10]}{' ...' if len(rows) > 10 else ''} "
+            f"{'have no finite log-density' if bad else 'made the batch'}. Look at these "
             f"rows, or declare the columns' supports, or lower the learning rate."
         )
 
@@ -266,8 +273,6 @@ class Run:
 
     def _validate(self) -> float:
         assert self.valid is not None
-        for own, live in zip(self.ema.buffers(), self.flow.buffers(), strict=True):
-            own.copy_(live)
         total = weight = 0.0
         with torch.no_grad():
             for batch in self.valid.batches(4096):
@@ -277,10 +282,21 @@ class Run:
                     weight += w
         return total / weight if weight else math.nan
 
+    @torch.no_grad()
+    def _settle_ema(self) -> None:
+        """Buffers as they are now, and constraints kept: a mean of projected weights needs projecting."""
+        for own, live in zip(self.ema.buffers(), self.flow.buffers(), strict=True):
+            own.copy_(live)
+        for module in self.ema.modules():
+            if isinstance(module, Projectable):
+                module.project_()
+
     def _measure(self, elapsed: float) -> None:
+        self._settle_ema()
         valid = math.nan if self.valid is None else self._validate()
         self.report.curves.append(Point(self.step, elapsed, self.recent, valid))
-        if self.valid is None or not valid <= self.best_valid:
+        # as long as no score was finite the newest weights are as good as any
+        if not math.isfinite(self.best_valid) or valid > self.best_valid:
             self.best_valid = valid
             self.report.best_step = self.step
             self.best = {k: v.detach().clone() for k, v in self.ema.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffeo.data.baselines import baselines
+from diffeo.data.baselines import encoded_baselines
 from diffeo.data.schema import Schema
 from diffeo.data.scores import score_table
 from diffeo.data.tables import Table
@@ -72,7 +73,7 @@ def fit_table(
     """
     started = time.monotonic()
     seconds = DEFAULT_SECONDS if max_seconds is None else max_seconds
-    table = Table.read(table) if isinstance(table, str | Path) else Table.of(table)
+    table = _weighted(Table.of(table), weights)
     apart = [*given, *([] if weights is None else [weights])]
     density = table.drop(apart)
     schema = Schema.infer(density, columns)
@@ -83,22 +84,34 @@ def fit_table(
             f"{schema.features} columns of this table vary and {len(given)} are given; build it with "
             f"features={schema.features}, context={len(given) or None}."
         )
+    if preset is not None and preset.circular != schema.circular:
+        raise ConfigError(
+            f"the preset {type(preset).__name__} has circular={preset.circular}, but the circular columns are "
+            f"{schema.circular}; use Tabular(..., circular={schema.circular}) or no preset, or declare these "
+            f"columns bounded."
+        )
     train, valid = _split(table, validation, seed)
     encoding = schema.encoding(train.select(density.names), given=given, weights=weights)
-    presets = [preset] if preset is not None else choose(len(train), schema.features, context)
+    presets = [preset] if preset is not None else choose(len(train), schema.features, context, schema.circular)
     rows = [_rows(part, encoding) for part in (train, valid)]
 
     keeper = None if checkpoint is None else Checkpoint(checkpoint)
     chosen = keeper.notes() if keeper is not None else None
+    asked = json.loads(json.dumps([seconds, None if preset is None else preset.to_recipe()]))
     if chosen is not None:
-        flow = KINDS[chosen["preset"]].from_fields(chosen["fields"]).build(encoding)
+        if chosen["asked"] != asked:
+            raise ConfigError(
+                f"{checkpoint} belongs to another run (another preset or max_seconds); "
+                f"delete it to start anew, or name another checkpoint."
+            )
+        flow = _build(KINDS[chosen["preset"]].from_fields(chosen["fields"]), encoding, seed)
         left = float(chosen["seconds"])
     else:
         flow = _race(presets, encoding, rows[0], rows[1], seconds, seed, callbacks)
         left = max(1.0, seconds - (time.monotonic() - started)) if len(presets) > 1 else seconds
         if keeper is not None:
             assert flow.recipe is not None
-            keeper.note({**flow.recipe, "seconds": left})
+            keeper.note({**flow.recipe, "seconds": left, "asked": asked})
     train_rows, valid_rows = rows
     report = fit(
         flow,
@@ -112,16 +125,34 @@ def fit_table(
         checkpoint=keeper,
     )
     encoding.set_score_quantiles(score_table(flow, _some(train, 20_000, seed)).log_prob)
-    report.baselines = {"flow": report.valid, **_plain(encoding, rows)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        plain = encoded_baselines(
+        encoding, train_rows.x, valid_rows.x, weights=train_rows.weights, test_weights=valid_rows.weights
+    )
+    report.baselines = {"flow": report.valid, **plain}
     report.seconds = time.monotonic() - started
     return flow, report
 
 
+def _weighted(table: Table, weights: str | None) -> Table:
+    """The rows whose weight is above 0: the others have no part in schema, moments or likelihood."""
+    if weights is None:
+        return table
+    w = table.column(weights)
+    if (w < 0).any():
+        row = int(np.argmax(w < 0))
+        raise DataError(f"column {weights!r} holds a negative weight in row {row + 1}: {w[row]:.10g}.")
+    if not (w > 0).any():
+        raise DataError(f"the weights in column {weights!r} are all 0.")
+    return table if (w > 0).all() else table.rows(w > 0)
+
+
 def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
     held = round(validation * len(table)) if 0 < validation < 1 else 0
-    if not 0 < held < len(table):
+    if not 0 < held <= len(table) - 2:
         raise DataError(
-            f"{len(table)} rows with validation={validation} leave no row to train on or none to hold out; "
+            f"{len(table)} rows with validation={validation} leave fewer than two to train on or none to hold out; "
             f"use more rows, or a fraction between 0 and 1."
         )
     order = np.random.default_rng(seed).permutation(len(table))
@@ -140,7 +171,7 @@ def _rows(table: Table, encoding: Columns) -> Rows:
 
     return Rows(
         tensor(encoding.names),
-        tensor(encoding.given).float() if encoding.given else None,
+        tensor(encoding.given) if encoding.given else None,
         None if encoding.weights is None else tensor([encoding.weights])[:, 0].float(),
         torch.arange(len(table)),
     )
@@ -157,6 +188,12 @@ class _Stage:
             callback.on_progress(replace(progress, stage=self.stage))
 
 
+def _build(preset: Preset, encoding: Columns, seed: int) -> Flow:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return preset.build(encoding)
+
+
 def _race(
     presets: Sequence[Preset],
     encoding: Columns,
@@ -169,9 +206,7 @@ def _race(
     """Give each preset an equal share of the race's time, and keep the best by validation."""
     best, best_valid = None, -float("inf")
     for i, preset in enumerate(presets):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            flow = preset.build(encoding)
+        flow = _build(preset, encoding, seed)
         if len(presets) == 1:
             return flow
         report = fit(
@@ -188,19 +223,3 @@ def _race(
             best, best_valid = flow, report.valid
     assert best is not None
     return best
-
-
-def _plain(encoding: Columns, rows: Sequence[Rows]) -> dict[str, float]:
-    """The baselines' held-out nats, on the encoded rows and in the data's own units."""
-    encoding.eval()
-    (train, _), (test, log_weight) = (
-        encoding.train(part is rows[0]).encode(part.x) for part in rows
-    )
-    encoding.eval()
-    weights, test_weights = rows[0].weights, rows[1].weights
-    k, n = test.shape[:2]
-    found = baselines(train[0], test.reshape(k * n, -1), weights=weights, test_weights=None)
-    w = torch.ones(n) if test_weights is None else test_weights
-    shift = float((log_weight.mean(0) * w).sum() / w.sum())
-    return {name: value + shift for name, value in found.items()}
-

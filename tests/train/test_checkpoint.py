@@ -1,0 +1,301 @@
+"""Checkpoints: a killed run ends like one never killed, and no run takes up another's file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import diffeo
+from diffeo.data import Table
+from diffeo.errors import ConfigError, FormatError
+from diffeo.objectives import Likelihood
+from diffeo.train import Checkpoint, Recipe
+
+SCRIPT = Path(__file__).parent / "killable.py"
+FITS = ("steps", "seconds", "table")
+UNDER_WAY = 30
+
+
+# -- killed for real ------------------------------------------------------------------------------
+
+
+def start(folder: Path, *orders: str) -> subprocess.Popen:
+    paths = [str(Path(diffeo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return subprocess.Popen([sys.executable, SCRIPT, folder, *orders], env=environment)
+
+
+def kill_under_way(process: subprocess.Popen, checkpoint: Path) -> dict[str, Any]:
+    """Kill the process some steps after it has first written ``checkpoint``; the state it left."""
+    try:
+        while not checkpoint.exists() or state_in(checkpoint)["step"] <= UNDER_WAY:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    return state_in(checkpoint)
+
+
+def state_in(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["run"])
+
+
+@dataclass
+class Results:
+    whole: Path
+    folder: Path
+    killed: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """All fits run once without interruption, and once each killed and resumed in another process."""
+    whole, folder = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
+    first, second, third = FITS
+    assert start(whole, *(f"{name}=whole" for name in FITS)).wait() == 0
+    killed = {
+        first: kill_under_way(start(folder, f"{first}=doomed"), folder / first),
+        second: kill_under_way(start(folder, f"{first}=resumed", f"{second}=doomed"), folder / second),
+        third: kill_under_way(start(folder, f"{second}=resumed", f"{third}=doomed"), folder / third),
+    }
+    assert start(folder, f"{third}=resumed").wait() == 0
+    return Results(whole, folder, killed)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_killed_run_ends_with_the_same_bits_as_one_never_killed(results: Results, name: str):
+    state = results.killed[name]
+    assert UNDER_WAY < state["step"] < state["plan"]["steps"]
+    whole, resumed = (load_file(folder / f"{name}.safetensors") for folder in (results.whole, results.folder))
+    assert whole.keys() == resumed.keys()
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key]), key
+
+
+def test_what_was_decided_before_the_kill_is_in_the_file(results: Results):
+    assert results.killed["steps"]["notes"] is None
+    assert results.killed["table"]["notes"]["preset"] == "Tabular"
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_the_file_is_gone_at_the_end(results: Results, name: str):
+    assert sorted(p.name for p in results.folder.iterdir()) == sorted(f"{n}.safetensors" for n in FITS)
+
+
+# -- stopped in this process ----------------------------------------------------------------------
+
+
+class Stop(Exception):
+    """Raised by a callback, to leave a run's checkpoint behind."""
+
+
+class StopAt:
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_progress(self, progress: diffeo.train.Progress) -> None:
+        if progress.stage == "fit" and progress.step >= self.step:
+            raise Stop
+
+
+ROWS = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+
+
+def flow_for(seed: int = 0, **fields: Any) -> diffeo.Flow:
+    torch.manual_seed(seed)
+    return diffeo.presets.NSF(features=2, layers=1, hidden=8, blocks=1, dropout=0.2, **fields).build()
+
+
+def train(path: Path, flow: diffeo.Flow | None = None, x: Any = ROWS, stop: int | None = None, **options: Any):
+    flow = flow_for() if flow is None else flow
+    callbacks = [] if stop is None else [StopAt(stop)]
+    options = {"max_steps": 40, "batch_size": 16} | options
+    report = diffeo.fit(flow, x, callbacks=callbacks, checkpoint=Checkpoint(path, every_seconds=0.0), **options)
+    return flow, report
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """The checkpoint of a run stopped half-way."""
+    with pytest.raises(Stop):
+        train(tmp_path / "run", stop=20)
+    return tmp_path / "run"
+
+
+def test_a_resumed_run_reports_as_one_never_stopped(stopped: Path):
+    _, report = train(stopped)
+    _, whole = train(stopped.parent / "other")
+    assert [(p.step, p.train, p.valid) for p in report.curves] == [(p.step, p.train, p.valid) for p in whole.curves]
+    for name in ("steps", "best_step", "train", "valid", "seed", "stopped", "skipped"):
+        assert getattr(report, name) == getattr(whole, name)
+    assert not stopped.exists()
+
+
+def test_the_weights_in_the_file_count_not_those_of_the_new_flow(stopped: Path):
+    resumed, _ = train(stopped, flow_for(seed=5))
+    whole, _ = train(stopped.parent / "other")
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+class Half:
+    """An objective without a repr of its own."""
+
+    def __call__(self, flow: diffeo.Flow, batch: Any) -> torch.Tensor:
+        return 0.5 * Likelihood()(flow, batch)
+
+
+def test_an_objective_without_a_repr_resumes(tmp_path: Path):
+    one, other = Half(), Half()
+    with pytest.raises(Stop):
+        train(tmp_path / "run", stop=20, objective=one)
+    assert train(tmp_path / "run", objective=other)[1].steps > 20
+
+
+OTHER_RUNS: dict[str, dict[str, Any]] = {
+    "rows": {"x": ROWS + 1e-6},
+    "order of rows": {"x": ROWS.flip(0)},
+    "weights": {"weights": torch.ones(60)},
+    "seed": {"seed": 1},
+    "steps": {"max_steps": 41},
+    "a time limit": {"max_seconds": 100.0},
+    "batch size": {"batch_size": 17},
+    "recipe": {"recipe": Recipe(learning_rate=1e-3)},
+    "validation": {"validation": 0.2},
+    "objective": {"objective": Half()},
+    "flow": {"flow": flow_for(bins=5)},
+    "the spline's box": {"flow": flow_for(bound=4.0)},
+    "dtype": {"flow": flow_for().double()},
+}
+
+
+@pytest.mark.parametrize("other", OTHER_RUNS.values(), ids=OTHER_RUNS.keys())
+def test_another_run_is_refused(stopped: Path, other: dict[str, Any]):
+    before = stopped.read_bytes()
+    with pytest.raises(ConfigError, match=r"run belongs to another run.*delete it"):
+        train(stopped, **other)
+    assert stopped.read_bytes() == before
+
+
+def test_a_flow_is_not_touched_by_a_refused_checkpoint(stopped: Path):
+    flow = flow_for()
+    before = {k: v.clone() for k, v in flow.state_dict().items()}
+    with pytest.raises(ConfigError):
+        train(stopped, flow, seed=1)
+    assert all(torch.equal(v, before[k]) for k, v in flow.state_dict().items())
+
+
+def cut(share: float):
+    return lambda path: path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+
+def forge(path: Path, run: str) -> None:
+    save_file(load_file(path), path, {"run": run})
+
+
+DAMAGES = {
+    "empty": cut(0),
+    "a few bytes": cut(0.001),
+    "half": cut(0.5),
+    "all but the end": cut(0.999),
+    "text": lambda path: path.write_text("step,loss\n1,2\n" * 100),
+    "a model": lambda path: (path.unlink(), diffeo.save(flow_for(), path)),
+    "no JSON": lambda path: forge(path, "{"),
+    "other JSON": lambda path: forge(path, "[1, 2]"),
+    "entries missing": lambda path: forge(path, "{}"),
+    "tensors missing": lambda path: save_file({"rng": load_file(path)["rng"]}, path, header(path)),
+}
+
+
+def header(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_file_gives_one_clear_error(stopped: Path, damage: Any):
+    damage(stopped)
+    before = stopped.read_bytes()
+    with pytest.raises(FormatError, match="is no checkpoint"):
+        train(stopped)
+    assert stopped.read_bytes() == before
+
+
+def test_a_folder_that_is_not_there_is_refused_before_training(tmp_path: Path):
+    with pytest.raises(ConfigError, match="is no folder"):
+        train(tmp_path / "missing" / "run")
+
+
+def test_a_path_will_do(tmp_path: Path):
+    assert diffeo.fit(flow_for(), ROWS, max_steps=2, checkpoint=str(tmp_path / "run")).steps == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- of a table -----------------------------------------------------------------------------------
+
+PRESET = diffeo.presets.Tabular(features=2, layers=1, hidden=8, blocks=1)
+TABLE = Table.of({"a": ROWS[:, 0].exp(), "b": ROWS[:, 1]})
+
+
+def train_table(path: Path, stop: int | None = None, table: Any = TABLE, **options: Any):
+    options = {"preset": PRESET, "max_seconds": 30.0} | options
+    callbacks = [] if stop is None else [StopAt(stop)]
+    return diffeo.fit_table(table, callbacks=callbacks, checkpoint=path, **options)
+
+
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("table") / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr("diffeo.train.table.Checkpoint", partial(Checkpoint, every_seconds=0.0))
+        train_table(path, stop=60)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def stopped_table(left_behind: bytes, tmp_path: Path) -> Path:
+    (tmp_path / "run").write_bytes(left_behind)
+    return tmp_path / "run"
+
+
+OTHER_TABLES: dict[str, dict[str, Any]] = {
+    "rows": {"table": TABLE.rows(slice(1, None))},
+    "declared columns": {"columns": {"a": "positive"}},
+    "seed": {"seed": 1},
+    "seconds": {"max_seconds": 31.0},
+    "preset": {"preset": diffeo.presets.Tabular(features=2, layers=2, hidden=8, blocks=1)},
+    "no preset": {"preset": None},
+}
+
+
+@pytest.mark.parametrize("other", OTHER_TABLES.values(), ids=OTHER_TABLES.keys())
+def test_another_table_or_setting_is_refused(stopped_table: Path, other: dict[str, Any]):
+    with pytest.raises(ConfigError, match="belongs to another run"):
+        train_table(stopped_table, stop=0, **other)
+
+
+def test_a_damaged_file_of_a_table_gives_one_clear_error(stopped_table: Path):
+    cut(0.5)(stopped_table)
+    with pytest.raises(FormatError, match="is no checkpoint"):
+        train_table(stopped_table)
+
+
+def test_resuming_a_table_leaves_the_random_state_alone(stopped_table: Path):
+    state = torch.get_rng_state()
+    with pytest.raises(Stop):
+        train_table(stopped_table, stop=61)
+    assert torch.equal(torch.get_rng_state(), state)
