@@ -1,6 +1,6 @@
 """Anomaly scores from a table: rows that are odd only as combinations.
 
-    python examples/anomalies.py
+python examples/anomalies.py
 """
 
 import numpy as np
@@ -41,4 +41,6 @@ for name in mixed.names:
 print("the five oddest rows (the last 50 of 1000 are faults):")
 for row in np.argsort(log_prob)[:5]:
     quantile = flow.encoding.quantile(log_prob[row])
-    print(f"  row {row + 1:4d}: log p {log_prob[row]:8.2f}, lower than {1 - quantile:.1%} of the training rows")
+    print(
+        f"  row {row + 1:4d}: log p {log_prob[row]:8.2f}, lower than {1 - quantile:.1%} of the training rows"
+    )

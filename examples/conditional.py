@@ -1,6 +1,6 @@
 """A conditional density: what y may be, given c, where a regression would give one number.
 
-    python examples/conditional.py
+python examples/conditional.py
 """
 
 import torch

@@ -1,7 +1,8 @@
 """A one-dimensional flow, fitted twice: as a histogram and as a smooth spline.
 
-Prince, *Understanding Deep Learning*, sections 16.1 and 16.2: a density on the line is a simple base density pushed
-through one increasing function, and fitting it means moving that function by maximum likelihood.
+Prince, *Understanding Deep Learning*, section 16.1 and figure 16.5: a density on the line is a simple
+base density pushed through one increasing function, and fitting it means moving that function by
+maximum likelihood.
 
     python examples/one_dimensional.py
 """

@@ -18,7 +18,10 @@ from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Inte
 from diffeo.functional import linear_spline, quadratic_spline
 
 b, e, p = bijections, elementwise, presets
-MADE, MLP, ResMADE, ResidualMLP = nets.MADE, nets.MLP, nets.ResMADE, nets.ResidualMLP
+Auto, Couple = b.Autoregressive, b.Coupling
+Linear, Quadratic, Rational = e.PiecewiseLinear, e.PiecewiseQuadratic, e.RationalQuadratic
+Circular4, Interval4 = e.CircularRationalQuadratic(4), e.IntervalRationalQuadratic(4)
+MADE, MLP, OnAngles, ResMADE, ResidualMLP = nets.MADE, nets.MLP, nets.OnAngles, nets.ResMADE, nets.ResidualMLP
 small = {"layers": 2, "hidden": (8,)}
 spline = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4}
 
@@ -33,7 +36,11 @@ def fitted(kind: Any) -> Any:
 
 
 def mixed() -> Any:
-    return e.Mixed([e.Affine(), e.CircularRationalQuadratic(4), e.PiecewiseLinear(4)])
+    return e.Mixed([e.Affine(), Circular4, Linear(4)])
+
+
+def conditional(context: int) -> Any:
+    return Auto(MADE(1, 2, (8,), context_features=context), e.Affine())
 
 
 def _table() -> tuple[Columns, Tensor, Tensor]:
@@ -57,22 +64,22 @@ def _discrete_table() -> tuple[Columns, Tensor, Tensor]:
 CASES: dict[str, dict[str, Callable[[], Any]]] = {
     "bijections": {
         "ActNorm": lambda: b.ActNorm((3,)),
-        "Autoregressive": lambda: b.Autoregressive(MADE(3, 2, (8,)), e.Affine()),
-        "Autoregressive, order": lambda: b.Autoregressive(ResMADE(3, 11, 8, 1), e.RationalQuadratic(4), [2, 0, 1]),
-        "Autoregressive, context": lambda: b.Autoregressive(MADE(3, 2, (8,), context_features=2), e.Affine()),
-        "Autoregressive, interval": lambda: b.Autoregressive(ResMADE(3, 4, 8, 1), e.PiecewiseLinear(4)),
-        "Autoregressive, mixed": lambda: b.Autoregressive(MADE(3, 12, (8,)), mixed(), [1, 0, 2]),
-        "Autoregressive, circular": lambda: b.Autoregressive(MADE(2, 12, (8,)), e.CircularRationalQuadratic(4)),
-        "Chain": lambda: b.Chain([b.LU(2), b.Sigmoid((2,)), b.Pointwise(e.PiecewiseLinear(4), (2,)), b.Logit((2,))]),
+        "Autoregressive": lambda: Auto(MADE(3, 2, (8,)), e.Affine()),
+        "Autoregressive, order": lambda: Auto(ResMADE(3, 11, 8, 1), Rational(4), [2, 0, 1]),
+        "Autoregressive, context": lambda: Auto(MADE(3, 2, (8,), context_features=2), e.Affine()),
+        "Autoregressive, interval": lambda: Auto(ResMADE(3, 4, 8, 1), Linear(4)),
+        "Autoregressive, mixed": lambda: Auto(MADE(3, 12, (8,)), mixed(), [1, 0, 2]),
+        "Autoregressive, circular": lambda: Auto(MADE(2, 12, (8,)), Circular4),
+        "Chain": lambda: b.Chain([b.LU(2), b.Sigmoid((2,)), b.Pointwise(Linear(4), (2,)), b.Logit((2,))]),
         "Chain, set from data": lambda: b.Chain([b.Standardize((2,)), b.Permute([1, 0]), b.ActNorm((2,))]),
-        "Coupling": lambda: b.Coupling([True, False, False], MLP(1, 4, (8,)), e.Affine()),
-        "Coupling, context": lambda: b.Coupling([False, True], ResidualMLP(1, 7, 8, 1, context_features=2), e.PiecewiseQuadratic(4)),
-        "Coupling, nothing passes": lambda: b.Coupling([False], MLP(0, 2, (8,), context_features=2), e.Affine()),
-        "Coupling, mixed": lambda: b.Coupling([True, False, False], MLP(1, 24, (8,)), mixed()),
-        "Coupling, interval": lambda: b.Coupling([True, False], MLP(1, 13, (8,)), e.IntervalRationalQuadratic(4)),
+        "Coupling": lambda: Couple([True, False, False], MLP(1, 4, (8,)), e.Affine()),
+        "Coupling, context": lambda: Couple([False, True], ResidualMLP(1, 7, 8, context_features=2), Quadratic(4)),
+        "Coupling, nothing passes": lambda: Couple([False], MLP(0, 2, (8,), context_features=2), e.Affine()),
+        "Coupling, mixed": lambda: Couple([True, False, False], MLP(1, 24, (8,)), mixed()),
+        "Coupling, interval": lambda: Couple([True, False], MLP(1, 13, (8,)), Interval4),
         "Exp": lambda: b.Exp((2,)),
         "Exp, scalar": lambda: b.Exp(()),
-        "Inverse": lambda: b.Inverse(b.Autoregressive(MADE(3, 2, (8,)), e.Affine())),
+        "Inverse": lambda: b.Inverse(Auto(MADE(3, 2, (8,)), e.Affine())),
         "Inverse, logarithm": lambda: b.Inverse(b.Exp((2,))),
         "LU": lambda: b.LU(3),
         "LeakyReLU": lambda: b.LeakyReLU((2,), 0.2),
@@ -85,15 +92,17 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Marginal": lambda: b.Marginal(2, 8),
         "Marginal, set": lambda: fitted(b.Marginal(2, 8)),
         "Marginal, scalar": lambda: fitted(b.Marginal(1, 8)),
-        "OnColumns": lambda: b.OnColumns([2, 0], b.LU(2), 3),
-        "OnColumns, given": lambda: b.OnColumns([1], b.Coupling([False], MLP(0, 2, (8,), context_features=3), e.Affine()), 3, b.Standardize((2,))),
         "OnColumns, interval": lambda: b.OnColumns([1], b.Logit((1,)), 2),
+        "OnColumns": lambda: b.OnColumns([2, 0], b.LU(2), 3),
+        "OnColumns, given": lambda: b.OnColumns([1], conditional(4), 3, b.LU(2)),
+        "OnColumns, angles": lambda: b.OnColumns([1, 2], Auto(OnAngles(MADE(3, 12, (8,))), Circular4), 3),
         "Orthogonal": lambda: b.Orthogonal(3),
         "Permute": lambda: b.Permute([2, 0, 1]),
-        "Pointwise": lambda: b.Pointwise(e.RationalQuadratic(4), (2, 2)),
-        "Pointwise, scalar": lambda: b.Pointwise(e.RationalQuadratic(4), ()),
-        "Probit": lambda: b.Probit((2,), -1.0, 3.0),
-        "Probit, scalar": lambda: b.Probit((1,)),
+        "Pointwise": lambda: b.Pointwise(Rational(4), (2, 2)),
+        "Pointwise, scalar": lambda: b.Pointwise(Rational(4), ()),
+        "Pointwise, mixed": lambda: b.Pointwise(e.Mixed([e.Affine(), Circular4, e.Affine()]), (3,)),
+        "Probit": lambda: b.Probit((2,)),
+        "Probit, scalar": lambda: b.Probit((), -3.0, 3.0),
         "Reverse": lambda: b.Reverse(3),
         "Sigmoid": lambda: b.Sigmoid((2,)),
         "Sigmoid, scalar": lambda: b.Sigmoid((1,)),
@@ -112,14 +121,14 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Affine": lambda: e.Affine(),
         "CircularRationalQuadratic": lambda: e.CircularRationalQuadratic(5),
         "IntervalRationalQuadratic": lambda: e.IntervalRationalQuadratic(5, -1.0, 3.0),
-        "Mixed": lambda: e.Mixed([e.Affine(), e.CircularRationalQuadratic(4), e.PiecewiseLinear(4), e.Affine()]),
-        "Mixed, of one": lambda: e.Mixed([e.PiecewiseQuadratic(4)] * 3),
-        "PiecewiseLinear": lambda: e.PiecewiseLinear(5),
-        "PiecewiseLinear, one bin": lambda: e.PiecewiseLinear(1, -2.0, 7.0),
-        "PiecewiseQuadratic": lambda: e.PiecewiseQuadratic(5),
-        "RationalQuadratic": lambda: e.RationalQuadratic(8),
-        "RationalQuadratic, one bin": lambda: e.RationalQuadratic(1, 10.0),
-        "RationalQuadratic, many bins": lambda: e.RationalQuadratic(64, 5.0),
+        "Mixed": lambda: e.Mixed([e.Affine(), Circular4, Linear(4), e.Affine()]),
+        "Mixed, of one": lambda: e.Mixed([Quadratic(4)] * 3),
+        "PiecewiseLinear": lambda: Linear(5),
+        "PiecewiseLinear, one bin": lambda: Linear(1, -2.0, 7.0),
+        "PiecewiseQuadratic": lambda: Quadratic(5),
+        "RationalQuadratic": lambda: Rational(8),
+        "RationalQuadratic, one bin": lambda: Rational(1, 10.0),
+        "RationalQuadratic, many bins": lambda: Rational(64, 5.0),
     },
     "bases": {
         "ContextNormal": lambda: bases.ContextNormal((2,), MLP(3, 4, (8,))),

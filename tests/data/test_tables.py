@@ -13,7 +13,8 @@ import pytest
 import torch
 from pyarrow import feather, parquet
 
-from diffeo.data.files import atomic_write, check_output
+from diffeo._files import replacing
+from diffeo.data.files import check_output
 from diffeo.data.lattices import find_grid
 from diffeo.data.schema import Schema
 from diffeo.data.tables import Table
@@ -266,7 +267,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path.write_text("old")
 
     def interrupted():
-        with atomic_write(path) as file:
+        with replacing(path) as file:
             file.write(b"half")
             raise KeyboardInterrupt
 
@@ -285,7 +286,7 @@ def test_writing_keeps_links_devices_and_the_umask(tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(real.stat().st_mode) == 0o666 & ~umask
-    with atomic_write("/dev/null") as file:
+    with replacing("/dev/null") as file:
         file.write(b"gone")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 

@@ -1,12 +1,16 @@
-"""Fits for a test that kills them: ``python killable.py FOLDER steps=resumed seconds=doomed ...``.
+"""Three fits for a test of checkpoints: ``python killable.py FOLDER killed``, then ``... FOLDER resumed``.
 
-Each is ``whole`` (without a checkpoint), ``doomed`` (slow once it is under way, so that there is time to
-kill it) or ``resumed``, and leaves its weights in FOLDER. Time-limited ones go by a clock that ticks once a
-step, faster in a resumed run: only a stored plan gives it the same length.
+The first starts each fit in a process of its own, kills it by SIGKILL in the middle, and then runs each to
+its end without a checkpoint. The second, a fresh process, runs the killed ones again. Time-limited fits go
+by a clock that ticks once a step, faster in a resumed run: only a stored plan gives it the same length.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
 import sys
 import time
 from functools import partial
@@ -14,6 +18,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+import torch._dynamo  # the first optimizer would, in every child
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import diffeo
@@ -21,16 +27,14 @@ from diffeo.train import Checkpoint, loop
 from diffeo.train import table as tables
 
 UNDER_WAY = 30
-TICKS = {"whole": 0.01, "doomed": 0.01, "resumed": 0.006}
-
-clock = SimpleNamespace(now=0.0, tick=0.0, slow=False)
+clock = SimpleNamespace(now=0.0, tick=0.01, slow=False)
 train_step = loop.Run._train_step
 
 
 def timed_step(run, batch):
     clock.now += clock.tick
     if clock.slow and run.step > UNDER_WAY and run.plan is not None:
-        time.sleep(0.05)
+        time.sleep(0.05)  # time to be killed in
     return train_step(run, batch)
 
 
@@ -66,17 +70,48 @@ def table(checkpoint: Checkpoint | None) -> diffeo.Flow:
 FITS = {"steps": steps, "seconds": seconds, "table": table}
 
 
-def main(folder: Path, orders: list[str]) -> None:
+def steps_done(checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    with safe_open(checkpoint, framework="pt") as file:
+        return json.loads(file.metadata()["run"])["step"]
+
+
+def run(name: str, folder: Path, with_checkpoint: bool) -> None:
+    clock.now = 0.0
+    checkpoint = Checkpoint(folder / name, every_seconds=0.0) if with_checkpoint else None
+    flow = FITS[name](checkpoint)
+    save_file(flow.state_dict(), folder / f"{name}.{'resumed' if with_checkpoint else 'whole'}")
+
+
+def kill(name: str, folder: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        clock.slow = True
+        run(name, folder, with_checkpoint=True)
+        os._exit(0)
+    while steps_done(folder / name) <= UNDER_WAY:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    shutil.copy(folder / name, folder / f"{name}.killed")
+
+
+def main(folder: Path, mode: str) -> None:
     torch.set_num_threads(1)
     loop.time = tables.time = SimpleNamespace(monotonic=lambda: clock.now)
     loop.Run._train_step = timed_step
     tables.Checkpoint = partial(Checkpoint, every_seconds=0.0)
     tables._plain = lambda *_: {}
-    for name, mode in (order.split("=") for order in orders):
-        clock.now, clock.tick, clock.slow = 0.0, TICKS[mode], mode == "doomed"
-        checkpoint = None if mode == "whole" else Checkpoint(folder / name, every_seconds=0.0)
-        save_file(FITS[name](checkpoint).state_dict(), folder / f"{name}.safetensors")
+    if mode == "killed":
+        for name in FITS:
+            kill(name, folder)
+    else:
+        clock.tick = 0.006
+    for name in FITS:
+        run(name, folder, with_checkpoint=mode == "resumed")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -63,8 +63,9 @@ class Autoregressive(Bijection):
             raise ConfigError(f"order must be a permutation of 0 .. {net.features - 1}, not {chosen}.")
         check_family(family, net.features)
         self.net, self.family = net, family
-        self.ordered = family.columns(chosen)
-        self.families = [family.columns([i]) for i in chosen]
+        # in tuples: a family with weights is registered once
+        self.ordered = (family.columns(chosen),)
+        self.families = tuple(family.columns([i]) for i in chosen)
         self.domain, self.codomain = family.domain, family.codomain
         self.traits = replace(family.traits, forward_passes=1, inverse_passes=1)
         self.chosen, self.natural = chosen, chosen == natural
@@ -78,7 +79,7 @@ class Autoregressive(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         seen = shelter(x, self.domain)[0]
         x, seen = (x, seen) if self.natural else (x[..., self.order], seen[..., self.order])
-        y, log_slope = self.ordered.forward(x, self.net(seen, self._context(context)))
+        y, log_slope = self.ordered[0].forward(x, self.net(seen, self._context(context)))
         return y if self.natural else y[..., self.back], sum_event(log_slope, 1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,9 @@ class OnColumns(Bijection, Initializable):
         _check_event("bijection", bijection, len(columns))
         if given is not None:
             _check_event("given", given, len(others))
-        super().__init__((features,), context_shape=_own_context(bijection, 0 if given is None else len(others)))
+        super().__init__(
+            (features,), context_shape=_own_context(bijection, 0 if given is None else len(others))
+        )
         self.bijection, self.given = bijection, given
         self.domain = _widen(bijection.domain, columns, features)
         self.codomain = _widen(bijection.codomain, columns, features)

@@ -64,7 +64,7 @@ class Coupling(Bijection):
                 f"family need in_features={wanted[0]}, out_features={wanted[1]}."
             )
         self.mask, self.net, self.family = mask, net, family
-        self.changing_family = family.columns(changing)
+        self.applied = (family.columns(changing),)  # a tuple: a family with weights is registered once
         self.domain, self.codomain, self.traits = family.domain, family.codomain, family.traits
         back = sorted(range(len(mask)), key=[*passing, *changing].__getitem__)
         self.register_buffer("passing", torch.tensor(passing, dtype=torch.long), persistent=False)
@@ -76,10 +76,10 @@ class Coupling(Bijection):
         return self.net(passing, context).unflatten(-1, (len(self.changing), self.family.num_params))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_family(self.changing_family.forward, *shelter(x, self.domain), context)
+        return self._apply_family(self.applied[0].forward, *shelter(x, self.domain), context)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_family(self.changing_family.inverse, *shelter(y, self.codomain), context)
+        return self._apply_family(self.applied[0].inverse, *shelter(y, self.codomain), context)
 
     def _apply_family(
         self,

@@ -95,7 +95,9 @@ class Mixed(Elementwise):
         if len(maps) == 1:
             return maps[0](x, params[..., : sizes[0]])
         if x.shape[-1:] != (len(self.families),):
-            raise ShapeError(f"x has shape {tuple(x.shape)}, but there are families for {len(self.families)} columns.")
+            raise ShapeError(
+                f"x has shape {tuple(x.shape)}, but there are families for {len(self.families)} columns."
+            )
         pairs = [
             scalar_map(x[..., columns], params[..., columns, :size])
             for scalar_map, columns, size in zip(maps, self._groups.values(), sizes, strict=True)
@@ -106,7 +108,5 @@ class Mixed(Elementwise):
 
 def _side_by_side(traits: Sequence[Traits]) -> Traits:
     """What maps of different columns promise together: passes are shared, not added."""
-    passes = {
-        name: max(getattr(t, name) for t in traits) for name in ("forward_passes", "inverse_passes")
-    }
+    passes = {name: max(getattr(t, name) for t in traits) for name in ("forward_passes", "inverse_passes")}
     return replace(reduce(Traits.then, traits), **passes)

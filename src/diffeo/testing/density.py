@@ -21,7 +21,7 @@ def require_integral(log_prob: LogProb, samples: Tensor, domain: constraints.Con
     """Numerical quadrature over one or two features; ``samples`` say where the mass is."""
     columns = samples.reshape(len(samples), -1).T
     domains = columns_of(domain or constraints.real, len(columns))
-    one = len(columns) == 1
+    one, total = len(columns) == 1, 0.0
     for count in (20_001,) if one else (401, 1201):  # the finer grid only where the density is rough
         axes, weights = zip(*(_axis(c, d, count) for c, d in zip(columns, domains, strict=True)), strict=True)
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, *samples.shape[1:])

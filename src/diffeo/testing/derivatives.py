@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffeo.testing.points import generator
 from diffeo.testing.rules import Rules, require_close
+from diffeo.testing.subject import Side, Subject
 
 STEP = 1e-6
 _first = Rules()
@@ -23,12 +24,12 @@ def derivative_rules(capture: bool) -> Rules:
     return Rules([*_first, *_capture]) if capture else _first
 
 
-def _doubled(s: Any) -> Any:
+def _doubled(s: Subject) -> tuple[Side, Side]:
     """The subject's two sides in float64, where finite differences mean something."""
     return s.sides_of(copy.deepcopy(s.kind).double(), torch.float64)
 
 
-def _jacobian(side: Any, i: int) -> Tensor:
+def _jacobian(side: Side, i: int) -> Tensor:
     """The Jacobian at point i, by autograd, row by row."""
     point = side.points[i].clone().requires_grad_()
     context = None if side.context is None else side.context[i : i + 1]
@@ -40,7 +41,7 @@ def _jacobian(side: Any, i: int) -> Tensor:
 # An estimated log_det (exact_log_det False) is held to "mean within 4 standard errors, value and
 # gradient"; that rule joins here, with `lambda t: not t.exact_log_det`, with the first such kind.
 @_first.add("log_det", 2, lambda t: t.exact_log_det)
-def _log_det(s: Any) -> None:
+def _log_det(s: Subject) -> None:
     for side in _doubled(s):
         log_det = side()[1]
         wanted = torch.stack([torch.linalg.slogdet(_jacobian(side, i))[1] for i in range(len(log_det))])
@@ -48,11 +49,12 @@ def _log_det(s: Any) -> None:
         require_close(f"log_det of {side.name} against autograd's Jacobian", log_det, wanted, bound)
 
 
-def _objective(side: Any, weights: tuple[Tensor, Tensor], points: Tensor, context: Tensor | None) -> Tensor:
-    return sum((w * t).sum() for w, t in zip(weights, side(points, context), strict=True))  # type: ignore[return-value]
+def _objective(side: Side, weights: tuple[Tensor, Tensor], points: Tensor, context: Tensor | None) -> Tensor:
+    value, log_det = side(points, context)
+    return (weights[0] * value).sum() + (weights[1] * log_det).sum()
 
 
-def _weights(side: Any, g: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+def _weights(side: Side, g: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
     """Random weights for value and log_det; of one ``part`` only, the other's are zero."""
     value, log_det = side()
     a = torch.randn(value.shape, generator=g, dtype=torch.float64)
@@ -63,6 +65,7 @@ def _weights(side: Any, g: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
 def _best_of(tries: int, attempt: Callable[[torch.Generator], tuple[float, float]], what: str) -> None:
     """Compare a slope with finite differences along random directions; a kink in the way (ReLU) may
     spoil one of them, a wrong gradient spoils all."""
+    found = wanted = 0.0
     for seed in range(tries):
         found, wanted = attempt(generator(seed))
         if abs(found - wanted) <= 1e-4 * (1e-2 + abs(found) + abs(wanted)):
@@ -71,7 +74,7 @@ def _best_of(tries: int, attempt: Callable[[torch.Generator], tuple[float, float
 
 
 @_first.add("gradients", 6)
-def _gradients(s: Any) -> None:
+def _gradients(s: Subject) -> None:
     kind = copy.deepcopy(s.kind).double()
     parameters = [p for p in kind.parameters() if p.requires_grad]
     for side in s.sides_of(kind, torch.float64):
@@ -89,7 +92,7 @@ def _gradients(s: Any) -> None:
 
 
 def _directional(
-    side: Any, tensors: list[Tensor], weights: tuple[Tensor, Tensor], g: torch.Generator
+    side: Side, tensors: list[Tensor], weights: tuple[Tensor, Tensor], g: torch.Generator
 ) -> tuple[float, float]:
     """The slope along a random direction in ``tensors``: by autograd, and by central differences."""
     ways = [torch.randn(t.shape, generator=g, dtype=torch.float64) for t in tensors]
@@ -111,14 +114,14 @@ def _directional(
     return slope, (ends[0] - ends[1]) / (2 * STEP)
 
 
-def _live(side: Any, tensors: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+def _live(side: Side, tensors: list[Tensor]) -> tuple[Tensor, Tensor | None]:
     for t in tensors:
         t.requires_grad_()
     return side.points, side.context
 
 
 @_first.add("second derivatives", 7, lambda t: t.closed_form)
-def _second(s: Any) -> None:
+def _second(s: Subject) -> None:
     for side in _doubled(s):
         for part in ("value", "log_det"):
 
@@ -147,7 +150,7 @@ def _second(s: Any) -> None:
 # -- torch.func and torch.compile ------------------------------------------------------------------
 
 
-def _batched(side: Any, transform: Callable[..., Any]) -> Any:
+def _batched(side: Side, transform: Callable[..., Any]) -> Any:
     """``transform`` of the map of one point, over all points and contexts."""
     if side.context is None:
         return torch.func.vmap(lambda p: transform(side, None, p))(side.points)
@@ -155,7 +158,7 @@ def _batched(side: Any, transform: Callable[..., Any]) -> Any:
 
 
 @_first.add("vmap and jacrev", 7, lambda t: t.capturable)
-def _func(s: Any) -> None:
+def _func(s: Subject) -> None:
     for side in _doubled(s):
         value, log_det = side()
         v, ld = _batched(side, lambda side, c, p: side(p, c))
@@ -169,7 +172,7 @@ def _func(s: Any) -> None:
 
 
 @_first.add("jvp", 7, lambda t: t.capturable)
-def _jvp(s: Any) -> None:
+def _jvp(s: Subject) -> None:
     for side in _doubled(s):
         way = torch.randn(side.points.shape, generator=generator(0), dtype=torch.float64)
         with warnings.catch_warnings():
@@ -184,13 +187,14 @@ def _jvp(s: Any) -> None:
 
 
 @_capture.add("torch.compile", 7, lambda t: t.capturable)
-def _compile(s: Any) -> None:
+def _compile(s: Subject) -> None:
     for side in _doubled(s):
         torch._dynamo.reset()  # earlier kinds count toward dynamo's limit of recompilations
         compiled = torch.compile(side.apply, fullgraph=True, backend="aot_eager")
         points = side.points.clone().requires_grad_()
         pairs = side(points, side.context), compiled(points, side.context)
-        for what, wanted, found in zip(("value", "log_det"), *pairs, strict=True):
+        for i, what in enumerate(("value", "log_det")):
+            wanted, found = pairs[0][i], pairs[1][i]
             require_close(f"compiled {side.name}, {what}", found, wanted, 1e-9 * (1 + wanted.abs().detach()))
-        slopes = [torch.autograd.grad(sum(t.sum() for t in pair), points)[0] for pair in pairs]
+        slopes = [torch.autograd.grad(value.sum() + log_det.sum(), points)[0] for value, log_det in pairs]
         require_close(f"compiled {side.name}, gradient", slopes[1], slopes[0], 1e-7 * (1 + slopes[0].abs()))

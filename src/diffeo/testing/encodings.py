@@ -24,15 +24,17 @@ class Subject:
     encoding: Encoding
     x: Tensor
     outside: Tensor | None
+    seed: int
 
 
-def check_encoding(encoding: Encoding, x: Tensor, *, outside: Tensor | None = None) -> None:
+def check_encoding(encoding: Encoding, x: Tensor, *, outside: Tensor | None = None, seed: int = 0) -> None:
     """Hold an encoding to its contract: shapes, support, round trip, weights, determinism, JSON.
 
     Args:
         encoding: any kind.
         x: rows in its support, ``(rows, *event_shape)``.
         outside: rows outside its support; each must score -inf.
+        seed: of the codes that are decoded.
 
     Raises:
         AssertionError: it names the kind, the rule and the numbers.
@@ -45,7 +47,7 @@ def check_encoding(encoding: Encoding, x: Tensor, *, outside: Tensor | None = No
         >>> check_encoding(columns, torch.tensor([[0.5], [3.0]], dtype=torch.float64))
     """
     own = copy.deepcopy(encoding).double().eval()
-    rules.run(type(encoding).__name__, Subject(own, x, outside))
+    rules.run(type(encoding).__name__, Subject(own, x, outside, seed))
 
 
 @rules.add("shapes", 3)
@@ -86,7 +88,7 @@ def _round_trip(s: Subject) -> None:
 def _support(s: Subject) -> None:
     shape = (200, *s.encoding.latent_shape)
     for scale in (1.0, 30.0, 1e6):
-        v = scale * torch.randn(shape, generator=generator(0), dtype=torch.float64)
+        v = scale * torch.randn(shape, generator=generator(s.seed), dtype=torch.float64)
         weight = s.encoding.encode(s.encoding.decode(v))[1]
         require(weight.isfinite().all(), f"codes of size {scale:g} are decoded outside the support")
 

@@ -70,7 +70,7 @@ def check_elementwise(
     from diffeo.testing.bijections import check_bijection  # it uses this module's precision rule
 
     name = type(family).__name__
-    own = copy.deepcopy(family).float() if isinstance(family, nn.Module) else family
+    own = _cast(family, torch.float32)
     if own.features is None:
         rules.run(name, Family(own, stress_params(own.num_params, seed), knots, neutral), own.traits)
     for i in range(own.features or 0):  # columns of different maps: each is one scalar map
@@ -79,6 +79,11 @@ def check_elementwise(
     with naming(name, "as Pointwise", 1):
         pointwise = Pointwise(family, (family.features or 3,))
         check_bijection(pointwise, dtype=dtype, seed=seed, capture=capture)
+
+
+def _cast(family: Any, dtype: torch.dtype) -> Any:
+    """A family with weights of its own, copied, in ``dtype``; any other as it is."""
+    return copy.deepcopy(family).to(dtype) if isinstance(family, nn.Module) else family
 
 
 def stress_params(count: int, seed: int) -> Tensor:
@@ -139,7 +144,7 @@ def check_round_trips(forward: Map, inverse: Map, x: Tensor, y: Tensor, scale: f
 def _shapes(s: Family) -> None:
     for apply in (s.family.forward, s.family.inverse):
         for dtype in (torch.float32, torch.float64):
-            family = copy.deepcopy(s.family).to(dtype) if isinstance(s.family, nn.Module) else s.family
+            family = _cast(s.family, dtype)
             apply = getattr(family, apply.__name__)
             for shape in ((), (0,), (3,), (2, 3)):
                 x = draw(s.family.domain, shape, generator(0), dtype)
@@ -154,7 +159,7 @@ def _shapes(s: Family) -> None:
 def _neutral(s: Family) -> None:
     if s.neutral:
         x = draw(s.family.domain, (50,), generator(0), torch.float64)
-        family = copy.deepcopy(s.family).double() if isinstance(s.family, nn.Module) else s.family
+        family = _cast(s.family, torch.float64)
         for apply in (family.forward, family.inverse):
             value, log_slope = apply(x, torch.zeros(50, family.num_params, dtype=torch.float64))
             require_close(f"{apply.__name__} with zero parameters", value, x, 1e-12 * (1 + x.abs()))

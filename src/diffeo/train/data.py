@@ -49,6 +49,15 @@ class Rows:
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return self.take(order[held:].sort().values), self.take(order[:held].sort().values)
 
+    def sample(self, most: int) -> Rows:
+        """At most ``most`` rows in random order, each as often as its weight says; all of them if equal."""
+        index = torch.randperm(len(self))[:most]
+        if self.weights is not None:
+            share = self.weights[index].double().cumsum(0)
+            at = (torch.arange(len(index), dtype=share.dtype) + 0.5) / len(index) * share[-1]
+            index = index[torch.searchsorted(share, at)]
+        return self.take(index)
+
     def batches(self, size: int) -> Iterator[Batch]:
         """All rows once, in order."""
         for start in range(0, len(self), size):

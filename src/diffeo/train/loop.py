@@ -168,7 +168,7 @@ class Run:
         self._start_ema()
         before = None if checkpoint is None else checkpoint.restore_if_there(self)
         if before is None:
-            sample = self.rows.take(torch.randperm(len(self.rows))[:100_000])
+            sample = self.rows.sample(100_000)
             flow.initialize(sample.x, sample.context)
             self.ema.load_state_dict(flow.state_dict())
             before = 0.0

@@ -1,0 +1,301 @@
+"""Presets: fields that are checked, recipes that come back, flows that start neutral and train."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import diffeo
+from diffeo.bases import Normal
+from diffeo.encodings import Column, Columns, OneHotContext, StandardizedContext
+from diffeo.encodings.kinds import Positive
+from diffeo.errors import ConfigError
+from diffeo.presets import KINDS, NSF, Classes, CouplingNSF, MAF, Preset, RealNVP, Tabular, Vector, choose
+from diffeo.presets.base import CAPS
+
+SMALL: dict[str, Any] = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4, "dropout": 0.1}
+kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+
+
+def small(kind: type[Preset], features: int = 3, context: Any = None, **more: Any) -> Preset:
+    known = {f.name: str(f.type) for f in fields(kind)}
+    values = {name: value for name, value in SMALL.items() if name in known}
+    if "hidden" in values and known["hidden"].startswith("tuple"):
+        values["hidden"] = (8, 8)
+    return kind(features, context, **(values | more))
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_presets():
+    assert sorted(KINDS) == ["CouplingNSF", "IAF", "MAF", "NICE", "NSF", "RealNVP", "Tabular"]
+    assert all(kind.__name__ == name for name, kind in KINDS.items())
+
+
+# -- the untrained flow ---------------------------------------------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize("features", [1, 2, 5])
+@pytest.mark.parametrize("context", [None, Vector(2), Classes(3)], ids=str)
+def test_the_untrained_flow_is_its_base(kind: type[Preset], features: int, context: Any):
+    flow = small(kind, features, context).build().eval()
+    x = normal(40, features).clamp(-1.9, 1.9)  # further out Tabular's logarithmic tails begin
+    given = {None: None, Vector(2): normal(40, 2), Classes(3): torch.arange(40) % 3}[context]
+    torch.testing.assert_close(flow.log_prob(x, given), Normal((features,)).log_prob(x))
+    z = flow.to_latent(x, given)
+    torch.testing.assert_close(z.sort(-1).values, x.sort(-1).values)  # at most a permutation
+    torch.testing.assert_close(flow.to_data(z, given), x)
+
+
+@kinds
+def test_set_from_data_it_is_the_base_in_the_datas_units(kind: type[Preset]):
+    """A normal fitted to the rows: of independent columns, or with all covariances for Tabular."""
+    x = normal(500, 3) @ torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 30.0]]) + 7
+    flow = small(kind).build().eval()
+    flow.initialize(x)
+    covariance = torch.cov(x.T, correction=0)
+    if kind is not Tabular:
+        covariance = torch.diag(covariance.diag())
+    expected = torch.distributions.MultivariateNormal(x.mean(0), covariance).log_prob(x)
+    tolerance = 0.2 if kind is Tabular else 1e-3  # robust moments, a shrunk covariance, tails
+    assert abs(flow.log_prob(x).mean() - expected.mean()) < tolerance
+
+
+@kinds
+def test_one_feature_trains_too(kind: type[Preset]):
+    flow = small(kind, 1).build()
+    diffeo.fit(flow, normal(50, 1), max_steps=3)
+    assert flow.sample(4).shape == (4, 1)
+
+
+def weights_of(flow: diffeo.Flow) -> Tensor:
+    return torch.cat([p.detach().flatten().clone() for p in flow.parameters()])
+
+
+@kinds
+@pytest.mark.parametrize("context", [Vector(2), Classes(3)], ids=str)
+def test_every_preset_trains_with_a_context(kind: type[Preset], context: Any):
+    flow = small(kind, 3, context).build()
+    given = torch.arange(60) % 3 if isinstance(context, Classes) else normal(60, 2, seed=1)
+    before = weights_of(flow)
+    recipe = diffeo.train.Recipe(patience=1.0)
+    report = diffeo.fit(flow, normal(60, 3), given, max_steps=5, recipe=recipe, validation=0)
+    assert (report.steps, report.skipped) == (5, 0)
+    assert math.isfinite(report.train)
+    after = weights_of(flow)
+    assert after.isfinite().all()
+    assert not torch.equal(before, after)
+    drawn = flow.sample(2, given[:4])
+    assert drawn.shape == (2, 4, 3)
+    assert drawn.isfinite().all()
+    torch.testing.assert_close(flow.to_data(flow.to_latent(drawn, given[:4]), given[:4]), drawn, rtol=1e-3, atol=1e-3)
+
+
+@kinds
+def test_every_parameter_is_used(kind: type[Preset]):
+    """No weights that no gradient ever reaches, once the last layers have left zero."""
+    flow = small(kind, 3, 2, dropout=0.0).build() if "dropout" in SMALL_OF(kind) else small(kind, 3, 2).build()
+    for p in flow.parameters():
+        p.data += 0.05 * normal(*p.shape, seed=p.numel())
+    x = 3 * normal(200, 3)
+    flow.initialize(x, normal(200, 2, seed=1))
+    flow.log_prob(x, normal(200, 2, seed=1)).sum().backward()
+    unused = [name for name, p in flow.named_parameters() if p.grad is None or not bool((p.grad != 0).any())]
+    assert unused == []
+
+
+def SMALL_OF(kind: type[Preset]) -> set[str]:
+    return {f.name for f in fields(kind)}
+
+
+# -- contexts -------------------------------------------------------------------------------------
+
+
+def test_an_integer_is_short_for_a_vector():
+    assert MAF(3, 2) == MAF(3, Vector(2))
+    assert MAF(3, 2).context == Vector(2)
+    assert MAF(3, 2) != MAF(3, Classes(2))
+    assert hash(MAF(3, 2)) == hash(MAF(3, context=Vector(2)))
+
+
+def test_what_a_context_builds():
+    vector, classes = small(NSF, context=2).build(), small(NSF, context=Classes(4)).build()
+    assert isinstance(vector.context_encoding, StandardizedContext)
+    assert isinstance(classes.context_encoding, OneHotContext)
+    assert (vector.context_shape, classes.context_shape) == ((2,), ())
+    assert small(NSF).build().context_shape is None
+
+
+@pytest.mark.parametrize(
+    "context", [0, -1, True, 2.0, "2", (2,), [Vector(2)], CAPS["size"] + 1, StandardizedContext(2)], ids=str
+)
+def test_contexts_that_cannot_be(context: Any):
+    with pytest.raises(ConfigError, match=r"context must be|Vector\.size must be"):
+        MAF(3, context)
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 2.0, None, CAPS["size"] + 1])
+def test_sizes_of_contexts_that_cannot_be(size: Any):
+    for kind in (Vector, Classes):
+        with pytest.raises(ConfigError, match=rf"{kind.__name__}\.size must be a whole number from 1 to"):
+            kind(size)
+
+
+# -- fields ---------------------------------------------------------------------------------------
+
+BAD: dict[str, list[Any]] = {
+    "features": [0, -1, True, 2.0, "3", None, CAPS["features"] + 1],
+    "layers": [0, -1, 2.5, CAPS["layers"] + 1],
+    "blocks": [-1, CAPS["blocks"] + 1],
+    "bins": [0, CAPS["bins"] + 1, 8.0],
+    "marginal": [-1, CAPS["marginal"] + 1],
+    "bound": [-1.0, 0.0, math.nan, math.inf, 1e7, "3", True],
+    "dropout": [-0.1, 1.0, math.nan, "0"],
+}
+BAD_HIDDEN: dict[bool, list[Any]] = {
+    False: [0, -1, 2.5, CAPS["hidden"] + 1, (8, 8), None],
+    True: [(), (0,), (8, -1), (8.0,), [8], 8, None, (CAPS["hidden"] + 1,), (8,) * (CAPS["layers"] + 1)],
+}
+
+
+def bad_fields() -> list[Any]:
+    cases = []
+    for name, kind in KINDS.items():
+        for f in fields(kind):
+            values = BAD_HIDDEN[str(f.type).startswith("tuple")] if f.name == "hidden" else BAD.get(f.name, [])
+            cases += [pytest.param(kind, f.name, v, id=f"{name}-{f.name}-{str(v)[:20]}") for v in values]
+    return cases
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), bad_fields())
+def test_fields_that_cannot_be(kind: type[Preset], name: str, value: Any):
+    with pytest.raises(ConfigError, match=name):
+        kind(**({"features": 3} | {name: value})).build()
+
+
+def test_every_size_has_a_cap_and_a_bad_case():
+    """A new field must be held to a cap, and be listed above."""
+    for kind in KINDS.values():
+        for f in fields(kind):
+            assert f.name in BAD or f.name in ("hidden", "context"), f"{kind.__name__}.{f.name}"
+            if str(f.type) == "int":
+                assert f.name in CAPS, f"{kind.__name__}.{f.name}"
+
+
+@kinds
+def test_the_smallest_values_build(kind: type[Preset]):
+    least = {"layers": 1, "hidden": 1, "blocks": 0, "bins": 1, "marginal": 0, "dropout": 0.0}
+    values = {f.name: least[f.name] for f in fields(kind) if f.name in least}
+    if any(f.name == "hidden" and str(f.type).startswith("tuple") for f in fields(kind)):
+        values["hidden"] = (1,)
+    flow = kind(1, **values).build()
+    diffeo.fit(flow, normal(20, 1), max_steps=2)
+    assert flow.sample(5).isfinite().all()
+
+
+def test_presets_are_frozen():
+    preset = MAF(3)
+    with pytest.raises(FrozenInstanceError):
+        preset.layers = 3  # type: ignore[misc]
+
+
+# -- recipes --------------------------------------------------------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize("context", [None, Vector(2), Classes(3)], ids=str)
+def test_a_recipe_comes_back(kind: type[Preset], context: Any):
+    preset = small(kind, 3, context)
+    flow = preset.build()
+    assert flow.recipe == preset.to_recipe()
+    recipe = json.loads(json.dumps(flow.recipe))
+    assert recipe["preset"] == kind.__name__
+    again = KINDS[recipe["preset"]].from_fields(recipe["fields"])
+    assert again == preset
+    assert hash(again) == hash(preset)
+    assert repr(again.build()) == repr(flow)
+
+
+@kinds
+def test_missing_fields_take_their_defaults(kind: type[Preset]):
+    assert kind.from_fields({"features": 4}) == kind(4)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"features": 3, "width": 8}, "MAF has no field 'width'; it has context, features, hidden, layers"),
+        ({"features": 3, "build": 1}, "no field 'build'"),
+        ({"layers": 3}, "needs the field 'features'"),
+        ({}, "needs the field 'features'"),
+        ({"features": "3"}, "MAF.features must be a whole number"),
+        ({"features": 3, "layers": 10**9}, "MAF.layers must be a whole number from 1 to 256"),
+        ({"features": 3, "hidden": "wide"}, "MAF.hidden"),
+        ({"features": 3, "hidden": [[8]]}, "MAF.hidden"),
+        ({"features": 3, "context": {"kind": "Tokens", "size": 3}}, "is no context; known kinds: Vector, Classes"),
+        ({"features": 3, "context": {"kind": "Vector"}}, "is no context"),
+        ({"features": 3, "context": {"kind": "Vector", "size": 3, "more": 1}}, "is no context"),
+        ({"features": 3, "context": {"kind": ["Vector"], "size": 3}}, "is no context"),
+        ({"features": 3, "context": {"kind": "Vector", "size": 10**9}}, "Vector.size"),
+        ({"features": 3, "context": [2]}, "MAF.context must be"),
+    ],
+)
+def test_recipes_that_cannot_be(values: dict[str, Any], says: str):
+    with pytest.raises(ConfigError, match=says):
+        MAF.from_fields(values)
+
+
+def test_a_preset_of_ones_own():
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Wide(RealNVP):
+        def base(self) -> Normal:
+            return Normal((self.features,))
+
+    flow = Wide(2, layers=1, hidden=(8,)).build()
+    assert flow.recipe is not None
+    assert flow.recipe["preset"] == "Wide"
+
+
+def test_an_encoding_is_built_in():
+    columns = Columns([Column("a", Positive()), Column("b", Positive())])
+    flow = small(CouplingNSF, 2).build(columns)
+    assert flow.encoding is columns
+    assert (flow.sample(50) > 0).all()
+
+
+# -- the default ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 50, 2_999, 3_000, 19_999, 20_000, 10**7])
+@pytest.mark.parametrize("context", [None, Vector(2)], ids=str)
+def test_the_default_fits_the_table(rows: int, context: Any):
+    presets = choose(rows, 5, context)
+    assert len(presets) >= 1
+    assert len(set(presets)) == len(presets)
+    assert all((p.features, p.context) == (5, context) for p in presets)
+    for preset in presets:
+        flow = preset.build()
+        given = None if context is None else torch.zeros(2)
+        assert flow.log_prob(torch.zeros(5), given).isfinite()
+
+
+def test_few_rows_get_a_smaller_flow_with_more_dropout():
+    sizes = [choose(rows, 5)[0] for rows in (500, 10_000, 10**6)]
+    assert all(isinstance(p, Tabular) for p in sizes)
+    counts = [sum(v.numel() for v in p.build().parameters()) for p in sizes]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[1]
+    dropouts = [p.to_recipe()["fields"]["dropout"] for p in sizes]
+    assert dropouts == sorted(dropouts, reverse=True)
+    assert dropouts[0] > dropouts[2]

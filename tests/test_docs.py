@@ -1,0 +1,142 @@
+"""The documentation does what it says: its code runs, its commands exist, its lists are complete."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import typer.main
+from typer.testing import CliRunner
+
+import diffeo
+from diffeo.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REFERENCE = ROOT / "docs" / "reference.md"
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+ROOMS = ("bijections", "elementwise", "nets", "bases", "presets", "encodings")
+LISTED = (*ROOMS, "data", "testing", "io", "train")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page: its language, its text, and the line it starts on."""
+
+    language: str
+    text: str
+    line: int
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The arguments of every ``diffeo`` call in a block of shell."""
+        if self.language not in ("sh", "console"):
+            return []
+        start = r"^\$ diffeo " if self.language == "console" else r"^diffeo "
+        lines = (line for line in self.text.splitlines() if re.match(start, line))
+        return [shlex.split(line.removeprefix("$ "), comments=True)[1:] for line in lines]
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(page: Path) -> list[Block]:
+    found = re.finditer(r"^```(\w+)\n(.*?)^```$", read(page), re.M | re.S)
+    return [Block(m[1], m[2], read(page)[: m.start()].count("\n") + 1) for m in found]
+
+
+def hurried(text: str) -> str:
+    """The same with small budgets: a test wants to know that it runs."""
+    text = re.sub(r"max_seconds=[\d.]+", "max_seconds=2", text)
+    text = re.sub(r"--max-seconds [\d.]+", "--max-seconds 2", text)
+    return re.sub(r"max_steps=\d+", "max_steps=20", text)
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_blocks_run_in_order_in_an_empty_folder(page, empty_folder):
+    names: dict = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.language == "python":
+            # the page's own lines in tracebacks
+            exec(compile("\n" * block.line + hurried(block.text), str(page), "exec"), names)
+        for arguments in block.commands:
+            quick = hurried(" ".join(map(shlex.quote, arguments)))
+            result = CliRunner().invoke(app, shlex.split(quick))
+            assert result.exit_code == 0, (page.name, arguments, result.output, result.exception)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
+def test_examples_run(example, empty_folder, capsys):
+    copy = empty_folder / example.name
+    copy.write_text(hurried(read(example)), encoding="utf-8")
+    runpy.run_path(str(copy), run_name="__main__")
+    assert capsys.readouterr().out
+    assert f"python examples/{example.name}" in read(example)
+    assert example.name in read(ROOT / "docs" / "index.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_and_options_exist(page):
+    text = read(page)
+    for name in re.findall(r"(?:`|^\$ )diffeo (\w+)", text, re.M):
+        assert name in COMMANDS, f"{page.name}: there is no command diffeo {name}"
+    known = {o for command in COMMANDS.values() for p in command.params for o in p.opts}
+    for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text):
+        assert option in known | {"--help", "--version"}, f"{page.name}: there is no option {option}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_an_example_and_a_line(name):
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert f"Example: diffeo {name}" in " ".join(result.output.split())
+    assert f"`diffeo {name}" in read(REFERENCE)
+    assert f"diffeo {name}" in read(ROOT / "README.md")
+
+
+@pytest.mark.parametrize("room", LISTED)
+def test_every_public_kind_is_in_the_reference(room):
+    code = " ".join(re.findall(r"`([^`]+)`", read(REFERENCE)))
+    named = set(re.findall(r"\w+", code))
+    missing = set(importlib.import_module(f"diffeo.{room}").__all__) - named
+    assert not missing, f"docs/reference.md lacks {', '.join(sorted(missing))} of diffeo.{room}"
+
+
+def test_the_reference_names_nothing_that_is_gone():
+    known = set(diffeo.__all__)
+    for room in LISTED:
+        known |= set(importlib.import_module(f"diffeo.{room}").__all__)
+    rows = re.findall(
+        r"^\| ((?:`\w+(?:\([^`]*\))?`(?:, )?)+) \|",
+        read(REFERENCE),
+        re.M,
+    )
+    named = {name for row in rows for name in re.findall(r"`(\w+)", row)}
+    assert not named - known, f"docs/reference.md names {', '.join(sorted(named - known))}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#\s]+)\)", read(page)):
+        if "://" not in link:
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_every_page_is_on_the_map():
+    links = read(ROOT / "docs" / "index.md")
+    for page in PAGES:
+        assert page.name == "index.md" or page.name in links, f"docs/index.md does not lead to {page.name}"
