@@ -21,7 +21,7 @@ b, e, p = bijections, elementwise, presets
 Auto, Couple = b.Autoregressive, b.Coupling
 Linear, Quadratic, Rational = e.PiecewiseLinear, e.PiecewiseQuadratic, e.RationalQuadratic
 Circular4, Interval4 = e.CircularRationalQuadratic(4), e.IntervalRationalQuadratic(4)
-MADE, MLP, OnAngles, ResMADE, ResidualMLP = nets.MADE, nets.MLP, nets.OnAngles, nets.ResMADE, nets.ResidualMLP
+MADE, MLP, OnAngles, ResMADE, ResMLP = nets.MADE, nets.MLP, nets.OnAngles, nets.ResMADE, nets.ResidualMLP
 small = {"layers": 2, "hidden": (8,)}
 spline = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4}
 
@@ -73,7 +73,7 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Chain": lambda: b.Chain([b.LU(2), b.Sigmoid((2,)), b.Pointwise(Linear(4), (2,)), b.Logit((2,))]),
         "Chain, set from data": lambda: b.Chain([b.Standardize((2,)), b.Permute([1, 0]), b.ActNorm((2,))]),
         "Coupling": lambda: Couple([True, False, False], MLP(1, 4, (8,)), e.Affine()),
-        "Coupling, context": lambda: Couple([False, True], ResidualMLP(1, 7, 8, context_features=2), Quadratic(4)),
+        "Coupling, context": lambda: Couple([False, True], ResMLP(1, 7, 8, context_features=2), Quadratic(4)),
         "Coupling, nothing passes": lambda: Couple([False], MLP(0, 2, (8,), context_features=2), e.Affine()),
         "Coupling, mixed": lambda: Couple([True, False, False], MLP(1, 24, (8,)), mixed()),
         "Coupling, interval": lambda: Couple([True, False], MLP(1, 13, (8,)), Interval4),

@@ -185,13 +185,13 @@ def test_pointwise(family: Any, event_shape: list[int], seed: int):
     check_bijection(Pointwise(family, event_shape), seed=seed, capture=False)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(families(40), seeds)
 def test_stress(family: Any, seed: int):
     check_elementwise(family, knots=knots_of(family), seed=seed, capture=False)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(st.floats(-10, 10), st.floats(0.1, 1e3), st.integers(1, 12), seeds)
 def test_stress_of_boxes(offset: float, size: float, bins: int, seed: int):
     low = offset * size

@@ -72,7 +72,14 @@ def test_sample_shapes(flow: diffeo.Flow, sample_shape: Any, shape: tuple[int, .
 
 @pytest.mark.parametrize(
     ("sample_shape", "batch", "shape"),
-    [((), (), ()), (5, (), (5,)), ((), (4,), (4,)), (5, (4,), (5, 4)), ((2, 5), (3, 4), (2, 5, 3, 4)), (2, (0,), (2, 0))],
+    [
+        ((), (), ()),
+        (5, (), (5,)),
+        ((), (4,), (4,)),
+        (5, (4,), (5, 4)),
+        ((2, 5), (3, 4), (2, 5, 3, 4)),
+        (2, (0,), (2, 0)),
+    ],
 )
 def test_one_set_of_samples_per_context(
     conditional: diffeo.Flow, sample_shape: Any, batch: tuple[int, ...], shape: tuple[int, ...]
@@ -128,7 +135,9 @@ def test_data_of_the_wrong_shape(flow: diffeo.Flow, shape: tuple[int, ...]):
 
 
 def test_batches_that_do_not_broadcast_are_both_named(conditional: diffeo.Flow):
-    with pytest.raises(ShapeError, match=r"x of shape \(5, 2\) has batch \(5,\) and context of shape \(4, 3\)"):
+    with pytest.raises(
+        ShapeError, match=r"x of shape \(5, 2\) has batch \(5,\) and context of shape \(4, 3\)"
+    ):
         conditional.log_prob(torch.zeros(5, 2), torch.zeros(4, 3))
     with pytest.raises(ShapeError, match=r"z of shape \(5, 2\)"):
         conditional.to_data(torch.zeros(5, 2), torch.zeros(4, 3))
@@ -151,7 +160,9 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-def test_contexts_missing_unwanted_or_of_the_wrong_shape(call: Any, flow: diffeo.Flow, conditional: diffeo.Flow):
+def test_contexts_missing_unwanted_or_of_the_wrong_shape(
+    call: Any, flow: diffeo.Flow, conditional: diffeo.Flow
+):
     with pytest.raises(ContextError, match=r"needs a context of shape \(\*batch, 3\)"):
         call(conditional, None)
     with pytest.raises(ContextError, match=r"takes no context, but one of shape \(3,\) was given"):
@@ -204,7 +215,9 @@ def test_latent_and_data_are_inverse(flow: diffeo.Flow):
     torch.testing.assert_close(flow.to_data(flow.to_latent(x)), x, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("context", [None, torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]])], ids=["none", "two"])
+@pytest.mark.parametrize(
+    "context", [None, torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]])], ids=["none", "two"]
+)
 def test_samples_come_with_their_density(context: Tensor | None):
     flow = small(context=None if context is None else 3)
     x, log_prob = flow.sample_and_log_prob(6, context, generator=seeded())
@@ -315,7 +328,9 @@ def test_parts_that_do_not_fit_each_other():
         diffeo.Flow(Sigmoid((2,)), Normal((2,)))
     with pytest.raises(DomainError, match="ends on .* but the base lives on"):
         diffeo.Flow(identity, Uniform((2,)))
-    with pytest.raises(ShapeError, match=r"encoding gives vectors of shape \(1,\) but the bijection takes \(2,\)"):
+    with pytest.raises(
+        ShapeError, match=r"encoding gives vectors of shape \(1,\) but the bijection takes \(2,\)"
+    ):
         diffeo.Flow(identity, Normal((2,)), Columns([Column("a", Positive())]))
     with pytest.raises(ShapeError, match=r"contexts of different shapes: \[\(3,\), \(4,\)\]"):
         diffeo.Flow(identity, Given((3,)), context_encoding=StandardizedContext(4))

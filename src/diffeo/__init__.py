@@ -47,6 +47,8 @@ __all__ = [
     "presets",
     "data",
     "objectives",
+    "io",
+    "train",
     "testing",
     "plots",
     "functional",
@@ -62,11 +64,13 @@ if TYPE_CHECKING:
         encodings,
         errors,
         functional,
+        io,
         nets,
         objectives,
         plots,
         presets,
         testing,
+        train,
     )
     from diffeo.data import Table
     from diffeo.flow import Flow

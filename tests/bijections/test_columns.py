@@ -26,6 +26,11 @@ from diffeo.nets import MADE, FullPasses, OnAngles, ResMADE
 from diffeo.testing import check_bijection, randomize_
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 def affine(context: int) -> Autoregressive:
     return Autoregressive(MADE(1, 2, (8,), context_features=context), Affine())
 

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 import diffeo
+import diffeo.io
 from diffeo.bases import Normal
 from diffeo.bijections.base import Bijection
 from diffeo.cli import options, report
@@ -79,14 +81,19 @@ class Fake:
 
     flow: Flow | None = None
     asked: dict | None = None
+    notes: dict | None = None
+
+    def inspect(self, path):
+        return SimpleNamespace(notes=self.notes)
 
     def fit_table(self, rows, **asked):
         self.asked = asked
         self.flow = toy_flow(rows, tuple(asked["given"]), asked["weights"], asked["columns"])
         return self.flow, Result({"flow": -3.25, "gaussian": -4.0, "mixture": -3.5})
 
-    def save(self, flow, path):
+    def save(self, flow, path, notes):
         path.write_bytes(b"model")
+        self.notes = notes
 
     def load(self, path):
         path.read_bytes()
@@ -99,6 +106,7 @@ def fake(monkeypatch) -> Fake:
     found = Fake()
     for name in ("fit_table", "save", "load"):
         monkeypatch.setattr(diffeo, name, getattr(found, name), raising=False)
+    monkeypatch.setattr(diffeo.io, "inspect", found.inspect)
     return found
 
 
@@ -132,9 +140,10 @@ def test_fit_prints_the_schema_first_and_the_comparison_last(fake, run):
     assert ["size", "positive", "float32"] in [line[:3] for line in lines]
     assert ["count", "integer", "int64"] in [line[:3] for line in lines]
     assert ["same", "constant", "int64"] in [line[:3] for line in lines]
-    assert re.search(r"this flow\s+-3.250\n.*a Gaussian\s+-4.000\n.*20 Gaussians\s+-3.500", text)
+    assert re.search(r"this flow\s+-3.250\n.*a Gaussian\s+-4.000\n.*Gaussians\s+-3.500", text)
     assert "beats the better of the two by 0.250 nats" in text
     assert text.rstrip().endswith("wrote m")
+    assert all(line == line.rstrip() for line in text.splitlines())
     assert os.path.exists("m")
 
 
@@ -237,6 +246,27 @@ def test_samples_follow_their_own_context():
         sample_table(toy_flow(table()), 3, given=context)
 
 
+def test_scores_beside_the_columns_they_score(fake, run):
+    fitted(fake, run)
+    run("score", "m", "t.parquet", "-o", "s.parquet", "--append")
+    both = Table.read("s.parquet")
+    assert both.names == (*table().names, "log_prob", "quantile", "standard_error")
+    assert both.dtypes[:4] == table().dtypes
+    assert np.array_equal(both.values[:, :4], table().values)
+    assert "already; rename" in run("score", "m", "s.parquet", "-o", "again.csv", "--append", code=2)
+
+
+def test_a_conditioned_model_says_which_values_it_needs(fake, run):
+    fitted(fake, run, "--given", "age", "--given", "same")
+    for values, message in [
+        (("a=90",), "needs --given age=VALUE --given same=VALUE; it knows no column 'a'"),
+        (("age=90",), "'same' is missing"),
+        (("age=90", "same=7", "size=1"), "'size' is a column that it draws"),
+    ]:
+        given = [part for value in values for part in ("--given", value)]
+        assert message in run("sample", "m", "-n", "3", "-o", "s.csv", *given, code=2)
+
+
 def test_standard_output(fake, run):
     fitted(fake, run)
     lines = run("sample", "m", "-n", "3", "-o", "-").splitlines()
@@ -250,6 +280,9 @@ def test_info(fake, run):
     text = run("info", "m")
     for part in ("given", "age", "weights", "same", "integer", "float32", "16 draws"):
         assert part in text
+    assert fake.notes is not None
+    assert {"rows": 400, "seed": 0, "steps": 100, "seconds": 1.5}.items() <= fake.notes.items()
+    assert re.search(r"^rows +400\n(.*\n)+held out +flow -3.25, gaussian -4.0, mixture -3.5\n", text, re.M)
     assert re.search(r"^diffeo +0\.", run("info"))
     assert f"diffeo {diffeo.__version__}" in run("--version")
 
@@ -260,7 +293,7 @@ def test_info(fake, run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("fit none.csv -o m", r"No such file.*none.csv"),
+        ("fit none.csv -o m", "none.csv does not exist"),
         ("fit t.parquet -o no/m", "folder no does not exist"),
         ("fit t.parquet -o .", "is a folder"),
         ("fit t.parquet -o -", "cannot go to standard output"),
@@ -275,11 +308,16 @@ def test_info(fake, run):
         ("fit t.parquet -o m --preset glow2", "no preset 'glow2'; there are IAF"),
         ("fit t.parquet -o m --set bins=16", "--set needs --preset"),
         ("fit t.parquet -o m --preset nsf --set binz=16", "NSF has no field 'binz'; its fields are .*bins"),
-        ("fit t.parquet -o m --preset nsf --set bins=x", "'x' is not of type int"),
+        ("fit t.parquet -o m --preset nsf --set bins=x", "'x' is not a whole number"),
+        ("fit t.parquet -o m --given age --given age", "--given age was given twice"),
+        ("fit t.parquet -o m --given age --weights age", "'age' is both --given and --weights"),
+        ("fit t.parquet -o /dev/full", "/dev/full is no regular file"),
+        ("fit t.parquet -o n --checkpoint ./n", "--output and --checkpoint are both n; name two"),
+        ("fit t.parquet -o t.parquet", "TABLE and --output are both"),
         ("fit t.parquet -o m --preset nsf --set bins=0", "NSF.bins must be"),
         ("fit t.parquet -o m --preset nsf --set features=3", "the table decides"),
         ("fit text.csv -o m", "'b' holds text or categories"),
-        ("score none t.parquet -o s.csv", "No such file"),
+        ("score none t.parquet -o s.csv", "none does not exist"),
         ("score . t.parquet -o s.csv", "is a folder, not a model"),
         ("score m t.parquet -o s.xls", "unknown kind of table"),
         ("score m text.csv -o s.csv", "holds text"),
@@ -288,7 +326,7 @@ def test_info(fake, run):
         ("sample m -n 3 -o s.csv --given age=3", "conditioned on no column"),
         ("sample m -n 3 -o s.csv --given age=old", "'old' is not a finite number"),
         ("sample m -n 3 -o s.csv --given age=3 --given-table t.parquet", "not both"),
-        ("info none", "No such file"),
+        ("info none", "none does not exist"),
         ("demo -o t.parquet", "is a file"),
         ("demo -o no/such", "does not exist"),
     ],
@@ -307,7 +345,15 @@ def test_errors_are_one_line_with_exit_code_2(fake, run, arguments, message):
 
 @pytest.mark.parametrize(
     "arguments",
-    ["fit", "fit t.parquet", "nope", "sample m -n 0 -o s.csv", "fit t.parquet -o m --max-seconds x"],
+    [
+        "fit",
+        "fit t.parquet",
+        "nope",
+        "sample m -n 0 -o s.csv",
+        "sample m -o s.csv --seed -1",
+        "fit t.parquet -o m --max-seconds x",
+        "fit t.parquet -o m --seed -1",
+    ],
 )
 def test_usage_errors_are_code_2_without_a_traceback(fake, run, arguments):
     result = CliRunner().invoke(app, arguments.split())

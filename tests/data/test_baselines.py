@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffeo.data.baselines import baselines, gaussian_log_prob, mixture_log_prob
+from diffeo.data.baselines import baselines, encoded_baselines, gaussian_log_prob, mixture_log_prob
+from diffeo.data.schema import Schema
+from diffeo.data.tables import Table
 from diffeo.errors import DataError
 
 
@@ -21,16 +23,17 @@ def test_gaussian_is_the_maximum_likelihood_gaussian():
         torch.from_numpy(train.mean(0)), torch.from_numpy(np.cov(train.T, bias=True))
     )
     expected = reference.log_prob(torch.from_numpy(test)).mean().item()
-    assert gaussian_log_prob(train, test) == pytest.approx(expected, abs=1e-3)
+    assert gaussian_log_prob(train, test).mean() == pytest.approx(expected, abs=1e-3)
 
 
 def test_weights_are_repetitions():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(50, 2)) ** 3
     counts, test_counts = rng.integers(0, 4, 40), rng.integers(0, 4, 10)
-    repeated = gaussian_log_prob(np.repeat(x[:40], counts, 0), np.repeat(x[40:], test_counts, 0))
-    assert gaussian_log_prob(x[:40], x[40:], counts, test_counts) == pytest.approx(repeated)
-    assert gaussian_log_prob(x[:40], x[40:]) != pytest.approx(repeated)
+    repeated = baselines(np.repeat(x[:40], counts, 0), np.repeat(x[40:], test_counts, 0))["gaussian"]
+    weighted = baselines(x[:40], x[40:], weights=counts, test_weights=test_counts)["gaussian"]
+    assert weighted == pytest.approx(repeated)
+    assert baselines(x[:40], x[40:])["gaussian"] != pytest.approx(repeated)
 
 
 def test_units_cancel():
@@ -52,6 +55,49 @@ def test_mixture_finds_what_a_gaussian_cannot():
     assert found["mixture"] > found["gaussian"] + 1
 
 
+def test_given_columns_are_conditioned_on():
+    """Exactly: p(y, c) integrates to p(c), so that the conditional has mass 1; and c takes its share."""
+    rng = np.random.default_rng(5)
+    c = rng.choice([-2.0, 0.0, 3.0], size=(3000, 1)) + 0.2 * rng.normal(size=(3000, 1))
+    y = 5e2 * (c + 0.1 * rng.normal(size=(3000, 1)))
+    truth = -math.log(5e2 * 0.1) - 0.5 * math.log(2 * math.pi * math.e)
+    c = np.concatenate([c, np.ones((3000, 1))], 1)  # what never varies says nothing
+    found = baselines(y[:2000], y[2000:], given=c[:2000], test_given=c[2000:], components=3)
+    assert found["gaussian"] == pytest.approx(truth, abs=0.06)
+    assert found["mixture"] == pytest.approx(truth, abs=0.06)
+    line = np.linspace(-3e3, 3e3, 20_001)[:, None]
+    for log_prob in (gaussian_log_prob, mixture_log_prob):
+        density = np.exp(log_prob(y, line, c, np.broadcast_to([2.5, 1.0], (len(line), 2))))
+        assert density.sum() * (line[1, 0] - line[0, 0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_mixture_scores_as_scikit_learn_does():
+    from sklearn.mixture import GaussianMixture
+
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(600, 2)) + rng.choice([-3, 3], size=(600, 1))
+    x = (x - x.mean(0)) / x.std(0)
+    model = GaussianMixture(2, reg_covar=1e-6, random_state=0).fit(x)
+    np.testing.assert_allclose(
+        mixture_log_prob(x, x[:9], components=2), model.score_samples(x[:9]), rtol=1e-6
+    )
+
+
+def test_discrete_columns_take_the_log_of_the_mean_over_the_draws():
+    table = Table.of({"n": np.random.default_rng(7).poisson(1.0, 800), "g": np.arange(800) % 2})
+    encoding = Schema.infer(table.drop(["g"])).encoding(table, given=["g"])
+    x, g = torch.from_numpy(table.select(["n"]).values), table.select(["g"]).values
+    everything = torch.arange(-6.0, 12.0).double()[:, None]
+    ones = np.ones((1, 1))
+    for name in ("gaussian", "mixture"):
+        mass = 0.0
+        for value in everything:
+            torch.manual_seed(0)  # the same noise for the training rows
+            found = encoded_baselines(encoding, x, value[None], given=g, test_given=ones)
+            mass += math.exp(found[name])
+        assert mass == pytest.approx(1, abs=0.05)
+
+
 def test_few_rows_fall_back_to_one_component():
     x = np.random.default_rng(3).normal(size=(60, 20))
     found = baselines(x[:30], x[30:])
@@ -62,10 +108,10 @@ def test_few_rows_fall_back_to_one_component():
 def test_many_rows_stay_quick_and_deterministic():
     x = np.random.default_rng(4).normal(size=(200_000, 4))
     start = time.monotonic()
-    first = mixture_log_prob(x, x[:1000], components=4, seed=1)
+    first = mixture_log_prob(x, x[:1000], components=4, seed=1).mean().mean()
     assert time.monotonic() - start < 30
     assert first == pytest.approx(-4 * 0.5 * math.log(2 * math.pi * math.e), abs=0.2)
-    assert first == mixture_log_prob(x, x[:1000], components=4, seed=1)
+    assert first == mixture_log_prob(x, x[:1000], components=4, seed=1).mean().mean()
 
 
 @pytest.mark.parametrize(
@@ -81,4 +127,4 @@ def test_many_rows_stay_quick_and_deterministic():
 )
 def test_errors_say_what_and_where(train, test, weights, message):
     with pytest.raises(DataError, match=message):
-        gaussian_log_prob(train, test, weights)
+        gaussian_log_prob(train, test, weights=weights)

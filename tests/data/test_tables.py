@@ -85,8 +85,8 @@ def test_csv_dialects(tmp_path, text, names, values):
         (b"a,b\n", r"no rows"),
         (b"a,a\n1,2\n", r"two columns are named 'a'"),
         (b",a\n1,2\n", r"column 1 has no name.*index"),
-        (b"a,b\n1,2\n3\n", r"Expected 2 columns, got 1"),
-        (b"a,b\n1,2\n3,4,5\n", r"Expected 2 columns, got 3"),
+        (b"a,b\n1,2\n3\n", r"line 3 has 1 values, but the header names 2 columns; correct"),
+        (b"a,b\n1,2\n3,4,5\n", r"line 3 has 3 values, but the header names 2 columns; correct"),
         (b"1.5,2.5\n1,2\n", r"first line holds numbers.*add a header"),
         (b"a,b\n1,red\n2,blue\n", r"'b' holds text or categories \('red' in row 1\).*Drop"),
         (b"a\n" + b"1\n" * 20 + b"oops\n", r"'a' holds 'oops' in row 21, no number; correct or drop"),
@@ -434,6 +434,10 @@ def test_suggestions_are_hints_only():
     assert "share=" in notes["share"]
     assert notes["height"] == ""
     assert len(schema.lines()) == 5
+    few = Table.of({"wind_direction": rng.uniform(0, 360, 60), "price": rng.uniform(0, 360, 60)})
+    direction, price = (e.note for e in Schema.infer(few).entries)
+    assert "--column 'wind_direction=circular(0, 360)'" in direction
+    assert "circular" not in price
 
 
 def test_the_encoding_is_standardized_by_the_rows_it_is_given():

@@ -26,6 +26,11 @@ FAMILIES = (Affine(), CircularRationalQuadratic(4), RationalQuadratic(4), Affine
 MIXED = Mixed(FAMILIES)
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 class Weighted(nn.Module, Additive):
     """A family that is a module."""
 

@@ -61,7 +61,12 @@ def seconds(checkpoint: Checkpoint | None) -> diffeo.Flow:
 
 def table(checkpoint: Checkpoint | None) -> diffeo.Flow:
     """Sizes chosen by a race, noise on a lattice column, a context and weights."""
-    columns = {"x": rows()[:, 0], "n": (3 * rows()[:, 1]).round().long(), "c": rows()[:, 1], "w": rows()[:, 0].exp()}
+    columns = {
+        "x": rows()[:, 0],
+        "n": (3 * rows()[:, 1]).round().long(),
+        "c": rows()[:, 1],
+        "w": rows()[:, 0].exp(),
+    }
     path = None if checkpoint is None else checkpoint.path
     flow, _ = diffeo.fit_table(columns, given=["c"], weights="w", max_seconds=1.0, checkpoint=path)
     return flow

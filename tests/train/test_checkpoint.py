@@ -94,11 +94,15 @@ def flow_for(seed: int = 0, **fields: Any) -> diffeo.Flow:
     return diffeo.presets.NSF(features=2, layers=1, hidden=8, blocks=1, dropout=0.2, **fields).build()
 
 
-def train(path: Path, flow: diffeo.Flow | None = None, x: Any = ROWS, stop: int | None = None, **options: Any):
+def train(
+    path: Path, flow: diffeo.Flow | None = None, x: Any = ROWS, stop: int | None = None, **options: Any
+):
     flow = flow_for() if flow is None else flow
     callbacks = [] if stop is None else [StopAt(stop)]
     options = {"max_steps": 40, "batch_size": 16} | options
-    report = diffeo.fit(flow, x, callbacks=callbacks, checkpoint=Checkpoint(path, every_seconds=0.0), **options)
+    report = diffeo.fit(
+        flow, x, callbacks=callbacks, checkpoint=Checkpoint(path, every_seconds=0.0), **options
+    )
     return flow, report
 
 
@@ -113,7 +117,9 @@ def stopped(tmp_path: Path) -> Path:
 def test_a_resumed_run_reports_as_one_never_stopped(stopped: Path):
     _, report = train(stopped)
     _, whole = train(stopped.parent / "other")
-    assert [(p.step, p.train, p.valid) for p in report.curves] == [(p.step, p.train, p.valid) for p in whole.curves]
+    assert [(p.step, p.train, p.valid) for p in report.curves] == [
+        (p.step, p.train, p.valid) for p in whole.curves
+    ]
     for name in ("steps", "best_step", "train", "valid", "seed", "stopped", "skipped"):
         assert getattr(report, name) == getattr(whole, name)
     assert not stopped.exists()
@@ -228,9 +234,10 @@ def train_table(path: Path, stop: int | None = None, table: Any = TABLE, **optio
 @pytest.fixture(scope="module")
 def left_behind(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("table") / "run"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("diffeo.train.table.Checkpoint", partial(Checkpoint, every_seconds=0.0))
-        train_table(path, stop=60)
+        with pytest.raises(Stop):
+            train_table(path, stop=60)
     return path.read_bytes()
 
 

@@ -132,8 +132,8 @@ def _own_context(bijection: Bijection, given: int) -> tuple[int, ...] | None:
         return shape
     if shape is None or len(shape) != 1 or shape[0] < given:
         raise ShapeError(
-            f"the inner bijection's context has shape {None if shape is None else tuple(shape)}, but it is to "
-            f"see {given} columns; build it with a context of {given} numbers, or drop given."
+            f"the inner bijection's context has shape {None if shape is None else tuple(shape)}, but it is "
+            f"to see {given} columns; build it with a context of {given} numbers, or drop given."
         )
     return None if shape[0] == given else (shape[0] - given,)
 

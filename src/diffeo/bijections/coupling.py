@@ -33,7 +33,7 @@ class Coupling(Bijection):
     Raises:
         ShapeError: when the net's sizes do not fit; it names the sizes needed.
 
-    References: Dinh et al. 2015 (NICE), section 3.2; Dinh et al. 2017, eqs. 4-8; Prince 2023, 16.3.2.
+    References: Dinh et al. 2015 (NICE), section 3.2; Dinh et al. 2017, eqs. 4-8; Prince 2023, section 16.3.3.
 
     Example:
         >>> import torch

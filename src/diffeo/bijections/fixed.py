@@ -252,11 +252,11 @@ class Probit(PointwiseMap):
     Before a normal base, for what is already even on an interval or a circle: a uniform density stays
     exactly uniform, and one that is continuous across a circle's seam stays so.
 
-    Formula: ``y = ndtri((x - low) / (high - low))``, ``log dy/dx = y^2 / 2 + log(sqrt(2 pi) / (high - low))``,
-    computed from the nearer end. Limits: the ends themselves belong to the domain and go to the
-    quantile of the least normal number, 13 in float32 and 37.5 in float64, so that a normal base
-    gives them their density too. Beyond |y| = 6, 9 the values of the inverse round toward the ends; its
-    log-det stays exact.
+    Formula: ``y = ndtri((x - low) / w)``, ``log dy/dx = y^2 / 2 + log(sqrt(2 pi) / w)``, ``w = high - low``,
+    from the middle or the nearer end. Limits: the ends themselves belong to the domain and go to
+    the quantile of the least normal number, -+13 in float32 and -+37.5 in float64, so that a normal base
+    gives them their density too. Where the inverse comes within round-off of an end (|y| > 6 in
+    float32, 9 in float64, unless that end is 0) its value is that end; its log-det stays exact.
 
     Args:
         event_shape: shape of one point.

@@ -15,7 +15,7 @@ from diffeo.functional.shapes import sum_event
 class Pointwise(Bijection):
     """Each scalar of the event through a family's map, with learned parameters of its own.
 
-    The one-dimensional flow of Prince, section 16.3, for every scalar at once. Parameters start at
+    The one-dimensional flow of Prince, section 16.1, for every scalar at once. Parameters start at
     zero.
 
     Args:
@@ -24,7 +24,7 @@ class Pointwise(Bijection):
 
     Shape: ``(*batch, *event_shape)``.
 
-    References: Prince 2023, figure 16.2 and section 16.3.1.
+    References: Prince 2023, section 16.1, figures 16.1-16.3.
 
     Example:
         >>> import torch

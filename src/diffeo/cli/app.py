@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -27,7 +28,9 @@ class OneLineErrors(TyperGroup):
             _silence_stdout()
             raise typer.Exit(141) from None  # as the shell names a reader that left
         except (DiffeoError, OSError) as error:
-            typer.echo(f"diffeo: error: {' '.join(str(error).split())}", err=True)
+            missing = isinstance(error, FileNotFoundError) and error.filename is not None
+            message = f"{os.fsdecode(error.filename)} does not exist." if missing else str(error)
+            typer.echo(f"diffeo: error: {' '.join(message.split())}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("diffeo: interrupted; no output was written", err=True)
@@ -36,8 +39,6 @@ class OneLineErrors(TyperGroup):
 
 def _silence_stdout() -> None:
     # the interpreter flushes stdout once more at exit, which would fail again, loudly
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -87,7 +88,7 @@ def fit(
     ] = None,
     weights: Annotated[str | None, typer.Option(metavar="COL", help="Column that weights the rows.")] = None,
     max_seconds: Annotated[float | None, typer.Option(metavar="S", min=0.1, help="Time to train.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split, the weights and the batches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the batches.")] = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable)."),
@@ -117,11 +118,13 @@ def fit(
     check_output(output)
     if checkpoint is not None:
         check_output(checkpoint)
+    options.apart({"TABLE": table, "--output": output, "--checkpoint": checkpoint})
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
     kinds = options.assignments(column or (), "--column", "price=positive")
-    rows, given = Table.read(table), given or []
-    apart = [*given, *([] if weights is None else [weights])]
+    given = given or []
+    apart = options.once(given, weights)
+    rows = Table.read(table)
     density = rows.drop(apart)
     for name in sorted(set(apart) & set(kinds)):
         raise DataError(f"{name!r} is given or weights the rows; --column is for modeled columns.")
@@ -147,12 +150,17 @@ def fit(
             callbacks=callbacks,
             checkpoint=checkpoint,
         )
-    diffeo.save(flow, output)
+    diffeo.save(flow, output, notes=report.notes(result, len(rows), seed))
     report.say_result(result, output)
 
 
 @app.command(epilog="Example: `diffeo score wine.safetensors new.csv -o scores.csv`")
-def score(model: ModelFile, table: TableFile, output: Out) -> None:
+def score(
+    model: ModelFile,
+    table: TableFile,
+    output: Out,
+    append: Annotated[bool, typer.Option("--append", help="Put the table's own columns first.")] = False,
+) -> None:
     """Score each row of a table under a model.
 
     Writes `log_prob`, the log-likelihood in nats and in the data's own units, and `quantile`, the
@@ -166,11 +174,13 @@ def score(model: ModelFile, table: TableFile, output: Out) -> None:
     check_output(output, tuple(WRITERS))
     flow = _load(model)
     encoding = table_encoding(flow)
-    scores = score_table(flow, Table.read(table))
+    rows = Table.read(table)
+    scores = score_table(flow, rows)
     columns = {"log_prob": scores.log_prob, "quantile": encoding.quantile(scores.log_prob)}
     if scores.standard_error is not None:
         columns["standard_error"] = scores.standard_error
-    Table.unchecked(columns).write(output)
+    found = Table.unchecked(columns)
+    (rows.beside(found) if append else found).write(output)
 
 
 @app.command(epilog="Example: `diffeo sample wine.safetensors -n 1000 -o new.csv --seed 1`")
@@ -185,7 +195,9 @@ def sample(
     given_table: Annotated[
         Path | None, typer.Option(metavar="T", help="Table of such values; N rows are drawn for each row.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; default: a different draw each time.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed; default: a different draw each time.")
+    ] = None,
 ) -> None:
     """Draw new rows from a model.
 
@@ -203,6 +215,7 @@ def sample(
     flow = _load(model)
     rows: Table | None = Table.read(given_table) if given_table is not None else None
     if values:
+        options.check_given(values, flow)
         rows = Table.from_columns({name: [value] for name, value in values.items()})
     sample_table(flow, n, given=rows, seed=seed).write(output)
 
@@ -217,7 +230,9 @@ def info(
     if model is None:
         report.say_versions()
     else:
-        report.say_model(model, _load(model))
+        from diffeo import io
+
+        report.say_model(model, _load(model), io.inspect(model).notes)
 
 
 @app.command(epilog="Example: `diffeo demo -o demo`")

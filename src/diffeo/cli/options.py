@@ -7,9 +7,13 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from diffeo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diffeo.flow import Flow
 
 _OF_THE_TABLE = ("features", "context", "circular")
 """Fields that the table decides."""
@@ -27,6 +31,43 @@ def assignments(items: Sequence[str], option: str, example: str) -> dict[str, st
             raise ConfigError(f"{option} sets {name!r} twice; drop one.")
         found[name] = value
     return found
+
+
+def apart(paths: Mapping[str, Path | None]) -> None:
+    """Refuse one file in two roles: the second would overwrite the first."""
+    seen: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path is not None and (first := seen.setdefault(path.resolve(), option)) != option:
+            raise ConfigError(f"{first} and {option} are both {path}; name two different files.")
+
+
+def once(given: Sequence[str], weights: str | None) -> list[str]:
+    """The columns that are not modeled: those given and the weights, none of them twice."""
+    for i, name in enumerate(given):
+        if name in given[:i]:
+            raise ConfigError(f"--given {name} was given twice; drop one.")
+    if weights is None:
+        return [*given]
+    if weights in given:
+        raise ConfigError(f"column {weights!r} is both --given and --weights; drop one of the two.")
+    return [*given, weights]
+
+
+def check_given(values: Mapping[str, float], flow: Flow) -> None:
+    """Refuse ``--given`` values other than those a model conditioned on columns needs."""
+    from diffeo.data.scores import table_encoding
+
+    encoding = table_encoding(flow)
+    needs = " ".join(f"--given {name}=VALUE" for name in encoding.given)
+    if not needs or set(values) == set(encoding.given):
+        return  # a model that is conditioned on nothing says so itself
+    for name in values:
+        if name in encoding.names:
+            raise ConfigError(f"this model needs {needs}; {name!r} is a column that it draws.")
+        if name not in encoding.given:
+            raise ConfigError(f"this model needs {needs}; it knows no column {name!r}.")
+    missing = next(name for name in encoding.given if name not in values)
+    raise ConfigError(f"this model needs {needs}; {missing!r} is missing.")
 
 
 def numbers(items: Sequence[str]) -> dict[str, float]:
@@ -78,10 +119,14 @@ def settings(preset: type[Any] | None, items: Sequence[str]) -> dict[str, Any]:
         try:
             found[name] = parse(text, hints[name])
         except ValueError:
-            wanted = getattr(hints[name], "__name__", None) or str(hints[name])
-            wanted = str(hints[name]) if typing.get_args(hints[name]) else wanted
-            raise ConfigError(f"--set {name}={text}: {text!r} is not of type {wanted}.") from None
+            raise ConfigError(f"--set {name}={text}: {text!r} is not {_wanted(hints[name])}.") from None
     return found
+
+
+def _wanted(kind: Any) -> str:
+    named = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
+    choices = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    return " or ".join(named.get(c) or f"of type {c if typing.get_args(c) else c.__name__}" for c in choices)
 
 
 _WORDS: Mapping[str, bool] = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

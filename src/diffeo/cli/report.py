@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,9 @@ def _grid(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
         grid.add_column(title, justify="right" if i in right else "left", overflow="fold")
     for row in rows[1:]:
         grid.add_row(*(_plain(cell) for cell in row))
-    out.print(grid)
+    with out.capture() as capture:
+        out.print(grid)
+    _say("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def _plain(text: str) -> str:
@@ -54,7 +56,7 @@ def say_schema(schema: Schema, rows: int, given: Sequence[str], weights: str | N
 def say_result(result: FitReport, output: Path) -> None:
     """How the run went, and whether the flow is any good."""
     _say(f"trained {result.steps:,} steps in {result.seconds:.1f} s ({result.stopped})")
-    names = {"flow": "this flow", "gaussian": "a Gaussian", "mixture": "a mixture of 20 Gaussians"}
+    names = {"flow": "this flow", "gaussian": "a Gaussian", "mixture": "a mixture of Gaussians"}
     found = dict(result.baselines)
     found.setdefault("flow", result.valid)
     shown = [k for k in names if k in found] + sorted(set(found) - set(names))
@@ -62,6 +64,25 @@ def say_result(result: FitReport, output: Path) -> None:
     _grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
     _say(verdict(found))
     _say(f"wrote {output}")
+
+
+def notes(result: FitReport, rows: int, seed: int) -> dict[str, Any]:
+    """What a model file keeps of its run."""
+    from datetime import date
+
+    from diffeo.train.report import versions
+
+    finite = {k: round(v, 4) for k, v in result.baselines.items() if math.isfinite(v)}
+    return {
+        "date": date.today().isoformat(),
+        "rows": rows,
+        "seed": seed,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "stopped": result.stopped,
+        "held out": finite,
+        "versions": versions(),
+    }
 
 
 def verdict(found: dict[str, float]) -> str:
@@ -94,20 +115,22 @@ def say_versions() -> None:
         _say(f"{name:<13} {value}")
 
 
-def say_model(path: Path, flow: Flow) -> None:
-    """What a model file holds."""
+def say_model(path: Path, flow: Flow, notes: Mapping[str, Any]) -> None:
+    """What a model file holds, and the notes its run left."""
     from diffeo.encodings.columns import Columns
 
     _say(f"{path} ({os.path.getsize(path):,} bytes)")
     recipe = flow.recipe or {}
     settings = recipe.get("fields", {})
     _say(f"preset      {recipe.get('preset', 'unknown')}")
-    if settings:
-        _say(f"fields      {', '.join(f'{k}={v}' for k, v in settings.items() if not isinstance(v, dict))}")
+    shown = {k: v for k, v in settings.items() if not isinstance(v, dict) and not _idle(k, v)}
+    if shown:
+        _say(f"fields      {', '.join(f'{k}={v}' for k, v in shown.items())}")
     _say(f"parameters  {sum(p.numel() for p in flow.parameters()):,}")
     encoding = flow.encoding
     if not isinstance(encoding, Columns):
         _say(f"event       {tuple(flow.event_shape)}")
+        _say_notes(notes)
         return
     exact = (
         "exact" if encoding.exact else f"estimated from {encoding.draws} draws (integer or lattice columns)"
@@ -120,9 +143,20 @@ def say_model(path: Path, flow: Flow) -> None:
     if encoding.score_quantiles is not None:
         low, middle, high = encoding.score_quantiles[[0, 500, 1000]]
         _say(f"training    log_prob from {low:.3f} to {high:.3f}, median {middle:.3f}")
+    _say_notes(notes)
     _say()
     cells = [(c.name, str(c.kind), c.dtype, f"{c.loc:.6g}", f"{c.scale:.6g}") for c in encoding.columns]
     _grid([("column", "kind", "stored", "location", "scale"), *cells], right=(3, 4))
+
+
+def _idle(name: str, value: Any) -> bool:
+    return name in ("circular", "context") and not value
+
+
+def _say_notes(notes: Mapping[str, Any]) -> None:
+    for name, value in notes.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+        _say(f"{' '.join(str(name).split()):<11} {' '.join(text.split())}")
 
 
 @contextmanager

@@ -28,6 +28,8 @@ def baselines(
     train: Any,
     test: Any,
     *,
+    given: Any = None,
+    test_given: Any = None,
     weights: Any = None,
     test_weights: Any = None,
     components: int = 20,
@@ -37,6 +39,8 @@ def baselines(
 
     Args:
         train, test: rows to fit and rows to score, ``(rows, features)``: tensors or arrays, finite.
+        given, test_given: columns to condition on, ``(rows, given)``: both are fitted to the joint rows and
+            score ``log p(row, given) - log p(given)``.
         weights: of the training rows, at least 0; the Gaussian honors them, the mixture is fitted without.
         test_weights: of the test rows, for the means.
         components, seed: the mixture's.
@@ -48,69 +52,130 @@ def baselines(
         >>> sorted(found), abs(found["gaussian"] + 3 * 1.4189) < 0.15
         (['gaussian', 'mixture'], True)
     """
-    return {
-        "gaussian": gaussian_log_prob(train, test, weights, test_weights),
-        "mixture": mixture_log_prob(train, test, test_weights, components=components, seed=seed),
-    }
+    log_p = _both(train, test, given, test_given, weights, components, seed)
+    return {name: float(_weights(test_weights, len(rows)) @ rows) for name, rows in log_p.items()}
 
 
 def encoded_baselines(
-    encoding: Encoding, train: Tensor, test: Tensor, *, weights: Any = None, test_weights: Any = None
+    encoding: Encoding,
+    train: Tensor,
+    test: Tensor,
+    *,
+    given: Any = None,
+    test_given: Any = None,
+    weights: Any = None,
+    test_weights: Any = None,
 ) -> dict[str, float]:
     """Both baselines on what a flow behind ``encoding`` sees, in the data's own units.
 
-    The mean over the encoding's draws of discrete columns, so for these a bound, as the flow's is.
+    Where columns are discrete, a row's likelihood is the mean over the encoding's draws, as the flow's is.
 
     Args:
         encoding: the flow's; left in evaluation mode.
         train, test: rows as the encoding takes them.
-        weights, test_weights: of the rows.
+        given, test_given, weights, test_weights: of the rows, as in ``baselines``.
     """
     fitted = encoding.train().encode(train)[0][0]
     v, log_weight = encoding.eval().encode(test)
     draws, rows = v.shape[:2]
     w = _weights(test_weights, rows)
-    found = baselines(fitted, v.flatten(0, 1), weights=weights, test_weights=np.tile(w, draws))
-    shift = float(w @ np.asarray(log_weight.double().mean(0)))
-    return {name: value + shift for name, value in found.items()}
+    repeated = None if test_given is None else np.tile(np.asarray(test_given), (draws, 1))
+    found = {}
+    for name, log_p in _both(fitted, v.flatten(0, 1), given, repeated, weights).items():
+        each = log_p.reshape(draws, rows) + np.asarray(log_weight.double())
+        found[name] = float(w @ (np.logaddexp.reduce(each, 0) - math.log(draws)))
+    return found
 
 
-def gaussian_log_prob(train: Any, test: Any, weights: Any = None, test_weights: Any = None) -> float:
-    """Mean held-out nats per row under the (weighted) maximum-likelihood Gaussian, full covariance."""
-    train, test, log_scale = _standardized(train, test, weights)
+def gaussian_log_prob(
+    train: Any, test: Any, given: Any = None, test_given: Any = None, weights: Any = None
+) -> Array:
+    """Nats of each held-out row under the (weighted) maximum-likelihood Gaussian, full covariance."""
+    train, test, features, log_scale = _joint(train, test, given, test_given, weights)
     w = _weights(weights, len(train))
     mean = w @ train
     centered = train - mean
     covariance = (centered * w[:, None]).T @ centered + _RIDGE * np.eye(train.shape[1])
-    factor = np.linalg.cholesky(covariance)
-    z = np.linalg.solve(factor, (test - mean).T)
-    log_p = -0.5 * (z**2).sum(0) - np.log(np.diag(factor)).sum() - 0.5 * len(z) * math.log(2 * math.pi)
-    return float(_weights(test_weights, len(test)) @ log_p - log_scale)
+    return _conditional(np.ones(1), mean[None], covariance[None], test, features) - log_scale
 
 
 def mixture_log_prob(
-    train: Any, test: Any, test_weights: Any = None, *, components: int = 20, seed: int = 0
-) -> float:
-    """Mean held-out nats per row under scikit-learn's mixture of full-covariance Gaussians.
+    train: Any, test: Any, given: Any = None, test_given: Any = None, *, components: int = 20, seed: int = 0
+) -> Array:
+    """Nats of each held-out row under scikit-learn's mixture of full-covariance Gaussians.
 
-    Few rows get fewer components (one per ``2 * features`` rows, at least one). So that the fit stays a
+    Few rows get fewer components (one per ``2 * columns`` rows, at least one). So that the fit stays a
     matter of seconds, a long table is fitted on a random 50,000 of its rows, a wide one on down to 10,000,
     and one wider still with fewer components.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    train, test, log_scale = _standardized(train, test, None)
-    features = train.shape[1]
-    rows = min(len(train), _MAX_ROWS, max(_MIN_ROWS, int(_MAX_WORK / (components * features**2))))
+    train, test, features, log_scale = _joint(train, test, given, test_given, None)
+    width = train.shape[1]
+    rows = min(len(train), _MAX_ROWS, max(_MIN_ROWS, int(_MAX_WORK / (components * width**2))))
     if rows < len(train):
         train = train[np.random.default_rng(seed).choice(len(train), rows, replace=False)]
-    components = max(1, min(components, rows // (2 * features), int(_MAX_WORK / (rows * features**2))))
+    components = max(1, min(components, rows // (2 * width), int(_MAX_WORK / (rows * width**2))))
     model = GaussianMixture(components, reg_covar=_RIDGE, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        log_p = model.fit(train).score_samples(test)
-    return float(_weights(test_weights, len(test)) @ log_p - log_scale)
+        model.fit(train)
+    return _conditional(model.weights_, model.means_, model.covariances_, test, features) - log_scale
+
+
+def _both(
+    train: Any,
+    test: Any,
+    given: Any,
+    test_given: Any,
+    weights: Any,
+    components: int = 20,
+    seed: int = 0,
+) -> dict[str, Array]:
+    return {
+        "gaussian": gaussian_log_prob(train, test, given, test_given, weights),
+        "mixture": mixture_log_prob(train, test, given, test_given, components=components, seed=seed),
+    }
+
+
+def _conditional(weights: Array, means: Array, covariances: Array, x: Array, features: int) -> Array:
+    """``log p(x) - log p(c)`` of a mixture of Gaussians, ``c`` the columns of ``x`` from ``features`` on.
+
+    Exact: the marginal of each Gaussian has the means and the covariances of its columns.
+    """
+    joint = _log_prob(weights, means, covariances, x)
+    if features == x.shape[1]:
+        return joint
+    c = slice(features, None)
+    return joint - _log_prob(weights, means[:, c], covariances[:, c, c], x[:, c])
+
+
+def _log_prob(weights: Array, means: Array, covariances: Array, x: Array) -> Array:
+    total = np.full(len(x), -math.inf)
+    for weight, mean, covariance in zip(weights, means, covariances, strict=True):
+        factor = np.linalg.cholesky(covariance)
+        z = np.linalg.solve(factor, (x - mean).T)
+        log_p = -0.5 * (z**2).sum(0) - np.log(np.diag(factor)).sum() - 0.5 * len(z) * math.log(2 * math.pi)
+        total = np.logaddexp(total, log_p + math.log(max(weight, 1e-300)))
+    return total
+
+
+def _joint(
+    train: Any, test: Any, given: Any, test_given: Any, weights: Any
+) -> tuple[Array, Array, int, float]:
+    """Rows beside their given columns on the training rows' scale; how many columns are the rows' own, and
+    the sum of the logs of their scale."""
+    train, test, log_scale = _standardized(train, test, weights)
+    features = train.shape[1]
+    if given is None:
+        return train, test, features, log_scale
+    given, test_given = (np.asarray(t, dtype=np.float64) for t in (given, test_given))
+    varies = np.ptp(given, axis=0) > 0  # what never varies says nothing
+    if varies.any():
+        c, test_c, _ = _standardized(given[:, varies], test_given[:, varies], weights)
+        train, test = np.concatenate([train, c], 1), np.concatenate([test, test_c], 1)
+    return train, test, features, log_scale
 
 
 def _standardized(train: Any, test: Any, weights: Any) -> tuple[Array, Array, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import sys
 import zipfile
@@ -25,6 +26,8 @@ _READS = "CSV (.csv, .tsv, .txt), Parquet (.parquet, .pq), Arrow (.feather, .arr
 
 def read_columns(path: Path) -> Raw:
     """The columns of a table file, by its suffix; every failure is a ``DataError`` that says what."""
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     suffix = path.suffix.lower()
     reader = _READERS.get(suffix)
     if reader is None:
@@ -55,7 +58,26 @@ def _read_csv(path: Path) -> Raw:
     if names and all(map(_is_number, names)) and names != [str(i) for i in range(len(names))]:
         raise DataError(f"{path}: the first line holds numbers, not column names; add a header line.")
     options = arrow_csv.ParseOptions(delimiter=delimiter)
-    return _from_arrow(arrow_csv.read_csv(path, parse_options=options))
+    try:
+        return _from_arrow(arrow_csv.read_csv(path, parse_options=options))
+    except ValueError:  # Arrow's, which does not say where
+        _check_widths(path, delimiter)
+        raise
+
+
+def _check_widths(path: Path, delimiter: str) -> None:
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        lines = csv.reader(file, delimiter=delimiter)
+        try:
+            width = len(next(lines, []))
+            odd = next((row for row in lines if row and len(row) != width), None)
+        except csv.Error:
+            return
+    if odd is not None:
+        raise DataError(
+            f"{path}: line {lines.line_num} has {len(odd)} values, but the header names {width} columns; "
+            f"correct or drop the line."
+        )
 
 
 def _is_number(text: str) -> bool:
@@ -146,7 +168,8 @@ def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -
     ``suffixes`` empty allows any name; ``-`` (standard output) is refused then.
 
     Raises:
-        DataError: for a missing or unwritable folder, a folder instead of a file, an unknown suffix.
+        DataError: for a missing or unwritable folder, a folder or (any name allowed) a device instead of a
+            file, an unknown suffix.
     """
     if str(path) == "-":
         if suffixes:
@@ -155,6 +178,8 @@ def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -
     target = Path(path)
     if target.is_dir():
         raise DataError(f"{target} is a folder; give the path of a file in it.")
+    if not suffixes and target.exists() and not target.is_file():
+        raise DataError(f"{target} is no regular file; give the path of one.")
     if not target.parent.is_dir():
         raise DataError(f"the folder {target.parent} does not exist; create it first.")
     if not os.access(target if target.exists() else target.parent, os.W_OK):

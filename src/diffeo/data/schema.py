@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -138,6 +139,10 @@ def _integers(values: np.ndarray) -> Kind:
 
 
 _INTERVALS = ((0.0, 1.0), (-1.0, 1.0), (0.0, 100.0))
+_ANGLE = re.compile(
+    r"angle|bearing|direction|heading|azimuth|orientation|longitude|hour|(^|_)(theta|phi|phase|yaw|lon)(_|$)",
+    re.IGNORECASE,
+)
 _TURNS = ((0.0, 360.0), (-180.0, 180.0), (0.0, 24.0), (0.0, 2 * math.pi), (-math.pi, math.pi))
 
 
@@ -146,12 +151,15 @@ def _suggestion(name: str, values: np.ndarray, low: float, high: float) -> str:
     if len(values) < 50:
         return ""
     for a, b in _TURNS:
+        # its name says so and it goes most of the way round, or
+        if _ANGLE.search(name) and a <= low and high <= b and high - low > 0.8 * (b - a):
+            return _angle(name, a, b)
         # a circle is filled to its ends, and evenly enough on both sides of the seam
         near = 0.02 * (b - a)
         if a <= low < a + near / 4 and b - near / 4 < high <= b:
             seam = [np.mean(values < a + near), np.mean(values > b - near)]
             if min(seam) > 0.25 * max(seam):
-                return f"an angle? --column '{name}=circular({a:.10g}, {b:.10g})'"
+                return _angle(name, a, b)
     for a, b in _INTERVALS:
         reach = 0.05 * (b - a)
         if a < low < a + reach and b - reach < high < b:
@@ -159,3 +167,7 @@ def _suggestion(name: str, values: np.ndarray, low: float, high: float) -> str:
     if low > 0 and low < 0.1 * float(np.median(values)):
         return f"positive? --column {name}=positive"
     return ""
+
+
+def _angle(name: str, low: float, high: float) -> str:
+    return f"an angle? --column '{name}=circular({low:.10g}, {high:.10g})'"

@@ -131,6 +131,14 @@ class Table:
         """The table of these rows: a slice, row numbers from 0, or a boolean mask."""
         return Table(self.names, self.values[index], self.dtypes)
 
+    def beside(self, other: Table) -> Table:
+        """The table of these columns and then the other table's, row by row."""
+        both = set(self.names) & set(other.names)
+        if both:
+            raise DataError(f"the table has a column {min(both)!r} already; rename it.")
+        values = np.concatenate([self.values, other.values], 1)
+        return Table((*self.names, *other.names), values, (*self.dtypes, *other.dtypes))
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write to the kind of file the suffix says, each column in its own type; ``-`` is CSV on
         standard output. The file appears complete or not at all.

@@ -187,7 +187,7 @@ def _precision(s: Subject) -> None:
     kind = copy.deepcopy(s.kind).float()
     scale = float(getattr(getattr(kind, "family", None), "scale", 0.0))
     points = [scalar_points(d, scale).reshape((-1, *kind.event_shape)) for d in (kind.domain, kind.codomain)]
-    check_round_trips(kind, kind.inverse, *points, scale)
+    check_round_trips(kind, kind.inverse, points[0], points[1], scale)
 
 
 # -- context ------------------------------------------------------------------------------------

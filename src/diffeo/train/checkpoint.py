@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from dataclasses import asdict
@@ -34,14 +35,14 @@ class Checkpoint:
 
     Args:
         path: the file.
-        every_seconds: least time between two writes.
+        every_seconds: least time between two writes; the first comes as soon as the run's length is fixed.
     """
 
     def __init__(self, path: str | Path, every_seconds: float = 30.0):
         self.path, self.every_seconds = Path(path), every_seconds
         if not self.path.parent.is_dir():
             raise ConfigError(f"{self.path.parent} is no folder; make it first or choose another checkpoint.")
-        self._last = time.monotonic()
+        self._last = -math.inf
         self._notes: dict[str, Any] | None = None
 
     def note(self, notes: dict[str, Any]) -> None:

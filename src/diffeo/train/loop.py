@@ -21,7 +21,7 @@ from diffeo.objectives import Batch, Likelihood, Objective
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.data import Epochs, Rows, rows_for
 from diffeo.train.report import Callback, FitReport, Point, Progress
-from diffeo.train.schedule import Budget, Plan, Schedule
+from diffeo.train.schedule import WARMUP, Budget, Plan, Schedule
 
 DEFAULT_STEPS = 10_000
 BAD_STEPS = 20
@@ -54,7 +54,7 @@ def fit(
     context: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     *,
-    objective: Objective | None = None,
+    objective: Objective = Likelihood(),  # noqa: B008 (frozen)
     validation: float | Rows = 0.1,
     max_seconds: float | None = None,
     max_epochs: float | None = None,
@@ -113,9 +113,7 @@ def fit(
         checkpoint = Checkpoint(Path(checkpoint))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        run = Run(
-            flow, objective or Likelihood(), train, valid, size, budget, seed, recipe or Recipe(), callbacks
-        )
+        run = Run(flow, objective, train, valid, size, budget, seed, recipe or Recipe(), callbacks)
         return run.go(started, checkpoint)
 
 
@@ -260,7 +258,7 @@ class Run:
     def _stop_reason(self, elapsed: float, steps: int) -> str:
         if self.budget.seconds is not None and elapsed > 1.25 * self.budget.seconds and self.step < steps:
             return f"time: {elapsed:.0f} s, the machine became slower than when the run was planned"
-        waited = self.step - max(self.report.best_step, steps // 10)
+        waited = self.step - max(self.report.best_step, steps // 10, WARMUP)
         if self.valid is not None and waited > self.recipe.patience * steps:
             return f"no better validation score since step {self.report.best_step}"
         return ""

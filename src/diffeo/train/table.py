@@ -86,13 +86,15 @@ def fit_table(
         )
     if preset is not None and preset.circular != schema.circular:
         raise ConfigError(
-            f"the preset {type(preset).__name__} has circular={preset.circular}, but the circular columns are "
-            f"{schema.circular}; use Tabular(..., circular={schema.circular}) or no preset, or declare these "
-            f"columns bounded."
+            f"the preset {type(preset).__name__} has circular={preset.circular}, but the circular columns "
+            f"are {schema.circular}; use Tabular(..., circular={schema.circular}) or no preset, or declare "
+            f"these columns bounded."
         )
     train, valid = _split(table, validation, seed)
     encoding = schema.encoding(train.select(density.names), given=given, weights=weights)
-    presets = [preset] if preset is not None else choose(len(train), schema.features, context, schema.circular)
+    presets = (
+        [preset] if preset is not None else choose(len(train), schema.features, context, schema.circular)
+    )
     rows = [_rows(part, encoding) for part in (train, valid)]
 
     keeper = None if checkpoint is None else Checkpoint(checkpoint)
@@ -128,8 +130,14 @@ def fit_table(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         plain = encoded_baselines(
-        encoding, train_rows.x, valid_rows.x, weights=train_rows.weights, test_weights=valid_rows.weights
-    )
+            encoding,
+            train_rows.x,
+            valid_rows.x,
+            given=train_rows.context,
+            test_given=valid_rows.context,
+            weights=train_rows.weights,
+            test_weights=valid_rows.weights,
+        )
     report.baselines = {"flow": report.valid, **plain}
     report.seconds = time.monotonic() - started
     return flow, report
@@ -149,11 +157,13 @@ def _weighted(table: Table, weights: str | None) -> Table:
 
 
 def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
-    held = round(validation * len(table)) if 0 < validation < 1 else 0
+    if not 0 < validation < 1:
+        raise DataError(f"validation={validation} is no fraction of the rows; use one between 0 and 1.")
+    held = round(validation * len(table))
     if not 0 < held <= len(table) - 2:
         raise DataError(
-            f"{len(table)} rows with validation={validation} leave fewer than two to train on or none to hold out; "
-            f"use more rows, or a fraction between 0 and 1."
+            f"{len(table)} rows are too few to hold out {validation:.0%} of them and train on the rest; "
+            f"use more rows."
         )
     order = np.random.default_rng(seed).permutation(len(table))
     return table.rows(np.sort(order[held:])), table.rows(np.sort(order[:held]))
