@@ -36,7 +36,8 @@ def main() -> None:
             train = diffeo.Table.of(rows[~masks[split]])
             test = diffeo.Table.of(rows[masks[split]])
             flow, report = diffeo.fit_table(train, max_seconds=arguments.seconds, seed=split)
-            assert flow.encoding is not None and flow.recipe is not None
+            assert flow.encoding is not None
+            assert flow.recipe is not None
             names = flow.encoding.names
             plain = encoded_baselines(
                 flow.encoding,

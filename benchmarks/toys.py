@@ -1,6 +1,6 @@
 """Gap to the exact entropy of ``NSF`` on the eight toys, on 100,000 fresh points.
 
-    python benchmarks/toys.py [--seconds 60] [--rows 100000] [--seed 0] [--names moons ...]
+python benchmarks/toys.py [--seconds 60] [--rows 100000] [--seed 0] [--names moons ...]
 """
 
 from __future__ import annotations

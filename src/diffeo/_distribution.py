@@ -43,5 +43,5 @@ class FlowDistribution(Distribution):
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> FlowDistribution:
         context = self.context
         if context is not None and self.flow.context_shape is not None:
-            context = context.expand(*batch_shape, *self.flow.context_shape)
+            context = context.expand((*batch_shape, *self.flow.context_shape))
         return FlowDistribution(self.flow, context)

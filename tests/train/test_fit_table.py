@@ -282,8 +282,8 @@ def test_rows_of_weight_zero_are_as_good_as_absent():
         ({"weights": "a"}, DataError, "column 'a' holds a negative weight in row"),
         ({"validation": 0}, DataError, "validation=0"),
         ({"validation": 1}, DataError, "validation=1"),
-        ({"validation": 0.001}, DataError, "80 rows with validation=0.001"),
-        ({"validation": 0.999}, DataError, "fewer than two to train on"),
+        ({"validation": 0.001}, DataError, "80 rows are too few"),
+        ({"validation": 0.999}, DataError, "80 rows are too few"),
         ({"max_seconds": 0}, ConfigError, "max_seconds"),
     ],
 )
@@ -312,7 +312,7 @@ def test_weights_that_are_all_zero():
 
 @pytest.mark.parametrize("rows", [2, 4])
 def test_too_few_rows_are_refused_before_training(rows: int):
-    with pytest.raises(DataError, match=f"{rows} rows with validation=0.1"):
+    with pytest.raises(DataError, match=f"{rows} rows are too few"):
         diffeo.fit_table(np.arange(2.0 * rows).reshape(-1, 2) ** 2)
 
 

@@ -33,7 +33,8 @@ class Whiten(Bijection, Initializable):
     Example:
         >>> import torch
         >>> layer = Whiten(2)
-        >>> rows = torch.randn(1000, 2) @ torch.tensor([[2.0, 1.9], [0.0, 0.1]])
+        >>> noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+        >>> rows = noise @ torch.tensor([[2.0, 1.9], [0.0, 0.1]])
         >>> layer.initialize(rows)
         >>> torch.cov(layer(rows)[0].T).sub(torch.eye(2)).abs().max().item() < 0.05
         True

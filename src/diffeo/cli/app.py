@@ -28,8 +28,9 @@ class OneLineErrors(TyperGroup):
             _silence_stdout()
             raise typer.Exit(141) from None  # as the shell names a reader that left
         except (DiffeoError, OSError) as error:
-            missing = isinstance(error, FileNotFoundError) and error.filename is not None
-            message = f"{os.fsdecode(error.filename)} does not exist." if missing else str(error)
+            message = str(error)
+            if isinstance(error, FileNotFoundError) and error.filename is not None:
+                message = f"{error.filename} does not exist."
             typer.echo(f"diffeo: error: {' '.join(message.split())}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:

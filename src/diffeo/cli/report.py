@@ -72,7 +72,7 @@ def notes(result: FitReport, rows: int, seed: int) -> dict[str, Any]:
 
     from diffeo.train.report import versions
 
-    finite = {k: round(v, 4) for k, v in result.baselines.items() if math.isfinite(v)}
+    finite = {k: round(v, 3) for k, v in result.baselines.items() if math.isfinite(v)}
     return {
         "date": date.today().isoformat(),
         "rows": rows,
@@ -95,7 +95,8 @@ def verdict(found: dict[str, float]) -> str:
     gap = flow - others[best]
     if gap > 0:
         return f"The flow beats the better of the two by {gap:.3f} nats per row."
-    return f"The flow is {-gap:.3f} nats per row below the {best}: train longer, or get more rows."
+    name = {"gaussian": "Gaussian"}.get(best, best)
+    return f"The flow is {-gap:.3f} nats per row below the {name}: train longer, or get more rows."
 
 
 def say_versions() -> None:

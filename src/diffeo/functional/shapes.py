@@ -47,7 +47,7 @@ def broadcast_batch(
             f"{tuple(context.shape)} has batch {tuple(context_batch)}; they do not broadcast. "
             f"Batch axes align at the right, next to the event."
         ) from None
-    return x.expand(*full, *event_shape), context.expand(*full, *context_shape)
+    return x.expand((*full, *event_shape)), context.expand((*full, *context_shape))
 
 
 def check_context(context: Tensor | None, context_shape: Sequence[int] | None) -> torch.Size | None:

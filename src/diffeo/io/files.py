@@ -106,6 +106,8 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Ma
         {"__metadata__": {"diffeo": text, "sha256": header_sum(text, table)}, **table}
     ).encode()
     header += b" " * (-len(header) % 8)
+    if Path(path).exists() and not Path(path).is_file():
+        raise ConfigError(f"{path} is not a regular file; give the path of a file to write.")
     with replacing(path) as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.write(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ class MLP(nn.Module):
         self.context_features = context_features
         self.activation = activation
         widths = [in_features + context_features, *hidden]
-        self.layers = nn.ModuleList(linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(linear(a, b) for a, b in pairwise(widths))
         self.output = linear(widths[-1], out_features)
         zero_(self.output)
 
