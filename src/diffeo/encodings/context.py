@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffeo._typing import Initializable
+from diffeo.errors import DataError
 
 
 class ContextEncoding(nn.Module, Initializable):
@@ -57,7 +58,7 @@ class StandardizedContext(ContextEncoding):
 
 
 class OneHotContext(ContextEncoding):
-    """Turns a class number 0 .. classes - 1 into a one-hot vector."""
+    """Turns a class number 0 .. classes - 1 into a one-hot vector; any other number into zeros."""
 
     classes: Tensor
     marker: Tensor
@@ -69,7 +70,12 @@ class OneHotContext(ContextEncoding):
         self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the dtype
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Nothing to learn from data."""
+        """Nothing to learn from data; refuses numbers that are no class."""
+        bad = ~(x.unsqueeze(-1) == self.classes).any(-1)
+        if bool(bad.any()):
+            raise DataError(
+                f"the context holds {x[bad][0].item()}, but the classes are 0 to {len(self.classes) - 1}."
+            )
 
     def forward(self, context: Tensor) -> Tensor:
         return (context.unsqueeze(-1) == self.classes).to(self.marker.dtype)

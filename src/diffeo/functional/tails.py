@@ -24,7 +24,7 @@ def forward(x: Tensor, rates: Tensor, threshold: float) -> tuple[Tensor, Tensor]
     u = k * torch.where(far, x.abs() - threshold, 0.0)
     near = u.clamp(max=math.expm1(_MOST))
     log1p = torch.log1p(near)
-    v = log1p + (u - near) * math.exp(-_MOST)
+    v = torch.where(u > near, _MOST + (u - near) * math.exp(-_MOST), log1p)
     return torch.where(far, torch.sign(x) * (threshold + v / k), x), -log1p
 
 
@@ -34,5 +34,6 @@ def inverse(y: Tensor, rates: Tensor, threshold: float) -> tuple[Tensor, Tensor]
     far = y.abs() > threshold
     v = k * torch.where(far, y.abs() - threshold, 0.0)
     near = v.clamp(max=_MOST)
-    u = torch.expm1(near) + (v - near) * math.exp(_MOST)
+    # not one sum of both: its gradient would be a difference of two numbers of size e^20
+    u = torch.where(v > _MOST, math.expm1(_MOST) + (v - _MOST) * math.exp(_MOST), torch.expm1(near))
     return torch.where(far, torch.sign(y) * (threshold + u / k), y), near
