@@ -168,7 +168,7 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
 def knots_of(family: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
     """The knots of a family's maps, where it has any, for the precision rule."""
     if isinstance(family, e.RationalQuadratic | e.IntervalRationalQuadratic | e.CircularRationalQuadratic):
-        return lambda q: family._knots(q)[:2]
+        return lambda q: tuple(k.movedim(0, -1) for k in family._knots(q, q.dim() - 1)[:2])
     if isinstance(family, e.PiecewiseLinear):
         return lambda q: linear_spline._parts(q, family.low, family.high, family.min_slope)[:2]
     if isinstance(family, e.PiecewiseQuadratic):

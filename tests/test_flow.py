@@ -17,7 +17,7 @@ from diffeo.bijections import Chain, Pointwise, Reverse, Sigmoid, Standardize
 from diffeo.elementwise import Affine
 from diffeo.encodings import Column, Columns, StandardizedContext
 from diffeo.encodings.kinds import Integer, Positive
-from diffeo.errors import ConfigError, ContextError, DomainError, ShapeError
+from diffeo.errors import ConfigError, ContextError, DataError, DomainError, ShapeError
 from diffeo.presets import NSF, Classes
 
 
@@ -383,3 +383,16 @@ def test_an_encoding_whose_likelihood_is_a_bound():
         flow.sample_and_log_prob(3)
     mass = flow.log_prob(torch.arange(-60.0, 61.0).double()[:, None]).exp().sum()
     assert abs(mass - 1) < 0.02
+
+
+def test_points_of_another_dtype_are_refused_with_the_cure():
+    flow = diffeo.presets.MAF(features=2).build()
+    with pytest.raises(DataError, match=r"x is torch.float64 .* pass x.to\(torch.float32\)"):
+        flow.log_prob(torch.zeros(3, 2, dtype=torch.float64))
+
+
+def test_a_distribution_without_context_expands():
+    d = diffeo.presets.MAF(features=2).build().distribution().expand((3,))
+    assert d.batch_shape == (3,)
+    assert d.sample((4,)).shape == (4, 3, 2)
+    assert d.log_prob(torch.zeros(2)).shape == (3,)

@@ -16,7 +16,7 @@ from diffeo.bases.base import Base
 from diffeo.bijections.base import Bijection
 from diffeo.encodings.base import Encoding
 from diffeo.encodings.context import ContextEncoding
-from diffeo.errors import ConfigError, DomainError, ShapeError
+from diffeo.errors import ConfigError, DataError, DomainError, ShapeError
 from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.shapes import broadcast_batch, check_context
 
@@ -39,6 +39,7 @@ class Flow(nn.Module, Initializable):
 
     Raises:
         ShapeError: where shapes do not fit, here or at a call; it names both.
+        DataError: for points of another dtype than the flow's.
         ContextError: for a context that is missing or not wanted.
         DomainError: when the bijection's codomain is not the base's support.
 
@@ -105,6 +106,7 @@ class Flow(nn.Module, Initializable):
 
         ``log_prob`` is the log of their mean; their spread tells how sure it is.
         """
+        self._check_dtype(x, "x")
         x, context = broadcast_batch(x, context, self.event_shape, self.context_shape)
         context = self._encode_context(context)
         if self.encoding is None:
@@ -190,6 +192,11 @@ class Flow(nn.Module, Initializable):
             self.bijection.initialize(x, context)
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _check_dtype(self, t: Tensor, what: str) -> None:
+        dtype = next((p.dtype for p in self.parameters()), t.dtype)
+        if self.encoding is None and t.dtype != dtype:
+            raise DataError(f"{what} is {t.dtype} but this flow is {dtype}; pass {what}.to({dtype}).")
 
     def _encode_context(self, context: Tensor | None) -> Tensor | None:
         return context if self.context_encoding is None or context is None else self.context_encoding(context)

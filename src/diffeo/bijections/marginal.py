@@ -159,11 +159,11 @@ class Marginal(Bijection, Initializable):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         u = (x - self.center) * self.stretch
-        y, log_slope = self.family.forward(u, self.params.expand(*u.shape, -1))
+        y, log_slope = self.family.forward(u, self.params)
         return y, sum_event(log_slope + self.stretch.log(), 1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        u, log_slope = self.family.inverse(y, self.params.expand(*y.shape, -1))
+        u, log_slope = self.family.inverse(y, self.params)
         return u / self.stretch + self.center, sum_event(log_slope - self.stretch.log(), 1)
 
     @torch.no_grad()

@@ -52,9 +52,11 @@ class _Spline(Elementwise):
         """The K + 1 slopes at the knots from the parameters left after the 2 K logits."""
         raise NotImplementedError
 
-    def _knots(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _knots(self, params: Tensor, dims: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Knots and slopes, ``(K + 1, *)``, from params, for points of ``dims`` axes."""
         k = self.bins
-        widths, heights, raw = params.split([k, k, params.shape[-1] - 2 * k], -1)
+        params = params[(None,) * (dims + 1 - params.dim())].movedim(-1, 0).contiguous()
+        widths, heights, raw = params.split([k, k, len(params) - 2 * k])
         low, high = self.box
         knots_x = rq.softmax_knots(widths, low, high)
         knots_y = rq.softmax_knots(heights, low, high)
@@ -80,7 +82,7 @@ class RationalQuadratic(_Spline):
         bins: K, number of bins, 1 to 512.
         bound: half-width of the box, > 0; standardized data mostly lie within 3.
 
-    Shape: ``x`` ``(*,)``, ``params`` ``(*, 3 K - 1)``.
+    Shape: ``x`` ``(*,)``, ``params`` ``(*, 3 K - 1)``; leading axes may be left out where points share them.
 
     References: Durkan et al. 2019, "Neural spline flows", eqs. 4-8.
 
@@ -108,16 +110,17 @@ class RationalQuadratic(_Spline):
         return -self.bound, self.bound
 
     def _slopes(self, raw: Tensor) -> Tensor:
-        return F.pad(raw, (1, 1), value=1.0)
+        end = raw.new_ones(1, *raw.shape[1:])
+        return torch.cat([end, raw, end])
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         outside, inner = self._outside(x)
-        y, log_slope = rq.forward(inner, *self._knots(params))
+        y, log_slope = rq.forward(inner, *self._knots(params, x.dim()))
         return torch.where(outside, x, y), torch.where(outside, torch.zeros_like(x), log_slope)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         outside, inner = self._outside(y)
-        x, log_slope = rq.inverse(inner, *self._knots(params))
+        x, log_slope = rq.inverse(inner, *self._knots(params, y.dim()))
         return torch.where(outside, y, x), torch.where(outside, torch.zeros_like(y), log_slope)
 
 
@@ -135,12 +138,12 @@ class _BoundedSpline(_Spline):
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         outside, inner = self._outside(x)
-        y, log_slope = rq.forward(inner, *self._knots(params))
+        y, log_slope = rq.forward(inner, *self._knots(params, x.dim()))
         return self._bounded(outside, y, log_slope)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         outside, inner = self._outside(y)
-        x, log_slope = rq.inverse(inner, *self._knots(params))
+        x, log_slope = rq.inverse(inner, *self._knots(params, y.dim()))
         return self._bounded(outside, x, log_slope)
 
     def _bounded(self, outside: Tensor, value: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,4 +214,4 @@ class CircularRationalQuadratic(_BoundedSpline):
         return -math.pi, math.pi
 
     def _slopes(self, raw: Tensor) -> Tensor:
-        return torch.cat([raw, raw[..., :1]], -1)
+        return torch.cat([raw, raw[:1]])
