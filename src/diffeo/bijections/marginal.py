@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diffeo._typing import Initializable
-from diffeo.bijections.base import Bijection
+from diffeo.bijections.from_rows import FromRows
 from diffeo.elementwise.rational_quadratic import RationalQuadratic, inverse_slope
-from diffeo.errors import DataError
 from diffeo.functional import rational_quadratic as rq
 from diffeo.functional import tails
 from diffeo.functional.shapes import sum_event
@@ -17,13 +15,6 @@ _THRESHOLD = 2.0
 """Where the logarithmic tails begin, in robust standard deviations."""
 _HALF = 4.5
 """Half-width of the spline's box, in standard deviations of the normal it maps onto."""
-
-
-def _sorted_rows(x: Tensor, features: int, who: str) -> Tensor:
-    rows = x.reshape(-1, features).double()
-    if not len(rows) or not bool(rows.isfinite().all()):
-        raise DataError(f"{who} is set from finite rows, at least one.")
-    return rows.sort(0).values
 
 
 def _quantile(rows: Tensor, p: Tensor) -> Tensor:
@@ -39,7 +30,7 @@ def _reach(n: int) -> float:
     return float(-torch.special.ndtri(torch.tensor(0.25 / n, dtype=torch.float64)))
 
 
-class LogTails(Bijection, Initializable):
+class LogTails(FromRows):
     """Robust standardization, then logarithms beyond two standard deviations: no heavy tails left.
 
     An outlier at 100 standard deviations costs a flow with linear tails 5,000 nats; here it costs some
@@ -71,13 +62,11 @@ class LogTails(Bijection, Initializable):
 
     loc: Tensor
     scale: Tensor
-    initialized: Tensor
 
     def __init__(self, features: int):
         super().__init__((features,))
         self.register_buffer("loc", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
-        self.register_buffer("initialized", torch.tensor(False))
         self.log_rates = nn.Parameter(torch.full((2, features), -3.0))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -88,12 +77,9 @@ class LogTails(Bijection, Initializable):
         u, log_slope = tails.inverse(y, self.log_rates.exp(), _THRESHOLD)
         return u * self.scale + self.loc, sum_event(log_slope + self.scale.log(), 1)
 
-    @torch.no_grad()
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set center, spread and rates from training rows; does nothing where they were set before."""
-        if bool(self.initialized):
-            return
-        rows = _sorted_rows(x, self.event_shape[0], "LogTails")
+    def set_from(self, rows: Tensor) -> None:
+        """Set center, spread and rates from training rows."""
+        rows = rows.sort(0).values
         low, middle, high = _quantile(rows, rows.new_tensor([0.1587, 0.5, 0.8413]))
         # a column that mostly repeats one value has no spread between its quantiles
         spread = torch.maximum((high - low) / 2, 0.1 * rows.std(0, unbiased=False))
@@ -102,7 +88,6 @@ class LogTails(Bijection, Initializable):
         self.scale.copy_(spread)
         ends = torch.stack([middle - rows[0], rows[-1] - middle]) / spread - _THRESHOLD
         self.log_rates.copy_(_rate(ends, max(_reach(len(rows)) - _THRESHOLD, 0.5)).log())
-        self.initialized.fill_(True)
 
 
 def _rate(t: Tensor, reach: float) -> Tensor:
@@ -115,7 +100,7 @@ def _rate(t: Tensor, reach: float) -> Tensor:
     return (low * high).sqrt()
 
 
-class Marginal(Bijection, Initializable):
+class Marginal(FromRows):
     """Each column onto a standard normal by a spline through its quantiles.
 
     ``initialize`` sets the spline in closed form from training rows; it is then learned on. What the
@@ -147,14 +132,12 @@ class Marginal(Bijection, Initializable):
 
     center: Tensor
     stretch: Tensor
-    initialized: Tensor
 
     def __init__(self, features: int, bins: int = 32):
         super().__init__((features,))
         self.family = RationalQuadratic(bins, _HALF)
         self.register_buffer("center", torch.zeros(features))
         self.register_buffer("stretch", torch.ones(features))
-        self.register_buffer("initialized", torch.tensor(False))
         self.params = nn.Parameter(torch.zeros(features, self.family.num_params))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -166,12 +149,9 @@ class Marginal(Bijection, Initializable):
         u, log_slope = self.family.inverse(y, self.params)
         return u / self.stretch + self.center, sum_event(log_slope - self.stretch.log(), 1)
 
-    @torch.no_grad()
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set the box and the knots from training rows; does nothing where they were set before."""
-        if bool(self.initialized):
-            return
-        rows = _sorted_rows(x, self.event_shape[0], "Marginal")
+    def set_from(self, rows: Tensor) -> None:
+        """Set the box and the knots from training rows."""
+        rows = rows.sort(0).values
         span = rows[-1] - rows[0]
         varies = span > 1e-12 * (1 + rows[-1].abs())
         span = torch.where(varies, 1.04 * span, 2 * _HALF)
@@ -189,7 +169,6 @@ class Marginal(Bijection, Initializable):
         z = torch.cat([even, probable]).sort().values[:, None]
         knots_x = torch.where(varies, _quantile(rows, torch.special.ndtr(z[:, 0])), z)
         self.params.copy_(_through(knots_x, z.expand_as(knots_x)).T)
-        self.initialized.fill_(True)
 
 
 def _through(inner_x: Tensor, inner_y: Tensor) -> Tensor:

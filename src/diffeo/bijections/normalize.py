@@ -8,22 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from diffeo._typing import Initializable
-from diffeo.bijections.base import Bijection
-from diffeo.errors import DataError
-from diffeo.functional.shapes import batch_shape
+from diffeo.bijections.from_rows import FromRows
 
 
-class _Normalize(Bijection, Initializable, ABC):
+class _Normalize(FromRows, ABC):
     """``z = (x - loc) exp(-log_scale)``; subclasses say whether the two are learned."""
 
     loc: Tensor
     log_scale: Tensor
-    initialized: Tensor
-
-    def __init__(self, event_shape: Sequence[int]):
-        super().__init__(event_shape)
-        self.register_buffer("initialized", torch.tensor(False))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (x - self.loc) * torch.exp(-self.log_scale), -self._log_det(x)
@@ -35,36 +27,14 @@ class _Normalize(Bijection, Initializable, ABC):
         dims = len(self.event_shape)
         return self.log_scale.sum().expand(like.shape[: like.dim() - dims])
 
-    @torch.no_grad()
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set mean and scale from training rows; does nothing where they were set before.
-
-        The flag that says so is saved with the weights, so a loaded map keeps its values. A column
-        that does not vary keeps scale 1.
-
-        Args:
-            x: ``(*batch, *event_shape)``, at least one point, finite.
-
-        Raises:
-            DataError: for no points, or points that are not finite.
-        """
-        if bool(self.initialized):
-            return
-        batch = batch_shape(x, self.event_shape, "x")
-        if not batch.numel() or not bool(x.isfinite().all()):
-            raise DataError(
-                f"{type(self).__name__} is set from finite data, but x of shape {tuple(x.shape)} "
-                + ("has no points." if not batch.numel() else "holds NaN or infinite values.")
-            )
-        points = x.reshape(-1, *self.event_shape)
-        wide = points.double()  # a float32 variance loses everything when the mean is large
-        mean = wide.mean(0)
-        scale = (wide - mean).square().mean(0).sqrt()
+    def set_from(self, rows: Tensor) -> None:
+        """Mean and standard deviation of each element; one that does not vary keeps scale 1."""
+        mean = rows.mean(0)
+        scale = (rows - mean).square().mean(0).sqrt()
         # sqrt(tiny) keeps exp(+-log_scale) and products with it away from overflow.
-        varies = (points.amax(0) > points.amin(0)) & (scale > torch.finfo(self.loc.dtype).tiny ** 0.5)
+        varies = (rows.amax(0) > rows.amin(0)) & (scale > torch.finfo(self.loc.dtype).tiny ** 0.5)
         self.loc.copy_(mean)
         self.log_scale.copy_(torch.where(varies, scale, 1.0).log())
-        self.initialized.fill_(True)
 
 
 class ActNorm(_Normalize):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffeo._typing import Initializable
-from diffeo.bijections.base import Bijection
-from diffeo.errors import DataError
+from diffeo.bijections.from_rows import FromRows
 
 _JITTER = 1e-6
 """Added to the correlation matrix's diagonal: nearly collinear columns must not overflow float32."""
 
 
-class Whiten(Bijection, Initializable):
+class Whiten(FromRows):
     """``z = L^-1 (x - mean)`` with ``L L^T`` the covariance of training rows: uncorrelated columns.
 
     A flow behind it starts as the full-covariance Gaussian fitted to the rows instead of learning that
@@ -43,13 +41,11 @@ class Whiten(Bijection, Initializable):
 
     loc: Tensor
     matrix: Tensor
-    initialized: Tensor
 
     def __init__(self, features: int):
         super().__init__((features,))
         self.register_buffer("loc", torch.zeros(features))
         self.register_buffer("matrix", torch.eye(features))
-        self.register_buffer("initialized", torch.tensor(False))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (x - self.loc) @ self.matrix.T, self._log_det(x)
@@ -62,14 +58,8 @@ class Whiten(Bijection, Initializable):
     def _log_det(self, like: Tensor) -> Tensor:
         return self.matrix.diagonal().log().sum().expand(like.shape[:-1])
 
-    @torch.no_grad()
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set mean and matrix from training rows; does nothing where they were set before."""
-        if bool(self.initialized):
-            return
-        rows = x.reshape(-1, self.event_shape[0]).double()
-        if not len(rows) or not bool(rows.isfinite().all()):
-            raise DataError("Whiten is set from finite rows, at least one.")
+    def set_from(self, rows: Tensor) -> None:
+        """Mean and inverse Cholesky factor of the shrunk covariance."""
         n, features = rows.shape
         mean = rows.mean(0)
         rows = rows - mean
@@ -82,4 +72,3 @@ class Whiten(Bijection, Initializable):
         inverse = torch.linalg.solve_triangular(factor, torch.eye(features, dtype=factor.dtype), upper=False)
         self.loc.copy_(mean)
         self.matrix.copy_(inverse)
-        self.initialized.fill_(True)
