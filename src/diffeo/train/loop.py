@@ -107,7 +107,7 @@ def fit(
         raise ConfigError(f"batch_size must be at least 1, not {batch_size}.")
     rows = rows_for(flow, x, context, weights)
     train, valid = rows.split(validation, seed)
-    size = batch_size or default_batch_size(len(train), flow.event_shape.numel())
+    size = batch_size or default_batch_size(len(train))
     budget = Budget(max_seconds, max_epochs, max_steps)
     if isinstance(checkpoint, str | Path):
         checkpoint = Checkpoint(Path(checkpoint))
@@ -117,11 +117,9 @@ def fit(
         return run.go(started, checkpoint)
 
 
-def default_batch_size(rows: int, scalars: int) -> int:
-    """A power of two: about 20 steps an epoch on few rows, at least 32; at most 512 rows or, of small
-    points, the 4,096 scalars below which a step costs the same."""
-    most = min(2048, max(512, 2 ** int(math.log2(max(1, 4096 // max(1, scalars))))))
-    return int(min(most, max(32, 2 ** round(math.log2(max(1, rows / 20))))))
+def default_batch_size(rows: int) -> int:
+    """About 20 steps an epoch on small tables, never above 512 rows nor below 32."""
+    return int(min(512, max(32, 2 ** round(math.log2(max(1, rows / 20))))))
 
 
 class Run:
