@@ -2,7 +2,7 @@
 
     python benchmarks/tables.py --data DIR [--seconds 120] [--seeds 0 1 2] [--names galaxies ...]
 
-Each table has a training and a test file; test rows are scored once, at the end. Nothing is set.
+Each table has a training and a test file; test rows are scored after the fit. Nothing is set.
 """
 
 from __future__ import annotations
