@@ -4,8 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test lint format wheel kernels sanitize bench clean
 
 demo: $(STAMP)
 	$(BIN)/diffeo demo
@@ -26,10 +27,30 @@ wheel: $(STAMP)
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 
-clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+# The loop of who works on the C++: compiles what changed and shows what the compiler says. Needs cmake.
+kernels:
+	test -e $(STAMP) || $(MAKE) $(STAMP)
+	cmake -S . -B build/kernels -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	cmake --build build/kernels --parallel 4
 
-$(STAMP): pyproject.toml constraints.txt
+# Their tests under the address and undefined-behavior sanitizers, in a copy of the package.
+sanitize: $(STAMP)
+	cmake -S . -B build/sanitize -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DDIFFEO_SANITIZE=ON
+	cmake --build build/sanitize --parallel 4
+	rm -rf build/sanitize/site
+	cp -r src build/sanitize/site
+	rm -f build/sanitize/site/diffeo/kernels/*.so
+	cmake --install build/sanitize --prefix build/sanitize/site
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 PYTHONPATH=build/sanitize/site \
+	$(BIN)/python -m pytest -q -o pythonpath=build/sanitize/site tests/kernels
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis src/diffeo/kernels/*.so
+
+# Compiles the kernels too; where there is no compiler, it installs without them.
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/diffeo/kernels/cpp/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c 'from diffeo import kernels; print(kernels.describe())'
 	touch $@

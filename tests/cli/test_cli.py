@@ -283,7 +283,10 @@ def test_info(fake, run):
     assert fake.notes is not None
     assert {"rows": 400, "seed": 0, "steps": 100, "seconds": 1.5}.items() <= fake.notes.items()
     assert re.search(r"^rows +400\n(.*\n)+held out +flow -3.25, gaussian -4.0, mixture -3.5\n", text, re.M)
-    assert re.search(r"^diffeo +0\.", run("info"))
+    text = run("info")
+    assert re.search(r"^diffeo +0\.", text)
+    assert re.search(r"^threads +\d+ of \d+ processors$", text, re.M)
+    assert re.search(r"^kernels +\w", text, re.M)
     assert f"diffeo {diffeo.__version__}" in run("--version")
 
 

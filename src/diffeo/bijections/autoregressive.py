@@ -12,6 +12,8 @@ from diffeo._typing import MaskedNet
 from diffeo.bijections.base import Bijection, check_family, shelter
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
+from diffeo.functional import stages
+from diffeo.functional.programs import run_alone
 from diffeo.functional.shapes import sum_event
 
 
@@ -49,6 +51,7 @@ class Autoregressive(Bijection):
 
     order: Tensor
     back: Tensor
+    columns: Tensor
 
     def __init__(self, net: MaskedNet, family: Elementwise, order: Sequence[int] | None = None):
         context = (net.context_features,) if net.context_features else None
@@ -73,17 +76,40 @@ class Autoregressive(Bijection):
         back = sorted(natural, key=chosen.__getitem__)
         self.register_buffer("order", torch.tensor(chosen), persistent=False)
         self.register_buffer("back", torch.tensor(back), persistent=False)
+        self.register_buffer("columns", torch.tensor(chosen, dtype=torch.int32), persistent=False)
 
     def _context(self, context: Tensor | None) -> Tensor | None:
         return context if self.net.context_features else None
 
+    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+        if self.family.scalar is None:
+            return None
+        stack = self.net.stack(self._context(context)) if isinstance(self.net, stages.Stacked) else None
+        if stack is None:
+            return None
+        stage = stages.conditional(
+            stack,
+            self.family,
+            self.columns,
+            self.columns,
+            lambda y: self._inverse(y, context),
+            autoregressive=True,
+        )
+        return [stage]
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return run_alone(self.as_stages, x, context) or self._forward(x, context)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return run_alone(self.as_stages, y, context, inverse=True) or self._inverse(y, context)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         seen = shelter(x, self.domain)[0]
         x, seen = (x, seen) if self.natural else (x[..., self.order], seen[..., self.order])
         y, log_slope = self.ordered[0].forward(x, self.net(seen, self._context(context)))
         return y if self.natural else y[..., self.back], sum_event(log_slope, 1)
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _inverse(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         y = y if self.natural else y[..., self.order]
         step = self.net.stepper(self._context(context), y.shape[:-1])
         columns: list[Tensor] = []

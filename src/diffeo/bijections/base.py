@@ -14,6 +14,7 @@ from diffeo._typing import Traits
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ShapeError
 from diffeo.functional.domains import bounds
+from diffeo.functional.stages import Stage
 
 
 class Bijection(nn.Module, ABC):
@@ -64,6 +65,10 @@ class Bijection(nn.Module, ABC):
     @abstractmethod
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent to data: ``(x, log|det dx/dy|)``."""
+
+    def as_stages(self, context: Tensor | None = None) -> list[Stage] | None:
+        """This map as the kernels run it, for this context; None where they cannot."""
+        return None
 
     def push(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The value of ``forward`` alone; cheaper where the log-det is the expensive half."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import reduce
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,16 @@ from diffeo._typing import Initializable, Traits
 from diffeo.bijections.base import Bijection
 from diffeo.bijections.columns import OnColumns
 from diffeo.errors import ConfigError, DomainError, ShapeError
+from diffeo.functional import stages
 from diffeo.functional.domains import describe, same_interval
+from diffeo.functional.programs import Program, Watch, applies
+
+
+class _Run(NamedTuple):
+    """Neighboring parts, and their program where the kernels know them."""
+
+    parts: list[Any]
+    program: Program | None
 
 
 class Chain(Bijection, Initializable):
@@ -67,6 +78,7 @@ class Chain(Bijection, Initializable):
             here = part.codomain
         self.codomain = here
         self.parts = nn.ModuleList(parts)
+        self._known: tuple[Watch, list[_Run]] | None = None
         self.traits = reduce(Traits.then, (p.traits for p in parts))
 
     def __iter__(self):
@@ -76,20 +88,50 @@ class Chain(Bijection, Initializable):
         return len(self.parts)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._through(x, context, inverse=False)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._through(y, context, inverse=True)
+
+    def _through(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         total = None
-        for part in self.parts:
-            x, log_det = part(x, context)
-            total = log_det if total is None else total + log_det
+        runs = self._runs(context) if applies(x) else [_Run(list(self.parts), None)]
+        for run in reversed(runs) if inverse else runs:
+            done = None if run.program is None else run.program.run(x, inverse=inverse)
+            if done is not None:
+                x, log_det = done
+                total = log_det if total is None else total + log_det
+                continue
+            for part in reversed(run.parts) if inverse else run.parts:
+                x, log_det = part.inverse(x, context) if inverse else part(x, context)
+                total = log_det if total is None else total + log_det
         assert total is not None
         return x, total
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = None
-        for part in reversed(self.parts):
-            y, log_det = part.inverse(y, context)  # type: ignore[operator]
-            total = log_det if total is None else total + log_det
-        assert total is not None
-        return y, total
+    def _runs(self, context: Tensor | None) -> list[_Run]:
+        """The parts, neighbors that the kernels take in one call together."""
+        if self._known is not None and self._known[0].same():
+            return self._known[1]
+        described = [(part, part.as_stages(context)) for part in self.parts]  # type: ignore[operator]
+        runs = []
+        for known, members in groupby(described, key=lambda pair: pair[1] is not None):
+            parts, own = zip(*members, strict=True)
+            runs.append(_Run(list(parts), Program([s for stages in own for s in stages]) if known else None))
+        # what depends on a context holds for that one alone
+        self._known = (Watch(self), runs) if self.context_shape is None else None
+        return runs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": None}
+
+    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+        found: list[stages.Stage] = []
+        for part in self.parts:
+            own = part.as_stages(context)  # type: ignore[operator]
+            if own is None:
+                return None
+            found += own
+        return found
 
     def push(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         for part in self.parts:
@@ -139,6 +181,10 @@ class Inverse(Bijection):
         self.traits = Traits(
             t.closed_form, t.exact_log_det, t.capturable, t.tolerance, t.inverse_passes, t.forward_passes
         )
+
+    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+        own = self.bijection.as_stages(context)
+        return None if own is None else [stage.invert() for stage in reversed(own)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(x, context)

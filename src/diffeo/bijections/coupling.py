@@ -12,6 +12,8 @@ from diffeo._typing import Net
 from diffeo.bijections.base import Bijection, check_family, shelter
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
+from diffeo.functional import stages
+from diffeo.functional.programs import run_alone
 from diffeo.functional.shapes import sum_event
 
 
@@ -47,6 +49,8 @@ class Coupling(Bijection):
     passing: Tensor
     changing: Tensor
     back: Tensor
+    seen: Tensor
+    changed: Tensor
 
     def __init__(self, mask: Sequence[bool] | Tensor, net: Net, family: Elementwise):
         mask = tuple(bool(m) for m in mask)
@@ -70,15 +74,41 @@ class Coupling(Bijection):
         self.register_buffer("passing", torch.tensor(passing, dtype=torch.long), persistent=False)
         self.register_buffer("changing", torch.tensor(changing), persistent=False)
         self.register_buffer("back", torch.tensor(back), persistent=False)
+        self.register_buffer("seen", self.passing.int(), persistent=False)
+        self.register_buffer("changed", self.changing.int(), persistent=False)
 
     def _params(self, passing: Tensor, context: Tensor | None) -> Tensor:
         context = context if self.net.context_features else None
         return self.net(passing, context).unflatten(-1, (len(self.changing), self.family.num_params))
 
+    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+        if self.family.scalar is None:
+            return None
+        stack = None
+        if isinstance(self.net, stages.Stacked):
+            stack = self.net.stack(context if self.net.context_features else None)
+        if stack is None:
+            return None
+        stage = stages.conditional(
+            stack,
+            self.family,
+            self.seen,
+            self.changed,
+            lambda y: self._inverse(y, context),
+            autoregressive=False,
+        )
+        return [stage]
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_family(self.applied[0].forward, *shelter(x, self.domain), context)
+        return run_alone(self.as_stages, x, context) or self._forward(x, context)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return run_alone(self.as_stages, y, context, inverse=True) or self._inverse(y, context)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._apply_family(self.applied[0].forward, *shelter(x, self.domain), context)
+
+    def _inverse(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._apply_family(self.applied[0].inverse, *shelter(y, self.codomain), context)
 
     def _apply_family(

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from diffeo.bijections.base import Bijection
 from diffeo.errors import ConfigError
+from diffeo.functional import stages
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.programs import run_alone
 
 MAX_LOG_DIAGONAL = math.log(1000.0)
 """Bound of the log of a triangular matrix's diagonal."""
@@ -54,6 +56,7 @@ class Permute(Bijection):
     domain = None
     codomain = None
     permutation: Tensor
+    columns: Tensor
 
     def __init__(self, permutation: Sequence[int] | Tensor):
         order = torch.as_tensor(permutation, dtype=torch.long, device="cpu").clone()
@@ -61,6 +64,10 @@ class Permute(Bijection):
             raise ConfigError(f"a permutation holds each of 0 to D - 1 once, got {order.tolist()}.")
         super().__init__((len(order),))
         self.register_buffer("permutation", order)
+        self.register_buffer("columns", order.int(), persistent=False)
+
+    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+        return [stages.permutation(self.columns, self.forward, self.inverse)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x[..., self.permutation], x.new_zeros(x.shape[:-1])
@@ -89,9 +96,15 @@ class Reverse(Bijection):
 
     domain = None
     codomain = None
+    columns: Tensor
 
     def __init__(self, features: int):
         super().__init__((_check_features(features),))
+        columns = torch.arange(features - 1, -1, -1, dtype=torch.int32)
+        self.register_buffer("columns", columns, persistent=False)
+
+    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+        return [stages.permutation(self.columns, self.forward, self.inverse)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x.flip(-1), x.new_zeros(x.shape[:-1])
@@ -182,18 +195,28 @@ class LU(Bijection):
         self.log_diagonal = nn.Parameter(torch.zeros(features))
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
 
+    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+        own = self.weight, self.log_diagonal, self.bias
+        return [stages.lu(*own, MAX_LOG_DIAGONAL, self._forward, self._inverse)]
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return run_alone(self.as_stages, x, context) or self._forward(x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return run_alone(self.as_stages, y, context, inverse=True) or self._inverse(y)
+
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         log_diagonal = soft_clip(self.log_diagonal, MAX_LOG_DIAGONAL)
         upper = self.weight.triu(1) + torch.diag(log_diagonal.exp())
         lower = self.weight.tril(-1) + torch.diag(torch.ones_like(log_diagonal))
         return lower, upper, log_diagonal.sum()
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper, log_det = self._parts()
         z = x @ (lower @ upper).T
         return z if self.bias is None else z + self.bias, log_det.expand(x.shape[:-1])
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper, log_det = self._parts()
         centered = y if self.bias is None else y - self.bias
         half = _solve_rows(centered, lower.T, upper=True, unit=True)

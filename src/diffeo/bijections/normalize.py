@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffeo.bijections.from_rows import FromRows
+from diffeo.functional import stages
 
 
 class _Normalize(FromRows, ABC):
@@ -16,6 +17,11 @@ class _Normalize(FromRows, ABC):
 
     loc: Tensor
     log_scale: Tensor
+
+    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+        if len(self.event_shape) != 1:
+            return None
+        return [stages.normalization(self.loc, self.log_scale, self.forward, self.inverse)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (x - self.loc) * torch.exp(-self.log_scale), -self._log_det(x)

@@ -221,11 +221,13 @@ def sample(
     sample_table(flow, n, given=rows, seed=seed).write(output)
 
 
-@app.command(epilog="Example: `diffeo info wine.safetensors`")
+@app.command(epilog="Example: `diffeo info wine.safetensors`, or `diffeo info` alone")
 def info(
-    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Default: versions.")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="Default: what is installed.")
+    ] = None,
 ) -> None:
-    """Say what a model file holds, or, without one, which versions are installed."""
+    """Say what a model file holds, or, without one, what diffeo runs on: versions, threads, kernels."""
     from diffeo.cli import report
 
     if model is None:

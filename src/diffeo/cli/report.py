@@ -100,11 +100,14 @@ def verdict(found: dict[str, float]) -> str:
 
 
 def say_versions() -> None:
-    """Versions of diffeo and of what it stands on."""
+    """Versions of diffeo and of what it stands on, the threads it may use, and its kernels."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
+    import torch
+
     from diffeo import __version__
+    from diffeo.functional.native import describe
 
     rows = [("diffeo", __version__), ("python", platform.python_version()), ("platform", platform.platform())]
     for name in ("torch", "numpy", "safetensors", "pyarrow", "scikit-learn", "typer", "rich", "matplotlib"):
@@ -112,6 +115,8 @@ def say_versions() -> None:
             rows.append((name, version(name)))
         except PackageNotFoundError:
             rows.append((name, "not installed"))
+    rows.append(("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"))
+    rows.append(("kernels", describe().removeprefix("kernels: ")))
     for name, value in rows:
         _say(f"{name:<13} {value}")
 

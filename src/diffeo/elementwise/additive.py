@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffeo.elementwise.base import Elementwise
+from diffeo.functional.scalar import ADDITIVE, Scalar
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Additive(Elementwise):
     @property
     def num_params(self) -> int:
         return 1
+
+    @property
+    def scalar(self) -> Scalar | None:
+        return Scalar(ADDITIVE) if type(self) is Additive else None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return x + params[..., 0], torch.zeros_like(x)

@@ -10,6 +10,7 @@ from torch import Tensor
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.scalar import AFFINE, Scalar
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Affine(Elementwise):
     @property
     def num_params(self) -> int:
         return 2
+
+    @property
+    def scalar(self) -> Scalar | None:
+        return Scalar(AFFINE, high=math.log(self.max_scale)) if type(self) is Affine else None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = soft_clip(params[..., 1], math.log(self.max_scale))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from diffeo._typing import Traits
+from diffeo.functional.scalar import Scalar
 
 
 class Elementwise(ABC):
@@ -40,6 +41,11 @@ class Elementwise(ABC):
     @property
     def features(self) -> int | None:
         """How many columns x has; None for any: one map a scalar, wherever it stands."""
+        return None
+
+    @property
+    def scalar(self) -> Scalar | None:
+        """What the kernels know this family, one of the whole line, by; None for those they do not."""
         return None
 
     def columns(self, index: Sequence[int]) -> Elementwise:

@@ -13,7 +13,9 @@ from torch.distributions import constraints
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional import rational_quadratic as rq
+from diffeo.functional import scalar as kernels
 from diffeo.functional.rational_quadratic import FLOOR
+from diffeo.functional.scalar import FIXED, JOINED, MAX_BINS, OPEN, SPLINE, Scalar
 
 # softplus(ZERO) + FLOOR = 1, so that a zero parameter means slope 1.
 _ZERO = math.log(math.expm1(1 - FLOOR))
@@ -47,6 +49,27 @@ class _Spline(Elementwise):
     @property
     def scale(self) -> float:
         return max(map(abs, self.box))
+
+    @property
+    def _ends(self) -> int:
+        """Which slopes are parameters, as the kernels number it."""
+        raise NotImplementedError
+
+    @property
+    def _kernel(self) -> Scalar:
+        return Scalar(SPLINE, self.bins, self._ends, *self.box)
+
+    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.apply(self._kernel, x, params, self._forward)
+
+    def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.apply(self._kernel, y, params, self._inverse, inverse=True)
+
+    def _forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
 
     def _slopes(self, raw: Tensor) -> Tensor:
         """The K + 1 slopes at the knots from the parameters left after the 2 K logits."""
@@ -109,16 +132,24 @@ class RationalQuadratic(_Spline):
     def box(self) -> tuple[float, float]:
         return -self.bound, self.bound
 
+    @property
+    def scalar(self) -> Scalar | None:
+        return self._kernel if type(self) is RationalQuadratic and self.bins <= MAX_BINS else None
+
+    @property
+    def _ends(self) -> int:
+        return FIXED
+
     def _slopes(self, raw: Tensor) -> Tensor:
         end = raw.new_ones(1, *raw.shape[1:])
         return torch.cat([end, raw, end])
 
-    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         outside, inner = self._outside(x)
         y, log_slope = rq.forward(inner, *self._knots(params, x.dim()))
         return torch.where(outside, x, y), torch.where(outside, torch.zeros_like(x), log_slope)
 
-    def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         outside, inner = self._outside(y)
         x, log_slope = rq.inverse(inner, *self._knots(params, y.dim()))
         return torch.where(outside, y, x), torch.where(outside, torch.zeros_like(y), log_slope)
@@ -136,12 +167,12 @@ class _BoundedSpline(_Spline):
     def codomain(self) -> constraints.Constraint:  # type: ignore[override]
         return constraints.interval(*self.box)
 
-    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         outside, inner = self._outside(x)
         y, log_slope = rq.forward(inner, *self._knots(params, x.dim()))
         return self._bounded(outside, y, log_slope)
 
-    def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         outside, inner = self._outside(y)
         x, log_slope = rq.inverse(inner, *self._knots(params, y.dim()))
         return self._bounded(outside, x, log_slope)
@@ -186,6 +217,10 @@ class IntervalRationalQuadratic(_BoundedSpline):
     def box(self) -> tuple[float, float]:
         return self.low, self.high
 
+    @property
+    def _ends(self) -> int:
+        return OPEN
+
     def _slopes(self, raw: Tensor) -> Tensor:
         return raw
 
@@ -212,6 +247,10 @@ class CircularRationalQuadratic(_BoundedSpline):
     @property
     def box(self) -> tuple[float, float]:
         return -math.pi, math.pi
+
+    @property
+    def _ends(self) -> int:
+        return JOINED
 
     def _slopes(self, raw: Tensor) -> Tensor:
         return torch.cat([raw, raw[:1]])

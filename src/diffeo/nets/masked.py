@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffeo._typing import MaskedNet, Stepper
+from diffeo.functional.stages import Dense, Stacked
 from diffeo.nets.mlp import check_sizes, zero_
 
 
@@ -32,21 +33,27 @@ class MaskedLinear(nn.Linear):
     """A linear layer with a fixed binary mask on its weights."""
 
     mask: Tensor
+    limits: Tensor
 
     def __init__(self, out_degrees: Tensor, in_degrees: Tensor):
         super().__init__(len(in_degrees), len(out_degrees))
         mask = (in_degrees <= out_degrees[:, None]).to(self.weight.dtype)
         self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("limits", mask.sum(1, dtype=torch.int32), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight * self.mask, self.bias)
+
+    def dense(self, extra: Tensor | None = None, *, relu: bool = False, add: int = -1) -> Dense:
+        """The layer as the kernels take it."""
+        return Dense(self.weight, self.bias, relu, add, self.limits, extra)
 
     def rows(self, start: int, stop: int, x: Tensor) -> Tensor:
         """Units ``start:stop``, which see exactly the ``x.shape[-1]`` first inputs."""
         return F.linear(x, self.weight[start:stop, : x.shape[-1]], self.bias[start:stop])
 
 
-class _Masked(nn.Module):
+class _Masked(nn.Module, Stacked):
     """What MADE and ResMADE share: sizes, degrees, the output layer."""
 
     def __init__(self, features: int, params: int, context_features: int):
@@ -126,6 +133,14 @@ class MADE(_Masked):
         for layer in self.layers[1:]:
             h = layer(self.activation(h))
         return self.output(self.activation(h)).unflatten(-1, (self.features, self.params))
+
+    def stack(self, context: Tensor | None) -> list[Dense] | None:
+        """The layers as the kernels take them."""
+        if type(self) is not MADE or self.activation is not F.relu:
+            return None
+        extra = None if self.context_layer is None else self.context_layer(context)
+        first, *others = [*self.layers, self.output]
+        return [first.dense(extra), *(layer.dense(relu=True) for layer in others)]  # type: ignore[operator]
 
     def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:
         """The same pass, a column at a time."""
@@ -221,6 +236,17 @@ class ResMADE(_Masked):
             u = self.activation(_plus(first(self.activation(h)), c))
             h = h + second(F.dropout(u, self.dropout, self.training))
         return self.output(h).unflatten(-1, (self.features, self.params))
+
+    def stack(self, context: Tensor | None) -> list[Dense] | None:
+        """The layers as the kernels take them."""
+        if type(self) is not ResMADE or self.activation is not F.relu or (self.dropout and self.training):
+            return None
+        at_input, *at_blocks = self._from_context(context)
+        layers = [self.input.dense(at_input)]
+        for first, second, c in zip(self.first, self.second, at_blocks, strict=True):
+            stream = len(layers) - 1
+            layers += [first.dense(c, relu=True), second.dense(relu=True, add=stream)]  # type: ignore[operator]
+        return [*layers, self.output.dense()]
 
     def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:
         """The same pass, a column at a time."""

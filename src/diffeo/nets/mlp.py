@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffeo.errors import ConfigError
+from diffeo.functional.stages import Dense, Stacked
 
 
 def zero_(linear: nn.Linear) -> None:
@@ -35,7 +36,7 @@ def check_sizes(**sizes: int) -> None:
             raise ConfigError(f"{name} must be at least 1, not {size}.")
 
 
-class MLP(nn.Module):
+class MLP(nn.Module, Stacked):
     """A multilayer perceptron whose first layer also sees the context.
 
     The output layer starts at zero: a flow built on it starts neutral.
@@ -80,8 +81,16 @@ class MLP(nn.Module):
             h = self.activation(layer(h))
         return self.output(h)
 
+    def stack(self, context: Tensor | None) -> list[Dense] | None:
+        """The layers as the kernels take them."""
+        if type(self) is not MLP or self.activation is not F.relu:
+            return None
+        context = context if self.context_features else None
+        first, *others = [*self.layers, self.output]
+        return [_dense(first, context), *(_dense(layer, relu=True) for layer in others)]
 
-class ResidualMLP(nn.Module):
+
+class ResidualMLP(nn.Module, Stacked):
     """A residual network of pre-activation blocks; the context enters at the input and every block.
 
     Deeper conditioners train more surely than with a plain MLP. The output layer starts at zero.
@@ -131,6 +140,26 @@ class ResidualMLP(nn.Module):
             u = self.activation(first(join(self.activation(h), context)))
             h = h + second(F.dropout(u, self.dropout, self.training))
         return self.output(h)
+
+    def stack(self, context: Tensor | None) -> list[Dense] | None:
+        """The layers as the kernels take them."""
+        if type(self) is not ResidualMLP or self.activation is not F.relu or (self.dropout and self.training):
+            return None
+        context = context if self.context_features else None
+        layers = [_dense(self.input, context)]
+        for first, second in self.blocks:  # type: ignore[misc]
+            stream = len(layers) - 1
+            layers += [_dense(first, context, relu=True), _dense(second, relu=True, add=stream)]
+        return [*layers, _dense(self.output)]
+
+
+def _dense(layer: nn.Linear, context: Tensor | None = None, *, relu: bool = False, add: int = -1) -> Dense:
+    """A layer whose last inputs, if any context, are the context's."""
+    weight, extra = layer.weight, None
+    if context is not None:
+        weight, of_context = weight.split([weight.shape[1] - context.shape[-1], context.shape[-1]], 1)
+        extra = F.linear(context, of_context)
+    return Dense(weight, layer.bias, relu, add, extra=extra)
 
 
 def join(x: Tensor, context: Tensor | None) -> Tensor:

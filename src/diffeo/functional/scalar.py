@@ -1,0 +1,129 @@
+"""A family on its own by the kernels: values, slopes and all parameter gradients in one pass each way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffeo.functional import native
+
+Pair = tuple[Tensor, Tensor]
+Plain = Callable[[Tensor, Tensor], Pair]
+
+ADDITIVE, AFFINE, SPLINE = range(3)
+FIXED, OPEN, JOINED = range(3)
+MAX_BINS = 64
+
+
+class Scalar(NamedTuple):
+    """A family as the kernels know it: which, how many bins, which slopes are free; and its box."""
+
+    kind: int
+    bins: int = 0
+    ends: int = 0
+    low: float = 0.0
+    high: float = 0.0
+
+
+def apply(scalar: Scalar, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool = False) -> Pair:
+    """``(value, log_slope)`` by the kernels where they may be used, else by ``plain``.
+
+    Args:
+        scalar: the family.
+        x: ``(*,)``.
+        params: ``(*, P)``, or broadcasting to that; any strides.
+        plain: the same in PyTorch, which second derivatives go through.
+        inverse: whether ``plain`` is the inverse.
+    """
+    if not (
+        native.usable()
+        and native.plain_tensor(x)
+        and native.plain_tensor(params)
+        and params.dtype == x.dtype
+        and scalar.bins <= MAX_BINS
+    ):
+        return plain(x, params)
+    params = params.expand(*x.shape, params.shape[-1])
+    if torch.is_grad_enabled() and (x.requires_grad or params.requires_grad):
+        return _Apply.apply(scalar, plain, inverse, x, params)  # type: ignore[no-any-return]
+    return _values(scalar, inverse, x, params)
+
+
+def _values(scalar: Scalar, inverse: bool, x: Tensor, params: Tensor) -> Pair:
+    x = x.contiguous()
+    y, log_slope = torch.empty_like(x), torch.empty_like(x)
+    _call(scalar, inverse, x, params, [0, 0, y.data_ptr(), log_slope.data_ptr(), 0, 0], None)
+    return y, log_slope
+
+
+def _call(
+    scalar: Scalar, inverse: bool, x: Tensor, params: Tensor, others: Sequence[int], g_stride: int | None
+) -> None:
+    assert native.native is not None
+    walk = _two_strides(x.shape, params.stride()[:-1])
+    if walk is None:
+        params = params.contiguous()
+        walk = x.numel(), 0, params.shape[-1]
+    sizes = [x.numel(), *walk, params.stride(-1), g_stride or 0]
+    native.native.scalar(
+        x.dtype == torch.float64, inverse, g_stride is not None, torch.get_num_threads(),
+        list(scalar[:3]), list(scalar[3:]), sizes, [x.data_ptr(), params.data_ptr(), *others],
+    )  # fmt: skip
+
+
+def _two_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int, int] | None:
+    """``(inner, outer stride, inner stride)`` of a walk over these axes; None if it takes more than two."""
+    axes: list[tuple[int, int]] = []  # innermost first, neighbors merged where they are one
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size == 1:
+            continue
+        if axes and stride == axes[-1][0] * axes[-1][1]:
+            axes[-1] = axes[-1][0] * size, axes[-1][1]
+        else:
+            axes.append((size, stride))
+    if len(axes) > 2:
+        return None
+    inner, stride = axes[0] if axes else (1, 0)
+    return max(1, inner), axes[1][1] if len(axes) == 2 else 0, stride
+
+
+def second_order(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
+    """Gradients of ``outputs`` that can be differentiated again; None where nothing depends on an input."""
+    pairs = [(y, g) for y, g in zip(outputs, gradients, strict=True) if y.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
+    ys, gs = zip(*pairs, strict=True)
+    return torch.autograd.grad(ys, inputs, gs, create_graph=True, allow_unused=True)
+
+
+class _Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scalar: Scalar, plain: Plain, inverse: bool, x: Tensor, params: Tensor):
+        y, log_slope = _values(scalar, inverse, x, params)
+        ctx.scalar, ctx.plain, ctx.inverse = scalar, plain, inverse
+        ctx.save_for_backward(x, params)
+        return y, log_slope
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor):
+        x, params = ctx.saved_tensors
+        g_y, g_log_slope = (g.contiguous() for g in grad_outputs)
+        needed = ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled():  # a derivative of this derivative may be asked for
+            wanted = [t for t, need in zip((x, params), needed, strict=True) if need]
+            grads = iter(
+                torch.autograd.grad(ctx.plain(x, params), wanted, (g_y, g_log_slope), create_graph=True)
+            )
+            return None, None, None, *(next(grads) if need else None for need in needed)
+        x = x.contiguous()
+        g_x = torch.empty_like(x)
+        P, apart = params.shape[-1], params.stride(-1) != 1
+        g_params = x.new_empty((P, *x.shape) if apart else (*x.shape, P))
+        outputs = [g_y.data_ptr(), g_log_slope.data_ptr(), 0, 0, g_x.data_ptr(), g_params.data_ptr()]
+        _call(ctx.scalar, ctx.inverse, x, params, outputs, x.numel() if apart else 1)
+        return None, None, None, g_x, g_params.movedim(0, -1) if apart else g_params

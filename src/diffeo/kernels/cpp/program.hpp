@@ -1,0 +1,89 @@
+// What a call is made of: plain data, laid out by module.cpp and read by the kernels of every instruction
+// set. No functions: a function here would be compiled once per instruction set under one name.
+#pragma once
+
+#include <cstdint>
+
+namespace diffeo {
+
+constexpr int ROWS = 64; // rows of a block, and the stride of every feature-major buffer
+
+// One dense layer: out = W act(in) + bias + extra + (output of layer `add`).
+struct DenseSpec {
+    const void *weight, *bias, *extra; // extra: (rows, out), or null
+    int64_t ld;                        // distance of two rows of the weight
+    int in, out;
+    const int32_t *limits; // unit o sees its first limits[o] inputs, ascending; null: all
+    bool relu;             // of the input
+    int add;               // -1: none
+    void *g_weight, *g_bias, *g_extra;
+    int64_t sums; // where this layer's gradient sums begin in a worker's memory
+    int pad;      // distance of two rows of those
+};
+
+enum class FamilyKind { additive, affine, spline };
+enum class Ends { fixed, open, joined };
+
+struct FamilySpec {
+    FamilyKind kind;
+    int bins;
+    Ends ends;
+    double low, high; // affine: high bounds the log-scale
+};
+
+enum class StageKind { conditional, permute, normalize, lu };
+
+struct StageSpec {
+    StageKind kind;
+    bool inverted; // the stage's inverse stands in the chain
+    // conditional: columns the net sees and columns changed; permute: the permutation in `seen`
+    const int32_t *seen, *changed;
+    int num_seen, num_changed;
+    bool autoregressive;
+    FamilySpec family;
+    const DenseSpec *layers;
+    int num_layers;
+    const int32_t *ready; // autoregressive: for each hidden unit the step at which it can be computed
+    // normalize: loc, log_scale; lu: weight, log_diagonal, bias
+    const void *a, *b, *c;
+    void *g_a, *g_b, *g_c;
+    int64_t sums;
+    double bound; // lu: of the log-diagonal
+};
+
+struct Call {
+    const StageSpec *stages;
+    int num_stages, features;
+    bool inverse;
+    int64_t rows;
+    const void *x; // (rows, features); the gradient of y in a backward call
+    void *y, *log_det;
+    void *saved; // (blocks, stages, features, ROWS): the inputs of all stages, or null
+    const void *g_log_det;
+    int64_t sums;    // numbers in one worker's gradient sums
+    int64_t scratch; // bytes of one worker's memory, sums apart
+};
+
+using ParallelFor = int32_t (*)(int64_t, int64_t, int64_t, void (*)(int64_t, int64_t, void *), void *);
+
+// A family on its own. Value i = (o, j), j < inner, has its parameters at
+// params[o * outer_stride + j * row_stride + k * param_stride]; their gradients stand either as
+// (count, parameters), g_param_stride = 1, or as (parameters, count), g_param_stride = count.
+struct ScalarCall {
+    FamilySpec family;
+    bool inverse, backward;
+    int64_t count, inner, outer_stride, row_stride, param_stride, g_param_stride;
+    const void *x, *params, *g_y, *g_log_slope;
+    void *y, *log_slope, *g_x, *g_params;
+};
+
+struct Table {
+    void (*run_f32)(const Call &, char *scratch, int workers, ParallelFor);
+    void (*run_f64)(const Call &, char *scratch, int workers, ParallelFor);
+    void (*back_f32)(const Call &, char *scratch, int workers, ParallelFor);
+    void (*back_f64)(const Call &, char *scratch, int workers, ParallelFor);
+    void (*scalar_f32)(const ScalarCall &, int workers, ParallelFor);
+    void (*scalar_f64)(const ScalarCall &, int workers, ParallelFor);
+};
+
+} // namespace diffeo

@@ -1,0 +1,310 @@
+// The stages a chain is made of, each on one feature-major block [column][row], in place.
+#pragma once
+
+#include "family.hpp"
+#include "net.hpp"
+
+namespace diffeo::DIFFEO_ISA {
+
+// One worker at one block of rows.
+template <class T> struct Block {
+    int vectors, rows, features;
+    int64_t first_row;
+    T *x;       // [features][ROWS]: the value as it goes through the chain; backward: its gradient
+    T *log_det; // [ROWS]; backward: the gradient of log_det
+    T *sums;    // this worker's gradient sums
+    Memory memory;
+};
+
+// ---- a net, and a family whose parameters it gives ----------------------------------------------
+
+template <class T, bool inverse, int K>
+ALWAYS void apply_column(const Family<T, K> &family, const T *params, const T *from, T *to, T *log_det, int vectors) {
+    constexpr int N = LANES<T>;
+    for (int v = 0; v < vectors; v++) {
+        Vec<T> log_slope;
+        auto param = [&](int k) ALWAYS_LAMBDA { return load(params + k * ROWS + v * N); };
+        store(to + v * N, apply<T, inverse, K>(family, load(from + v * N), param, log_slope));
+        store(log_det + v * N, load(log_det + v * N) + log_slope);
+    }
+}
+
+template <class T, int K> struct Conditional {
+    const StageSpec &stage;
+    Block<T> &block;
+    Family<T, K> family;
+    Net<T> net;
+    int P;
+    T *params;
+
+    Conditional(const StageSpec &stage, Block<T> &block)
+        : stage(stage), block(block), family(stage.family), net(stage.layers, stage.num_layers, block.memory),
+          P(family.num_params()), params(block.memory.template take<T>(int64_t(P) * ROWS)) {
+        net.at_rows(block.first_row, block.rows, block.vectors);
+    }
+    int last() const { return stage.num_layers - 1; }
+
+    void see(const T *x) {
+        for (int i = 0; i < stage.num_seen; i++)
+            std::memcpy(net.in + i * ROWS, x + stage.seen[i] * ROWS, size_t(ROWS) * sizeof(T));
+    }
+    template <bool inverse> void all() {
+        see(block.x);
+        net.all_hidden();
+        for (int j = 0; j < stage.num_changed; j++) {
+            net.units(last(), j * P, (j + 1) * P, params);
+            T *x = block.x + stage.changed[j] * ROWS;
+            apply_column<T, inverse, K>(family, params, x, x, block.log_det, block.vectors);
+        }
+    }
+    // The autoregressive inverse: with column d - 1 the hidden units of step d become known, with them the
+    // parameters of column d. Together the steps are one pass.
+    void columns() {
+        int at[66] = {};
+        for (int d = 0; d < stage.num_changed; d++) {
+            const int32_t *ready = stage.ready;
+            for (int l = 0; l < last(); l++) {
+                const int out = stage.layers[l].out, begin = at[l];
+                int end = begin;
+                while (end < out && ready[end] <= d) end++;
+                if (end > begin) net.hidden(l, begin, end);
+                at[l] = end;
+                ready += out;
+            }
+            net.units(last(), d * P, (d + 1) * P, params);
+            T *y = block.x + stage.changed[d] * ROWS;
+            apply_column<T, true, K>(family, params, y, y, block.log_det, block.vectors);
+            std::memcpy(net.in + d * ROWS, y, size_t(ROWS) * sizeof(T));
+        }
+    }
+    void run(bool inverse) {
+        if (!inverse) all<false>();
+        else if (stage.autoregressive) columns();
+        else all<true>();
+    }
+
+    // block.x holds the gradient of the stage's output and becomes that of its input x.
+    void back(const T *x, bool inverse) {
+        if (inverse) back_all<true>(x);
+        else back_all<false>(x);
+    }
+    template <bool inverse> void back_all(const T *x) {
+        constexpr int N = LANES<T>;
+        NetBack<T> way(net, block.sums, block.memory);
+        T *g_params = block.memory.template take<T>(int64_t(P) * ROWS);
+        see(x);
+        net.all_hidden();
+        way.begin();
+        for (int j = 0; j < stage.num_changed; j++) {
+            net.units(last(), j * P, (j + 1) * P, params);
+            const T *from = x + stage.changed[j] * ROWS;
+            T *g = block.x + stage.changed[j] * ROWS;
+            for (int v = 0; v < block.vectors; v++) {
+                auto param = [&](int k) ALWAYS_LAMBDA { return load(params + k * ROWS + v * N); };
+                auto put = [&](int k, Vec<T> value) ALWAYS_LAMBDA { store(g_params + k * ROWS + v * N, value); };
+                store(g + v * N, pull_back<T, inverse, K>(family, load(from + v * N), param, load(g + v * N),
+                                                       load(block.log_det + v * N), put));
+            }
+            way.units(last(), j * P, (j + 1) * P, g_params);
+        }
+        way.finish();
+        for (int i = 0; i < stage.num_seen; i++) {
+            T *g = block.x + stage.seen[i] * ROWS;
+            for (int v = 0; v < block.vectors; v++)
+                store(g + v * N, load(g + v * N) + load(way.g_in + i * ROWS + v * N));
+        }
+    }
+};
+
+// ---- permutations, scales, LU ---------------------------------------------------------------------
+
+// Column j of the output is column permutation[j] of the input; `scatter` is the way back.
+template <class T> void permute(const StageSpec &stage, Block<T> &block, bool scatter) {
+    T *copy = block.memory.template take<T>(int64_t(block.features) * ROWS);
+    std::memcpy(copy, block.x, size_t(block.features) * ROWS * sizeof(T));
+    for (int j = 0; j < block.features; j++) {
+        const int i = stage.seen[j];
+        std::memcpy(block.x + (scatter ? i : j) * ROWS, copy + (scatter ? j : i) * ROWS, ROWS * sizeof(T));
+    }
+}
+
+// z = (x - loc) e^(-log_scale)
+template <class T> void normalize(const StageSpec &stage, Block<T> &block, bool inverse) {
+    constexpr int N = LANES<T>;
+    const T *loc = static_cast<const T *>(stage.a), *log_scale = static_cast<const T *>(stage.b);
+    T total = 0;
+    for (int i = 0; i < block.features; i++) {
+        total += log_scale[i];
+        const Vec<T> factor = exp<T>(splat<T>(inverse ? log_scale[i] : -log_scale[i]));
+        for (int v = 0; v < block.vectors; v++) {
+            T *p = block.x + i * ROWS + v * N;
+            store(p, inverse ? load(p) * factor + loc[i] : (load(p) - loc[i]) * factor);
+        }
+    }
+    for (int v = 0; v < block.vectors; v++)
+        store(block.log_det + v * N, load(block.log_det + v * N) + (inverse ? total : -total));
+}
+
+template <class T> void normalize_back(const StageSpec &stage, Block<T> &block, const T *x) {
+    constexpr int N = LANES<T>;
+    const T *loc = static_cast<const T *>(stage.a), *log_scale = static_cast<const T *>(stage.b);
+    T *sums = block.sums + stage.sums;
+    Vec<T> g_log_det{};
+    for (int v = 0; v < block.vectors; v++) g_log_det += load(block.log_det + v * N);
+    const T total = sum<T>(g_log_det);
+    for (int i = 0; i < block.features; i++) {
+        const Vec<T> factor = exp<T>(splat<T>(-log_scale[i]));
+        Vec<T> g_loc{}, g_scale{};
+        for (int v = 0; v < block.vectors; v++) {
+            T *p = block.x + i * ROWS + v * N;
+            const Vec<T> g = load(p) * factor;
+            g_loc -= g;
+            g_scale -= g * (load(x + i * ROWS + v * N) - loc[i]);
+            store(p, g);
+        }
+        if (stage.g_a) sums[i] += sum<T>(g_loc);
+        if (stage.g_b) sums[block.features + i] += sum<T>(g_scale) - total;
+    }
+}
+
+// y = L U x + bias: L unit lower-triangular, U upper-triangular with diagonal e^s, both in one square.
+template <class T> struct LU {
+    static constexpr int N = LANES<T>;
+    const T *w, *log_diagonal, *bias;
+    int D;
+    T bound;
+    Block<T> &block;
+
+    LU(const StageSpec &stage, Block<T> &block)
+        : w(static_cast<const T *>(stage.a)), log_diagonal(static_cast<const T *>(stage.b)),
+          bias(static_cast<const T *>(stage.c)), D(block.features), bound(T(stage.bound)), block(block) {}
+
+    T clipped(int i) const {
+        const T r = log_diagonal[i];
+        return r / (1 + (r < 0 ? -r : r) / bound);
+    }
+    Vec<T> diagonal(int i) const { return exp<T>(splat<T>(clipped(i))); }
+    // x_i = (x_i - sum over k in [begin, end) of w_ik x_k), or plus.
+    ALWAYS void row(T *x, int i, int begin, int end, T sign) const {
+        groups(block.vectors, [&]<int NV>(int first) {
+            Vec<T> acc[NV];
+            T *p = x + i * ROWS + first * N;
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; v++) acc[v] = load(p + v * N);
+            for (int k = begin; k < end; k++) {
+                const T s = sign * w[i * D + k];
+#pragma GCC unroll 8
+                for (int v = 0; v < NV; v++) acc[v] += s * load(x + k * ROWS + (first + v) * N);
+            }
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; v++) store(p + v * N, acc[v]);
+        });
+    }
+    void scale(T *x, int i, Vec<T> by) const {
+        for (int v = 0; v < block.vectors; v++) store(x + i * ROWS + v * N, load(x + i * ROWS + v * N) * by);
+    }
+    void upper(T *x) const { // x becomes U x; row i needs only rows from i on
+        for (int i = 0; i < D; i++) {
+            scale(x, i, diagonal(i));
+            row(x, i, i + 1, D, T(1));
+        }
+    }
+    void run(bool inverse) const {
+        T *x = block.x, total = 0;
+        for (int i = 0; i < D; i++) total += clipped(i);
+        for (int v = 0; v < block.vectors; v++)
+            store(block.log_det + v * N, load(block.log_det + v * N) + (inverse ? -total : total));
+        if (!inverse) {
+            upper(x);
+            for (int i = D - 1; i >= 0; i--) row(x, i, 0, i, T(1));
+            shift(x, T(1));
+            return;
+        }
+        shift(x, T(-1));
+        for (int i = 0; i < D; i++) row(x, i, 0, i, T(-1));
+        for (int i = D - 1; i >= 0; i--) {
+            row(x, i, i + 1, D, T(-1));
+            scale(x, i, T(1) / diagonal(i));
+        }
+    }
+    void shift(T *x, T sign) const {
+        if (!bias) return;
+        for (int i = 0; i < D; i++)
+            for (int v = 0; v < block.vectors; v++)
+                store(x + i * ROWS + v * N, load(x + i * ROWS + v * N) + sign * bias[i]);
+    }
+    // g_x = U^T L^T g, dL = g u^T, dU = (L^T g) x^T, with u = U x.
+    void back(const StageSpec &stage, const T *x) const {
+        T *g = block.x, *sums = block.sums + stage.sums;
+        T *u = block.memory.template take<T>(int64_t(D) * ROWS);
+        std::memcpy(u, x, size_t(D) * ROWS * sizeof(T));
+        upper(u);
+        Vec<T> g_log_det{};
+        for (int v = 0; v < block.vectors; v++) g_log_det += load(block.log_det + v * N);
+        const T total = sum<T>(g_log_det);
+        T *g_w = stage.g_a ? sums : nullptr, *g_diagonal = sums + int64_t(D) * D, *g_bias = g_diagonal + D;
+        for (int i = 0; i < D; i++) {
+            if (stage.g_c) g_bias[i] += dot(g, i, nullptr, 0);
+            for (int k = 0; g_w && k < i; k++) g_w[i * D + k] += dot(g, i, u, k);
+        }
+        for (int k = 0; k < D; k++) columns(g, k, k + 1, D, Vec<T>{} + T(1)); // L^T
+        for (int i = 0; i < D; i++) {
+            const T r = log_diagonal[i], per = 1 / (1 + (r < 0 ? -r : r) / bound);
+            if (stage.g_b) g_diagonal[i] += (dot(g, i, x, i) * diagonal(i)[0] + total) * per * per;
+            for (int k = i + 1; g_w && k < D; k++) g_w[i * D + k] += dot(g, i, x, k);
+        }
+        for (int k = D - 1; k >= 0; k--) columns(g, k, 0, k, diagonal(k)); // U^T
+    }
+    // g_k = by g_k + sum over i in [begin, end) of w_ik g_i
+    void columns(T *g, int k, int begin, int end, Vec<T> by) const {
+        for (int v = 0; v < block.vectors; v++) {
+            Vec<T> acc = load(g + k * ROWS + v * N) * by;
+            for (int i = begin; i < end; i++) acc += w[i * D + k] * load(g + i * ROWS + v * N);
+            store(g + k * ROWS + v * N, acc);
+        }
+    }
+    // Row i of g times row k of x, or summed where x is null.
+    T dot(const T *g, int i, const T *x, int k) const {
+        Vec<T> acc{};
+        for (int v = 0; v < block.vectors; v++) {
+            const Vec<T> a = load(g + i * ROWS + v * N);
+            acc += x ? a * load(x + k * ROWS + v * N) : a;
+        }
+        return sum<T>(acc);
+    }
+};
+
+// ---- one stage, whichever it is -------------------------------------------------------------------
+
+template <class T> void run_stage(const StageSpec &stage, Block<T> &block, bool inverse) {
+    const Memory mark = block.memory;
+    inverse = inverse != stage.inverted;
+    switch (stage.kind) {
+    case StageKind::conditional:
+        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).run(inverse);
+        else Conditional<T, 0>(stage, block).run(inverse);
+        break;
+    case StageKind::permute: permute(stage, block, inverse); break;
+    case StageKind::normalize: normalize(stage, block, inverse); break;
+    case StageKind::lu: LU<T>(stage, block).run(inverse); break;
+    }
+    block.memory = mark;
+}
+
+// x: the stage's input. Only maps that module.cpp lets through come here.
+template <class T> void back_stage(const StageSpec &stage, Block<T> &block, const T *x, bool inverse) {
+    const Memory mark = block.memory;
+    inverse = inverse != stage.inverted;
+    switch (stage.kind) {
+    case StageKind::conditional:
+        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).back(x, inverse);
+        else Conditional<T, 0>(stage, block).back(x, inverse);
+        break;
+    case StageKind::permute: permute(stage, block, !inverse); break;
+    case StageKind::normalize: normalize_back(stage, block, x); break;
+    case StageKind::lu: LU<T>(stage, block).back(stage, x); break;
+    }
+    block.memory = mark;
+}
+
+} // namespace diffeo::DIFFEO_ISA
