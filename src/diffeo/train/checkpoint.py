@@ -61,10 +61,9 @@ class Checkpoint:
             return
         tensors = {"rng": torch.get_rng_state()}
         groups = {"flow": run.flow.state_dict(), "ema": run.ema.state_dict(), "best": run.best}
+        groups["optimizer"] = run.optimizer.state
         for group, state in groups.items():
             tensors |= {f"{group}.{k}": v for k, v in state.items()}
-        for i, parameter in enumerate(run.params):
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in run.optimizer.state.get(parameter, {}).items()}
         state = {
             **{name: getattr(run, name) for name in _COUNTERS},
             "plan": None if run.plan is None else asdict(run.plan),
@@ -101,10 +100,7 @@ class Checkpoint:
         run.flow.load_state_dict(_group(tensors, "flow"))
         run.ema.load_state_dict(_group(tensors, "ema"))
         run.best = _group(tensors, "best")
-        for i, parameter in enumerate(run.params):
-            own = _group(tensors, f"optimizer.{i}")
-            if own:
-                run.optimizer.state[parameter] = own
+        run.optimizer.load_state(_group(tensors, "optimizer"))
         for name in _COUNTERS:
             setattr(run, name, state[name])
         run.plan = Plan(**state["plan"])

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
 from diffeo._typing import Projectable
 from diffeo.errors import ConfigError, TrainingError
@@ -20,6 +19,7 @@ from diffeo.flow import Flow
 from diffeo.objectives import Batch, Likelihood, Objective
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.data import Epochs, Rows, rows_for
+from diffeo.train.optimizer import FlatAdamW
 from diffeo.train.report import Callback, FitReport, Point, Progress
 from diffeo.train.schedule import WARMUP, Budget, Plan, Schedule
 
@@ -114,7 +114,10 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         run = Run(flow, objective, train, valid, size, budget, seed, recipe or Recipe(), callbacks)
-        return run.go(started, checkpoint)
+        try:
+            return run.go(started, checkpoint)
+        finally:
+            run.optimizer.release()
 
 
 def default_batch_size(rows: int) -> int:
@@ -143,15 +146,17 @@ class Run:
         self.params: list[Tensor] = [p for p in flow.parameters() if p.requires_grad]
         if not self.params:
             raise ConfigError("this flow has no parameter to train.")
-        self.optimizer = torch.optim.AdamW(
-            self.params, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        if len(kinds := {f"{p.dtype} on {p.device}" for p in self.params}) > 1:
+            raise ConfigError(
+                f"the parameters are {' and '.join(sorted(kinds))}; give the flow one dtype: .float()."
+            )
+        self.ema: Flow = copy.deepcopy(flow).eval()
+        followers = [p for p in self.ema.parameters() if p.requires_grad]
+        self.optimizer = FlatAdamW(self.params, followers, recipe.weight_decay, recipe.clip)
         self.limit = budget.step_limit(self.epochs.per_epoch, DEFAULT_STEPS)
         self.plan = Plan.of(self.limit) if budget.seconds is None else None
         self.step = self.skipped = self.bad_in_a_row = 0
         self.report = FitReport(seed=seed)
-        self.ema: Flow = flow
-        self.ema_params: list[Tensor] = []
         self.best: dict[str, Tensor] = {}
         self.best_valid = -math.inf
         self.recent = 0.0
@@ -163,7 +168,6 @@ class Run:
         """Train to the end; the flow has its best weights afterwards."""
         flow, report = self.flow, self.report
         flow.train()
-        self._start_ema()
         before = None if checkpoint is None else checkpoint.restore_if_there(self)
         if before is None:
             sample = self.rows.sample(100_000)
@@ -205,22 +209,17 @@ class Run:
         return report
 
     def _train_step(self, batch: Batch) -> float | None:
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizer, recipe = self.optimizer, self.recipe
+        optimizer.zero_grad()
         loss = self.objective(self.flow, batch)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.params, self.recipe.clip)
         value = loss.item()
-        if not (math.isfinite(value) and math.isfinite(norm.item())):
+        if not (math.isfinite(value) and math.isfinite(optimizer.gather())):
             self._skip(batch, value)
             return None
         self.bad_in_a_row = 0
-        for group in self.optimizer.param_groups:
-            group["lr"] = Schedule(self.recipe.learning_rate, self.plan.steps if self.plan else None)(
-                self.step
-            )
-        self.optimizer.step()
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        get_ema_multi_avg_fn(decay)(self.ema_params, self.params, self.step)
+        schedule = Schedule(recipe.learning_rate, self.plan.steps if self.plan else None)
+        optimizer.step(schedule(self.step), min(recipe.ema, (1 + self.step) / (10 + self.step)))
         return value
 
     def _skip(self, batch: Batch, value: float) -> None:
@@ -264,10 +263,6 @@ class Run:
         return ""
 
     # -- measuring ----------------------------------------------------------------------------
-
-    def _start_ema(self) -> None:
-        self.ema = copy.deepcopy(self.flow).eval()
-        self.ema_params = [p for p in self.ema.parameters() if p.requires_grad]
 
     def _validate(self) -> float:
         assert self.valid is not None
