@@ -98,6 +98,8 @@ class Flow(nn.Module, Initializable):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of ``x`` in nats, shape ``(*batch,)``; -inf outside the data's support."""
+        if self.encoding is None:
+            return self._log_prob(*self._enter(x, context))
         draws = self.draws(x, context)
         return draws[0] if len(draws) == 1 else draws.logsumexp(0) - math.log(len(draws))
 
@@ -106,15 +108,19 @@ class Flow(nn.Module, Initializable):
 
         ``log_prob`` is the log of their mean; their spread tells how sure it is.
         """
-        self._check_dtype(x, "x")
-        x, context = broadcast_batch(x, context, self.event_shape, self.context_shape)
-        context = self._encode_context(context)
+        x, context = self._enter(x, context)
         if self.encoding is None:
             return self._log_prob(x, context).unsqueeze(0)
         v, log_weight = self.encoding.encode(x)
         if context is not None:
             context = context.expand(len(v), *context.shape)
         return self._log_prob(v, context) + log_weight
+
+    def _enter(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The door: points and context checked, broadcast, and the context as the layers see it."""
+        self._check_dtype(x, "x")
+        x, context = broadcast_batch(x, context, self.event_shape, self.context_shape)
+        return x, self._encode_context(context)
 
     def _log_prob(self, v: Tensor, context: Tensor | None) -> Tensor:
         z, log_det = self.bijection(v, context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -88,25 +88,42 @@ class Chain(Bijection, Initializable):
         return len(self.parts)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._through(x, context, inverse=False)
+        return self._totalled(x, context, inverse=False)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._through(y, context, inverse=True)
+        return self._totalled(y, context, inverse=True)
 
-    def _through(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
-        total = None
+    def push(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._totalled(x, context, inverse=False, value_only=True)[0]
+
+    def pull(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._totalled(y, context, inverse=True, value_only=True)[0]
+
+    def _totalled(
+        self, x: Tensor, context: Tensor | None, inverse: bool, value_only: bool = False
+    ) -> tuple[Tensor, Any]:
+        value, total = x, None
+        for value, log_det in self._steps(x, context, inverse, value_only):  # noqa: B007
+            total = log_det if total is None or log_det is None else total + log_det
+        return value, total
+
+    def _steps(
+        self, x: Tensor, context: Tensor | None, inverse: bool, value_only: bool
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """Value and log-det of each part after the other, or of each run of parts the kernels take."""
         runs = self._runs(context) if applies(x) else [_Run(list(self.parts), None)]
         for run in reversed(runs) if inverse else runs:
             done = None if run.program is None else run.program.run(x, inverse=inverse)
             if done is not None:
-                x, log_det = done
-                total = log_det if total is None else total + log_det
+                x = done[0]
+                yield done
                 continue
             for part in reversed(run.parts) if inverse else run.parts:
-                x, log_det = part.inverse(x, context) if inverse else part(x, context)
-                total = log_det if total is None else total + log_det
-        assert total is not None
-        return x, total
+                if value_only:
+                    x, log_det = part.pull(x, context) if inverse else part.push(x, context), None
+                else:
+                    x, log_det = part.inverse(x, context) if inverse else part(x, context)
+                yield x, log_det
 
     def _runs(self, context: Tensor | None) -> list[_Run]:
         """The parts, neighbors that the kernels take in one call together."""
@@ -132,16 +149,6 @@ class Chain(Bijection, Initializable):
                 return None
             found += own
         return found
-
-    def push(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        for part in self.parts:
-            x = part.push(x, context)  # type: ignore[operator]
-        return x
-
-    def pull(self, y: Tensor, context: Tensor | None = None) -> Tensor:
-        for part in reversed(self.parts):
-            y = part.pull(y, context)  # type: ignore[operator]
-        return y
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:

@@ -12,7 +12,7 @@ from diffeo._typing import Net
 from diffeo.bijections.base import Bijection, check_family, shelter
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
-from diffeo.functional import stages
+from diffeo.functional import products, stages
 from diffeo.functional.programs import run_alone
 from diffeo.functional.shapes import sum_event
 
@@ -79,7 +79,9 @@ class Coupling(Bijection):
 
     def _params(self, passing: Tensor, context: Tensor | None) -> Tensor:
         context = context if self.net.context_features else None
-        return self.net(passing, context).unflatten(-1, (len(self.changing), self.family.num_params))
+        return products.call(self.net, passing, context).unflatten(
+            -1, (len(self.changing), self.family.num_params)
+        )
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
         if self.family.scalar is None:

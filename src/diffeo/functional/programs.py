@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffeo.functional import native
+from diffeo.functional import native, products
 from diffeo.functional.scalar import second_order
 from diffeo.functional.stages import PERMUTE, Stacked, Stage
 
@@ -26,7 +26,7 @@ def applies(x: Tensor) -> bool:
     Where it is False everything is plain PyTorch, which ``torch.compile``, ``torch.func`` and forward-mode
     derivatives see through.
     """
-    return native.usable() and native.plain_tensor(x) and x.dim() > 0
+    return native.usable() and native.plain_tensor(x) and x.dim() > 0 and not products.reduced()
 
 
 def run_alone(

@@ -16,6 +16,7 @@ from torch import Tensor
 from diffeo._typing import Projectable
 from diffeo.errors import ConfigError, TrainingError
 from diffeo.flow import Flow
+from diffeo.functional.products import products_in
 from diffeo.objectives import Batch, Likelihood, Objective
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.data import Epochs, Rows, rows_for
@@ -39,6 +40,9 @@ class Recipe:
         ema: decay of the weights' running mean, which is what is measured and kept.
         patience: a run ends early when so large a part of its length passes without a better
             validation score; 1 turns early stopping off.
+        products: dtype of the nets' matrix products while training; None for the flow's own.
+            ``torch.bfloat16`` pays for wide nets (hidden 512 and more) on processors that have it;
+            weights, splines and every evaluation stay as they are.
     """
 
     learning_rate: float = 2e-3
@@ -46,6 +50,7 @@ class Recipe:
     clip: float = 5.0
     ema: float = 0.999
     patience: float = 0.25
+    products: torch.dtype | None = None
 
 
 def fit(
@@ -211,7 +216,8 @@ class Run:
     def _train_step(self, batch: Batch) -> float | None:
         optimizer, recipe = self.optimizer, self.recipe
         optimizer.zero_grad()
-        loss = self.objective(self.flow, batch)
+        with products_in(recipe.products):
+            loss = self.objective(self.flow, batch)
         loss.backward()
         value = loss.item()
         if not (math.isfinite(value) and math.isfinite(optimizer.gather())):

@@ -1,0 +1,69 @@
+"""What the torch contestants share: batches, the training step with Adam, evaluation without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from peers.architecture import LEARNING_RATE
+
+
+class OnTorch:
+    """A flow of a torch library, by its own two calls."""
+
+    def __init__(
+        self,
+        features: int,
+        module: nn.Module,
+        log_prob: Callable[[Tensor], Tensor],
+        sample: Callable[[int], Tensor],
+        *,
+        note: str = "",
+        compiles: bool = False,
+    ):
+        self.features, self.module, self.log_prob, self.sample = features, module, log_prob, sample
+        self.note, self.compiles = note, compiles
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self.parameters = sum(p.numel() for p in trained)
+        self.optimizer = torch.optim.Adam(trained, lr=LEARNING_RATE) if trained else None
+
+    def prepare(self, kind: str, batch: int) -> Callable[[], Tensor]:
+        self.module.train(kind == "train")
+        x = torch.randn(batch, self.features, generator=torch.Generator().manual_seed(batch))
+
+        def train() -> Tensor:
+            assert self.optimizer is not None
+            self.optimizer.zero_grad()
+            loss = -self.log_prob(x).mean()
+            loss.backward()
+            self.optimizer.step()
+            return loss.detach()
+
+        runs = {
+            "log_prob": torch.no_grad()(lambda: self.log_prob(x)),
+            "sample": torch.no_grad()(lambda: self.sample(batch)),
+            "train": train,
+        }
+        return runs[kind]
+
+    def warm_up(self) -> None:
+        self.prepare("train", 2)()
+
+    def finite(self, result: Tensor) -> bool:
+        return bool(torch.isfinite(result).all())
+
+
+class Perceptron(nn.Sequential):
+    """The plain net for libraries that take any; ``hidden_features`` scales nflows' softmax inputs."""
+
+    def __init__(self, in_features: int, out_features: int, hidden: tuple[int, ...]):
+        layers: list[nn.Module] = []
+        for n, m in zip((in_features, *hidden), hidden, strict=False):
+            layers += [nn.Linear(n, m), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(hidden[-1], out_features))
+        self.hidden_features = hidden[-1]
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().forward(x)
