@@ -104,6 +104,7 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Probit": lambda: b.Probit((2,)),
         "Probit, scalar": lambda: b.Probit((), -3.0, 3.0),
         "Reverse": lambda: b.Reverse(3),
+        "Reversible": lambda: b.Reversible(b.Chain([b.Logit((1,)), b.LU(1), conditional(2)])),
         "Sigmoid": lambda: b.Sigmoid((2,)),
         "Sigmoid, scalar": lambda: b.Sigmoid((1,)),
         "Softplus": lambda: b.Softplus((2,)),

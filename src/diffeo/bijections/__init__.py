@@ -10,6 +10,7 @@ from diffeo.bijections.linear import LU, Orthogonal, Permute, Reverse, Triangula
 from diffeo.bijections.marginal import LogTails, Marginal
 from diffeo.bijections.normalize import ActNorm, Standardize
 from diffeo.bijections.pointwise import Pointwise
+from diffeo.bijections.reversible import Reversible
 from diffeo.bijections.whiten import Whiten
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Pointwise",
     "Probit",
     "Reverse",
+    "Reversible",
     "Sigmoid",
     "Softplus",
     "Standardize",
