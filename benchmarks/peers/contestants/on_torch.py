@@ -27,7 +27,7 @@ class OnTorch:
         self.note, self.compiles = note, compiles
         trained = [p for p in module.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in trained)
-        self.optimizer = torch.optim.Adam(trained, lr=LEARNING_RATE) if trained else None
+        self.optimizer = torch.optim.Adam(trained, lr=LEARNING_RATE, fused=True) if trained else None
 
     def prepare(self, kind: str, batch: int) -> Callable[[], Tensor]:
         self.module.train(kind == "train")

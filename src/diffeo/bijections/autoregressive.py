@@ -87,15 +87,7 @@ class Autoregressive(Bijection):
         stack = self.net.stack(self._context(context)) if isinstance(self.net, stages.Stacked) else None
         if stack is None:
             return None
-        stage = stages.conditional(
-            stack,
-            self.family,
-            self.columns,
-            self.columns,
-            lambda y: self._inverse(y, context),
-            autoregressive=True,
-        )
-        return [stage]
+        return [stages.conditional(stack, self.family, self.columns, self.columns, autoregressive=True)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return run_alone(self.as_stages, x, context) or self._forward(x, context)

@@ -91,15 +91,7 @@ class Coupling(Bijection):
             stack = self.net.stack(context if self.net.context_features else None)
         if stack is None:
             return None
-        stage = stages.conditional(
-            stack,
-            self.family,
-            self.seen,
-            self.changed,
-            lambda y: self._inverse(y, context),
-            autoregressive=False,
-        )
-        return [stage]
+        return [stages.conditional(stack, self.family, self.seen, self.changed, autoregressive=False)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return run_alone(self.as_stages, x, context) or self._forward(x, context)

@@ -67,7 +67,7 @@ class Permute(Bijection):
         self.register_buffer("columns", order.int(), persistent=False)
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        return [stages.permutation(self.columns, self.forward, self.inverse)]
+        return [stages.permutation(self.columns)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x[..., self.permutation], x.new_zeros(x.shape[:-1])
@@ -104,7 +104,7 @@ class Reverse(Bijection):
         self.register_buffer("columns", columns, persistent=False)
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        return [stages.permutation(self.columns, self.forward, self.inverse)]
+        return [stages.permutation(self.columns)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x.flip(-1), x.new_zeros(x.shape[:-1])
@@ -196,8 +196,7 @@ class LU(Bijection):
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        own = self.weight, self.log_diagonal, self.bias
-        return [stages.lu(*own, MAX_LOG_DIAGONAL, self._forward, self._inverse)]
+        return [stages.lu(self.weight, self.log_diagonal, self.bias, MAX_LOG_DIAGONAL)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return run_alone(self.as_stages, x, context) or self._forward(x)

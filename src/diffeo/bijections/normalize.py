@@ -21,7 +21,7 @@ class _Normalize(FromRows, ABC):
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
         if len(self.event_shape) != 1:
             return None
-        return [stages.normalization(self.loc, self.log_scale, self.forward, self.inverse)]
+        return [stages.normalization(self.loc, self.log_scale)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (x - self.loc) * torch.exp(-self.log_scale), -self._log_det(x)

@@ -53,6 +53,7 @@ class Program:
         self.tensors = [t for stage in stages for t in stage.tensors]
         self.floats = [t for t in self.tensors if t is not None and t.is_floating_point()]
         self.plain = all(t is None or type(t) in native.PLAIN for t in self.tensors)
+        self.kept = sum(stage.ints[0] != PERMUTE for stage in stages)
         self.ints, self.reals = [len(stages)], []
         for stage in stages:
             kind, *rest = stage.ints
@@ -70,10 +71,12 @@ class Program:
         dtype = x.dtype
         if not (self.plain and all(t.dtype is dtype and t.is_cpu for t in self.floats)):
             return None
-        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in self.floats)):
-            if not self.differentiable[inverse]:
-                return None
-            return _Run.apply(self, inverse, x, *self.tensors)  # type: ignore[no-any-return]
+        if torch.is_grad_enabled():
+            learned = [i for i, t in enumerate(self.tensors) if t is not None and t.requires_grad]
+            if learned or x.requires_grad:
+                if not self.differentiable[inverse]:
+                    return None
+                return _Run.apply(self, inverse, learned, x, *(self.tensors[i] for i in learned))
         return self.values(x, inverse, keep=False)[:2]
 
     def values(self, x: Tensor, inverse: bool, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -84,46 +87,55 @@ class Program:
         y, log_det, saved = torch.empty_like(x), x.new_empty(x.shape[:-1]), None
         if keep:
             blocks = -(-rows // native.native.ROWS)
-            saved = x.new_empty(blocks * len(self.stages) * features * native.native.ROWS)
+            saved = x.new_empty(blocks * self.kept * features * native.native.ROWS)
         native.native.run(
             x.dtype is torch.float64, inverse, torch.get_num_threads(), rows, features, self.ints, self.reals,
-            [0 if t is None else t.data_ptr() for t in self.tensors],
-            x.data_ptr(), y.data_ptr(), log_det.data_ptr(), 0 if saved is None else saved.data_ptr(),
+            self._addresses(), x.data_ptr(), y.data_ptr(), log_det.data_ptr(),
+            0 if saved is None else saved.data_ptr(),
         )  # fmt: skip
         return y, log_det, saved
 
     def gradients(
-        self, inverse: bool, saved: Tensor, needed: Sequence[bool], g_y: Tensor, g_log_det: Tensor
-    ) -> list[Tensor | None]:
-        """Gradients of the input and of all tensors."""
+        self, inverse: bool, saved: Tensor, learned: Sequence[int], g_y: Tensor, g_log_det: Tensor
+    ) -> list[Tensor]:
+        """Gradients of the input and of the tensors numbered ``learned``."""
         assert native.native is not None
         features, rows = _sizes(g_y)
-        grads = [
-            torch.empty_like(t, memory_format=torch.contiguous_format) if t is not None and need else None
-            for t, need in zip(self.tensors, needed, strict=True)
-        ]
+        grads = [torch.empty_like(self.tensors[i], memory_format=torch.contiguous_format) for i in learned]  # type: ignore[arg-type]
+        where = [0] * len(self.tensors)
+        for i, g in zip(learned, grads, strict=True):
+            where[i] = g.data_ptr()
         g_y, g_log_det = g_y.contiguous(), g_log_det.contiguous()
         g_x = torch.empty_like(g_y)
         native.native.back(
             g_y.dtype is torch.float64, inverse, torch.get_num_threads(), rows, features,
-            self.ints, self.reals, [0 if t is None else t.data_ptr() for t in self.tensors],
-            [0 if g is None else g.data_ptr() for g in grads],
+            self.ints, self.reals, self._addresses(), where,
             g_y.data_ptr(), g_log_det.data_ptr(), saved.data_ptr(), g_x.data_ptr(),
         )  # fmt: skip
         return [g_x, *grads]
 
     def plain_gradients(
-        self, inverse: bool, x: Tensor, needed: Sequence[bool], g_y: Tensor, g_log_det: Tensor
+        self, inverse: bool, x: Tensor, learned: Sequence[int], g_y: Tensor, g_log_det: Tensor
     ) -> list[Tensor | None]:
         """The same by the stages' plain meaning; they can be differentiated again."""
-        y, log_det = x, torch.zeros_like(g_log_det)
-        for stage in reversed(self.stages) if inverse else self.stages:
-            y, more = (stage.plain_inverse if inverse else stage.plain)(y)
-            log_det = log_det + more
-        inputs = [t if need else None for t, need in zip([x, *self.tensors], needed, strict=True)]
-        wanted = [t for t in inputs if t is not None]
-        found = iter(second_order((y, log_det), wanted, (g_y, g_log_det)))
-        return [None if t is None else next(found) for t in inputs]
+        with torch.enable_grad():
+            # views, or the gradient of one would take in its way into another
+            start, tensors = x.view_as(x), list(self.tensors)
+            for i in learned:
+                tensors[i] = tensors[i].view_as(tensors[i])  # type: ignore[union-attr,arg-type]
+            y, log_det, rest = start, torch.zeros_like(g_log_det), iter(tensors)
+            own = [[next(rest) for _ in stage.tensors] for stage in self.stages]
+            steps = list(zip(self.stages, own, strict=True))
+            for stage, given in reversed(steps) if inverse else steps:
+                y, more = stage.plain(y, given)
+                log_det = log_det + more
+            inputs: list[Tensor] = [start, *(tensors[i] for i in learned)]  # type: ignore[misc]
+            wanted = [t for t in inputs if t.requires_grad]
+            found = iter(second_order((y, log_det), wanted, (g_y, g_log_det)))
+            return [next(found) if t.requires_grad else None for t in inputs]
+
+    def _addresses(self) -> list[int]:
+        return [0 if t is None else t.data_ptr() for t in self.tensors]
 
 
 def _sizes(x: Tensor) -> tuple[int, int]:
@@ -132,21 +144,30 @@ def _sizes(x: Tensor) -> tuple[int, int]:
 
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, program: Program, inverse: bool, x: Tensor, *tensors: Tensor | None):
+    def forward(
+        ctx: Any, program: Program, inverse: bool, learned: Sequence[int], x: Tensor, *tensors: Tensor
+    ):
         y, log_det, saved = program.values(x, inverse, keep=True)
-        ctx.program, ctx.inverse = program, inverse
-        # the tensors too, though the program has them: so autograd notices one changed in place
-        ctx.save_for_backward(saved, x, *tensors)
+        ctx.program, ctx.inverse, ctx.learned = program, inverse, learned
+        ctx.save_for_backward(saved, x)
+        # what save_for_backward would see to, at a third of the time
+        ctx.versions = [(t, t._version) for t in tensors]
         return y, log_det
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor):
-        program: Program = ctx.program
-        saved, x, *_ = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():  # a derivative of this derivative may be asked for
-            return None, None, *program.plain_gradients(ctx.inverse, x, needed, *grad_outputs)
-        return None, None, *program.gradients(ctx.inverse, saved, needed[1:], *grad_outputs)
+        saved, x = ctx.saved_tensors
+        if any(t._version != version for t, version in ctx.versions):
+            raise RuntimeError(
+                "a parameter of this flow has been modified by an inplace operation since the forward pass; "
+                "call backward before the optimizer's step."
+            )
+        # a derivative of this derivative may be asked for, or several at once by vmap
+        if torch.is_grad_enabled() or not native.usable():
+            grads = ctx.program.plain_gradients(ctx.inverse, x, ctx.learned, *grad_outputs)
+        else:
+            grads = ctx.program.gradients(ctx.inverse, saved, ctx.learned, *grad_outputs)
+        return None, None, None, *grads
 
 
 class Watch:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffeo.functional.affine import soft_clip
 from diffeo.functional.scalar import Scalar
 
-Map = Callable[[Tensor], tuple[Tensor, Tensor]]
+Plain = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
 
 
 CONDITIONAL, PERMUTE, NORMALIZE, LU = range(4)
@@ -59,20 +60,19 @@ class Stacked(ABC):
 class Stage(NamedTuple):
     """One layer of a chain, for the kernels and for PyTorch.
 
-    ``ints`` and ``reals`` are read by ``module.cpp`` in this order, as are ``tensors``; ``plain`` is the
-    map itself, ``plain_inverse`` its inverse.
+    ``ints`` and ``reals`` are read by ``module.cpp`` in this order, as are ``tensors``. ``plain(x, tensors)``
+    is the map in PyTorch, ``(value, log_det)``. ``inverted``: in the chain stands the map's inverse.
     """
 
     ints: tuple[int, ...]
     reals: tuple[float, ...]
     tensors: tuple[Tensor | None, ...]
-    plain: Map
-    plain_inverse: Map
+    plain: Plain
     inverted: bool = False
 
     def invert(self) -> Stage:
-        """The stage whose map is this one's inverse."""
-        return self._replace(plain=self.plain_inverse, plain_inverse=self.plain, inverted=not self.inverted)
+        """The stage of the inverse map."""
+        return self._replace(inverted=not self.inverted)
 
 
 def dense(layers: Sequence[Dense], x: Tensor) -> Tensor:
@@ -96,7 +96,6 @@ def conditional(
     family: Family,
     seen: Tensor,
     changed: Tensor,
-    inverse: Map,
     *,
     autoregressive: bool,
 ) -> Stage:
@@ -107,43 +106,57 @@ def conditional(
         family: the scalar map, one the kernels know.
         seen: int32 columns the net sees, in order.
         changed: int32 columns it gives parameters for, in order.
-        inverse: the plain inverse, of the layer itself.
         autoregressive: whether ``seen`` and ``changed`` are one order of all columns, the net masked.
     """
     scalar = family.scalar
     assert scalar is not None
 
-    def plain(x: Tensor) -> tuple[Tensor, Tensor]:
-        params = dense(layers, x[..., seen]).unflatten(-1, (len(changed), family.num_params))
-        y, log_slope = family.forward(x[..., changed], params)
-        return x.index_copy(-1, changed.long(), y), log_slope.sum(-1)
-
     ints = [autoregressive, len(seen), len(changed), scalar.kind, scalar.bins, scalar.ends, len(layers)]
     tensors: list[Tensor | None] = [seen, changed]
     for layer in layers:
-        weight, bias, extra = layer.weight, layer.bias, layer.extra
-        weight = weight if weight.stride(1) == 1 else weight.contiguous()
+        weight = layer.weight if layer.weight.stride(1) == 1 else layer.weight.contiguous()
         ints += [weight.shape[1], weight.shape[0], weight.stride(0), layer.relu, layer.add]
-        tensors += [weight, _solid(bias), _solid(extra), layer.limits]
-    return Stage((CONDITIONAL, *ints), scalar[3:], tuple(tensors), plain, inverse)
+        tensors += [weight, _solid(layer.bias), _solid(layer.extra), layer.limits]
+
+    def plain(x: Tensor, tensors: Any) -> tuple[Tensor, Tensor]:
+        own = [
+            Dense(tensors[i], tensors[i + 1], layer.relu, layer.add, tensors[i + 3], tensors[i + 2])
+            for i, layer in zip(range(2, len(tensors), 4), layers, strict=True)
+        ]
+        params = dense(own, x[..., seen]).unflatten(-1, (len(changed), family.num_params))
+        y, log_slope = family.forward(x[..., changed], params)
+        return x.index_copy(-1, changed.long(), y), log_slope.sum(-1)
+
+    return Stage((CONDITIONAL, *ints), scalar[3:], tuple(tensors), plain)
 
 
 def _solid(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.contiguous()
 
 
-def permutation(index: Tensor, plain: Map, inverse: Map) -> Stage:
+def permutation(index: Tensor) -> Stage:
     """Column j of the output is column ``index[j]`` of the input, int32."""
-    return Stage((PERMUTE,), (), (index,), plain, inverse)
+    return Stage((PERMUTE,), (), (index,), lambda x, tensors: (x[..., tensors[0]], x.new_zeros(x.shape[:-1])))
 
 
-def normalization(loc: Tensor, log_scale: Tensor, plain: Map, inverse: Map) -> Stage:
+def normalization(loc: Tensor, log_scale: Tensor) -> Stage:
     """``(x - loc) exp(-log_scale)``."""
-    return Stage((NORMALIZE,), (), (loc, log_scale), plain, inverse)
+
+    def plain(x: Tensor, tensors: Any) -> tuple[Tensor, Tensor]:
+        loc, log_scale = tensors
+        return (x - loc) * torch.exp(-log_scale), -log_scale.sum().expand(x.shape[:-1])
+
+    return Stage((NORMALIZE,), (), (loc, log_scale), plain)
 
 
-def lu(
-    weight: Tensor, log_diagonal: Tensor, bias: Tensor | None, bound: float, plain: Map, inverse: Map
-) -> Stage:
+def lu(weight: Tensor, log_diagonal: Tensor, bias: Tensor | None, bound: float) -> Stage:
     """``L U x + bias``, both factors in one square, the log-diagonal softly clipped at ``bound``."""
-    return Stage((LU,), (bound,), (weight, log_diagonal, bias), plain, inverse)
+
+    def plain(x: Tensor, tensors: Any) -> tuple[Tensor, Tensor]:
+        weight, log_diagonal, bias = tensors
+        log_diagonal = soft_clip(log_diagonal, bound)
+        u = x @ weight.triu(1).T + x * log_diagonal.exp()
+        y = u @ weight.tril(-1).T + u
+        return y if bias is None else y + bias, log_diagonal.sum().expand(x.shape[:-1])
+
+    return Stage((LU,), (bound,), (weight, log_diagonal, bias), plain)

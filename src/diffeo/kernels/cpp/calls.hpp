@@ -32,8 +32,9 @@ template <class T> Block<T> block_at(const Call &call, int64_t b, Memory &memory
     return block;
 }
 
-template <class T> T *saved_at(const Call &call, int64_t b, int stage) {
-    return static_cast<T *>(call.saved) + (b * call.num_stages + stage) * call.features * ROWS;
+template <class T> T *saved_at(const Call &call, int64_t b, const StageSpec &stage) {
+    if (!call.saved || stage.kept < 0) return nullptr;
+    return static_cast<T *>(call.saved) + (b * call.num_kept + stage.kept) * call.features * ROWS;
 }
 
 template <class T> void run(const Call &call, char *scratch, int workers, ParallelFor parallel_for) {
@@ -47,8 +48,8 @@ template <class T> void run(const Call &call, char *scratch, int workers, Parall
             clear(block.log_det, ROWS);
             for (int i = 0; i < call.num_stages; i++) {
                 const int s = call.inverse ? call.num_stages - 1 - i : i;
-                if (call.saved)
-                    std::memcpy(saved_at<T>(call, b, s), block.x, size_t(call.features) * ROWS * sizeof(T));
+                if (T *kept = saved_at<T>(call, b, call.stages[s]))
+                    std::memcpy(kept, block.x, size_t(call.features) * ROWS * sizeof(T));
                 run_stage(call.stages[s], block, call.inverse);
             }
             store_block<T>(block.x, call.features, block.rows,
@@ -115,7 +116,7 @@ template <class T> void back(const Call &call, char *scratch, int workers, Paral
                           block.vectors, block.log_det);
             for (int i = call.num_stages - 1; i >= 0; i--) {
                 const int s = call.inverse ? call.num_stages - 1 - i : i;
-                back_stage(call.stages[s], block, saved_at<T>(call, b, s), call.inverse);
+                back_stage(call.stages[s], block, saved_at<T>(call, b, call.stages[s]), call.inverse);
             }
             store_block<T>(block.x, call.features, block.rows,
                            static_cast<T *>(call.y) + block.first_row * call.features, call.features);

@@ -188,6 +188,7 @@ struct Program {
             break;
         default: require(false, "unknown stage");
         }
+        s.kept = s.kind == StageKind::permute ? -1 : call.num_kept++;
         most_ = need > most_ ? need : most_;
         stages.push_back(s);
     }
@@ -239,7 +240,8 @@ struct Program {
         if (s.autoregressive) steps(s, own);
         s.layers = own.data();
         s.num_layers = int(count);
-        return need + 2 * take(params) + back + take(widest) + take(s.num_seen) + take(pad);
+        const int64_t wide = params > GROUP ? params : GROUP;
+        return need + 2 * take(wide) + back + take(widest) + take(s.num_seen) + take(pad);
     }
 
     // The step at which each hidden unit can be computed: when the last input it sees can.

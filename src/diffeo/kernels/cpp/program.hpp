@@ -8,6 +8,9 @@ namespace diffeo {
 
 constexpr int ROWS = 64; // rows of a block, and the stride of every feature-major buffer
 
+// Parameters of how many columns are made at once: few of them leave a product too thin.
+constexpr int GROUP = 24;
+
 // One dense layer: out = W act(in) + bias + extra + (output of layer `add`).
 struct DenseSpec {
     const void *weight, *bias, *extra; // extra: (rows, out), or null
@@ -49,6 +52,7 @@ struct StageSpec {
     void *g_a, *g_b, *g_c;
     int64_t sums;
     double bound; // lu: of the log-diagonal
+    int kept;     // which of the inputs kept for the backward pass is this stage's; -1: none
 };
 
 struct Call {
@@ -58,7 +62,8 @@ struct Call {
     int64_t rows;
     const void *x; // (rows, features); the gradient of y in a backward call
     void *y, *log_det;
-    void *saved; // (blocks, stages, features, ROWS): the inputs of all stages, or null
+    void *saved; // (blocks, num_kept, features, ROWS): the inputs of the stages, or null
+    int num_kept;
     const void *g_log_det;
     int64_t sums;    // numbers in one worker's gradient sums
     int64_t scratch; // bytes of one worker's memory, sums apart

@@ -34,12 +34,13 @@ template <class T, int K> struct Conditional {
     Block<T> &block;
     Family<T, K> family;
     Net<T> net;
-    int P;
+    int P, group; // parameters of a column; columns whose parameters are made at once
     T *params;
 
     Conditional(const StageSpec &stage, Block<T> &block)
         : stage(stage), block(block), family(stage.family), net(stage.layers, stage.num_layers, block.memory),
-          P(family.num_params()), params(block.memory.template take<T>(int64_t(P) * ROWS)) {
+          P(family.num_params()), group(P < GROUP ? GROUP / P : 1),
+          params(block.memory.template take<T>(int64_t(P) * group * ROWS)) {
         net.at_rows(block.first_row, block.rows, block.vectors);
     }
     int last() const { return stage.num_layers - 1; }
@@ -51,10 +52,14 @@ template <class T, int K> struct Conditional {
     template <bool inverse> void all() {
         see(block.x);
         net.all_hidden();
-        for (int j = 0; j < stage.num_changed; j++) {
-            net.units(last(), j * P, (j + 1) * P, params);
-            T *x = block.x + stage.changed[j] * ROWS;
-            apply_column<T, inverse, K>(family, params, x, x, block.log_det, block.vectors);
+        for (int first = 0; first < stage.num_changed; first += group) {
+            const int end = least(first + group, stage.num_changed);
+            net.units(last(), first * P, end * P, params);
+            for (int j = first; j < end; j++) {
+                T *x = block.x + stage.changed[j] * ROWS;
+                const T *own = params + (j - first) * P * ROWS;
+                apply_column<T, inverse, K>(family, own, x, x, block.log_det, block.vectors);
+            }
         }
     }
     // The autoregressive inverse: with column d - 1 the hidden units of step d become known, with them the
@@ -91,21 +96,25 @@ template <class T, int K> struct Conditional {
     template <bool inverse> void back_all(const T *x) {
         constexpr int N = LANES<T>;
         NetBack<T> way(net, block.sums, block.memory);
-        T *g_params = block.memory.template take<T>(int64_t(P) * ROWS);
+        T *g_params = block.memory.template take<T>(int64_t(P) * group * ROWS);
         see(x);
         net.all_hidden();
         way.begin();
-        for (int j = 0; j < stage.num_changed; j++) {
-            net.units(last(), j * P, (j + 1) * P, params);
-            const T *from = x + stage.changed[j] * ROWS;
-            T *g = block.x + stage.changed[j] * ROWS;
-            for (int v = 0; v < block.vectors; v++) {
-                auto param = [&](int k) ALWAYS_LAMBDA { return load(params + k * ROWS + v * N); };
-                auto put = [&](int k, Vec<T> value) ALWAYS_LAMBDA { store(g_params + k * ROWS + v * N, value); };
-                store(g + v * N, pull_back<T, inverse, K>(family, load(from + v * N), param, load(g + v * N),
-                                                       load(block.log_det + v * N), put));
+        for (int first = 0; first < stage.num_changed; first += group) {
+            const int end = least(first + group, stage.num_changed);
+            net.units(last(), first * P, end * P, params);
+            for (int j = first; j < end; j++) {
+                const T *from = x + stage.changed[j] * ROWS;
+                const int64_t at = int64_t(j - first) * P * ROWS;
+                T *g = block.x + stage.changed[j] * ROWS;
+                for (int v = 0; v < block.vectors; v++) {
+                    auto param = [&](int k) ALWAYS_LAMBDA { return load(params + at + k * ROWS + v * N); };
+                    auto put = [&](int k, Vec<T> g) ALWAYS_LAMBDA { store(g_params + at + k * ROWS + v * N, g); };
+                    store(g + v * N, pull_back<T, inverse, K>(family, load(from + v * N), param, load(g + v * N),
+                                                              load(block.log_det + v * N), put));
+                }
             }
-            way.units(last(), j * P, (j + 1) * P, g_params);
+            way.units(last(), first * P, end * P, g_params);
         }
         way.finish();
         for (int i = 0; i < stage.num_seen; i++) {
