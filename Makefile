@@ -45,8 +45,23 @@ sanitize: $(STAMP)
 	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 PYTHONPATH=build/sanitize/site \
 	$(BIN)/python -m pytest -q -o pythonpath=build/sanitize/site tests/kernels
 
+# diffeo beside other libraries, in environments of its own: `make bench ARGS="--models NSF --features 8"`.
+bench: .bench/torch/.installed .bench/jax/.installed
+	PYTHONPATH=benchmarks .bench/torch/bin/python -m peers $(ARGS)
+
+.bench/torch/.installed: benchmarks/peers/torch.txt constraints.txt pyproject.toml CMakeLists.txt $(shell find src -name '*.py' -o -name '*.?pp')
+	test -d .bench/torch || $(PYTHON) -m venv .bench/torch
+	.bench/torch/bin/python -m pip install -q -c constraints.txt -r benchmarks/peers/torch.txt
+	.bench/torch/bin/python -m pip install -q -c constraints.txt --force-reinstall --no-deps .
+	touch $@
+
+.bench/jax/.installed: benchmarks/peers/jax.txt
+	test -d .bench/jax || $(PYTHON) -m venv .bench/jax
+	.bench/jax/bin/python -m pip install -q -r benchmarks/peers/jax.txt
+	touch $@
+
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis src/diffeo/kernels/*.so
+	rm -rf .bench .venv build dist .pytest_cache .ruff_cache .hypothesis src/diffeo/kernels/*.so
 
 # Compiles the kernels too; where there is no compiler, it installs without them.
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/diffeo/kernels/cpp/*)
