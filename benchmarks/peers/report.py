@@ -97,6 +97,7 @@ Float32. Contestants are timed in turns, one process each, in up to {asked["roun
 median and, in brackets, least and greatest. n = 1: a single timing, as a second would have gone over
 {asked["cell_seconds"]:g} s a cell. `> X`: not run, as smaller batches foretell at least X. FlowJAX is jitted;
 what it and `torch.compile` make one wait before the first result stands behind the comma and is in no median.
+The libraries on PyTorch take `torch.optim.Adam(fused=True)`, diffeo the step of its own `fit`.
 `log_prob` and `sample` are without gradients. The floor is the time of the nets' dense matrix products
 alone, measured in the same rounds: once for `log_prob` and `sample`, three times for a training step."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -407,7 +408,8 @@ def test_transforms():
 
     ways = [list(torch.func.grad(loss(k))(weights).values()) for k in (kind, chain)]
     require_same(*ways, 1e-10)
-    with forward_ad.dual_level():
+    with forward_ad.dual_level(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's own, at its first dual
         slopes = [forward_ad.unpack_dual(k(forward_ad.make_dual(x, way))[1]).tangent for k in (kind, chain)]
     require_same(slopes[:1], slopes[1:], 1e-10)
 

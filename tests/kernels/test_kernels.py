@@ -32,6 +32,7 @@ from diffeo.elementwise import (
     RationalQuadratic,
 )
 from diffeo.functional import native
+from diffeo.functional.programs import Program
 from diffeo.nets import MADE, MLP, ResidualMLP, ResMADE
 from diffeo.testing.points import generator
 
@@ -367,4 +368,93 @@ def test_the_module_refuses_what_does_not_fit():
     wrong = ([], [], []), ([1, 9, 0], [], []), ([1, 1, 0], [], []), ([1, 3, 0], [], [0, 0, 0])
     for ints, reals, tensors in wrong:
         with pytest.raises(ValueError):
-            kernels.run(False, False, 1, 1, 2, ints, reals, tensors, 0, 0, 0, 0)
+            kernels.run(False, False, 1, 0, 1, 2, ints, reals, tensors, 0, 0, 0, 0)
+
+
+# -- dropout ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["masked", "dense"])
+def test_dropout_draws_what_its_plain_version_draws(kind: str):
+    if kind == "masked":
+        layer: Any = Autoregressive(ResMADE(4, 2, 12, dropout=0.3), Affine())
+    else:
+        net = ResidualMLP(2, 4, 12, dropout=0.3)
+        layer = Coupling([True, True, False, False], net, Affine())
+    moderate_(layer.train(), FULL)
+    program = Program([*Reverse(4).as_stages(), *layer.as_stages()])  # type: ignore[misc]
+    x = torch.randn(150, 4, generator=generator(5), dtype=FULL)
+    y, log_det, saved = program.values(x, False, 1234, keep=True)
+    other = program.values(x, False, 1235, keep=False)[0]
+    assert not torch.equal(y, other)
+    learned = [i for i, t in enumerate(program.tensors) if t is not None and t.requires_grad]
+    g_y, g_log_det = torch.randn(y.shape, generator=generator(6), dtype=FULL), torch.ones(150, dtype=FULL)
+    assert saved is not None
+    found = program.gradients(False, 1234, saved, learned, g_y, g_log_det)
+    expected = program.plain_gradients(False, 1234, x.requires_grad_(), learned, g_y, g_log_det)
+    for a, b in zip(found, expected, strict=True):
+        assert b is not None
+        assert_close(a, b.detach(), 1e-10)
+    back, log_det_back, _ = program.values(y, True, 1234, keep=False)
+    assert_close(back, x.detach(), 1e-8)
+    assert_close(log_det_back, -log_det, 1e-8)
+
+
+def test_dropout_keeps_as_many_as_it_says_and_each_step_others():
+    layer = Autoregressive(ResMADE(2, 2, 64, 1, dropout=0.25), Affine()).train()
+    net: Any = layer.net
+    with torch.no_grad():
+        net.input.bias.fill_(1.0)  # every activation is 1, and the outputs count those that are kept
+        net.first[0].weight.zero_(), net.first[0].bias.fill_(1.0)
+        net.second[0].weight.fill_(1.0), net.second[0].bias.fill_(0.0)
+        net.input.weight.zero_(), net.output.weight.zero_(), net.output.weight[2].fill_(1.0 / 64)
+    shifts = []
+    torch.manual_seed(0)
+    for _ in range(2):
+        with torch.no_grad():
+            shifts.append(layer(torch.zeros(4000, 2))[0][:, 1])
+    seen = (shifts[0] - 1) / 64
+    assert not torch.equal(*shifts)
+    # each second unit sees about half of the first ones: the mean of kept / (1 - drop) is what all would give
+    full = layer.eval()(torch.zeros(1, 2))[0][0, 1].item()
+    assert abs(shifts[0].mean().item() - full) < 0.02 * full
+    assert seen.std() > 0
+
+
+def test_the_same_seed_drops_the_same():
+    layer = Autoregressive(ResMADE(3, 2, 16, dropout=0.5), Affine()).train()
+    moderate_(layer, torch.float32)
+    x = torch.randn(20, 3)
+    results = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        results.append(layer(x)[0])
+    assert torch.equal(*results)
+
+
+# -- derivatives of derivatives -----------------------------------------------------------------------
+
+
+def test_second_derivatives_where_weights_depend_on_the_input():
+    chain = moderate_(Chain([ActNorm((2,)), LU(2)]), FULL)
+    x = torch.randn(5, 2, generator=generator(1), dtype=FULL).requires_grad_()
+
+    def second() -> list[Tensor]:
+        scaled = {k: v * (1 + x.mean()) for k, v in chain.named_parameters()}
+        y, log_det = torch.func.functional_call(chain, scaled, (x,))
+        (g,) = torch.autograd.grad(y.square().sum() + log_det.sum(), x, create_graph=True)
+        return list(torch.autograd.grad(g.square().sum(), [x, *chain.parameters()]))
+
+    for found, expected in both_ways(second):
+        assert_close(found, expected, 1e-10)
+
+
+def test_batched_gradients():
+    chain = moderate_(Chain(layers(3, 8, 0, 9)), FULL)
+    x = torch.randn(4, 3, generator=generator(2), dtype=FULL)
+
+    def jacobian() -> list[Tensor]:
+        return [torch.autograd.functional.jacobian(lambda x: chain(x)[0], x, vectorize=True)]
+
+    for found, expected in both_ways(jacobian):
+        assert_close(found, expected, 1e-9)

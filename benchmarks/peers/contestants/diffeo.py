@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from functools import cached_property
+
 import torch
+from torch import Tensor
 
 from diffeo import Flow, kernels
 from diffeo.bases import Normal
@@ -10,7 +15,8 @@ from diffeo.bijections import Autoregressive, Chain, Coupling, Reverse
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Affine, RationalQuadratic
 from diffeo.nets import MADE, MLP
-from peers.architecture import BINS, BOUND, HIDDEN, LAYERS, Spec
+from diffeo.train.optimizer import FlatAdamW
+from peers.architecture import BINS, BOUND, HIDDEN, LAYERS, LEARNING_RATE, Spec
 from peers.contestants.on_torch import OnTorch
 
 
@@ -38,9 +44,35 @@ def flow_of(spec: Spec) -> Flow:
     return flow
 
 
+class Ours(OnTorch):
+    """The training step is that of ``diffeo.fit``: clipping and the running mean of the weights included."""
+
+    def prepare(self, kind: str, batch: int) -> Callable[[], Tensor]:
+        run = super().prepare(kind, batch)
+        if kind != "train":
+            return run
+        x = torch.randn(batch, self.features, generator=torch.Generator().manual_seed(batch))
+
+        def train() -> Tensor:
+            self.flat.zero_grad()
+            loss = -self.log_prob(x).mean()
+            loss.backward()
+            self.flat.gather()
+            self.flat.step(LEARNING_RATE, decay=0.999)
+            return loss.detach()
+
+        return train
+
+    @cached_property
+    def flat(self) -> FlatAdamW:
+        """The optimizer of ``diffeo.fit``."""
+        mean = copy.deepcopy(self.module)
+        return FlatAdamW(list(self.module.parameters()), list(mean.parameters()), weight_decay=1e-4, clip=5.0)
+
+
 def build(spec: Spec) -> OnTorch:
     flow = flow_of(spec)
-    return OnTorch(spec.features, flow, flow.log_prob, flow.sample)
+    return Ours(spec.features, flow, flow.log_prob, flow.sample)
 
 
 def build_compiled(spec: Spec) -> OnTorch:

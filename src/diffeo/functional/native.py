@@ -13,7 +13,7 @@ try:
 except ValueError as error:  # DIFFEO_KERNELS names something that cannot be
     raise ConfigError(str(error)) from None
 
-__all__ = ["PLAIN", "describe", "instruction_set", "native", "plain_tensor", "usable"]
+__all__ = ["PLAIN", "addressable", "describe", "instruction_set", "native", "plain_tensor", "usable"]
 
 PLAIN = (Tensor, nn.Parameter)
 """What the kernels take: no subclass of a tensor, which may mean something else by its data."""
@@ -29,6 +29,14 @@ def usable() -> bool:
         and forward_ad._current_level < 0
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def addressable(*tensors: Tensor) -> bool:
+    """Whether the tensors have their data in memory; those of a batched gradient do not."""
+    try:
+        return all(t.data_ptr() is not None for t in tensors)
+    except RuntimeError:
+        return False
 
 
 def plain_tensor(x: Tensor) -> bool:

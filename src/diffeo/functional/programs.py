@@ -53,6 +53,7 @@ class Program:
         self.tensors = [t for stage in stages for t in stage.tensors]
         self.floats = [t for t in self.tensors if t is not None and t.is_floating_point()]
         self.plain = all(t is None or type(t) in native.PLAIN for t in self.tensors)
+        self.draws = any(stage.draws for stage in stages)
         self.kept = sum(stage.ints[0] != PERMUTE for stage in stages)
         self.ints, self.reals = [len(stages)], []
         for stage in stages:
@@ -69,6 +70,7 @@ class Program:
         Inverses give no gradient here: ask while gradients are recorded and the answer is None.
         """
         dtype = x.dtype
+        seed = int(torch.randint(2**32, ())) if self.draws else 0
         if not (self.plain and all(t.dtype is dtype and t.is_cpu for t in self.floats)):
             return None
         if torch.is_grad_enabled():
@@ -76,10 +78,10 @@ class Program:
             if learned or x.requires_grad:
                 if not self.differentiable[inverse]:
                     return None
-                return _Run.apply(self, inverse, learned, x, *(self.tensors[i] for i in learned))
-        return self.values(x, inverse, keep=False)[:2]
+                return _Run.apply(self, inverse, seed, learned, x, *(self.tensors[i] for i in learned))
+        return self.values(x, inverse, seed, keep=False)[:2]
 
-    def values(self, x: Tensor, inverse: bool, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def values(self, x: Tensor, inverse: bool, seed: int, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Value and log-det, and what the backward pass needs if it is to be kept."""
         assert native.native is not None
         features, rows = _sizes(x)
@@ -89,14 +91,14 @@ class Program:
             blocks = -(-rows // native.native.ROWS)
             saved = x.new_empty(blocks * self.kept * features * native.native.ROWS)
         native.native.run(
-            x.dtype is torch.float64, inverse, torch.get_num_threads(), rows, features, self.ints, self.reals,
-            self._addresses(), x.data_ptr(), y.data_ptr(), log_det.data_ptr(),
+            x.dtype is torch.float64, inverse, torch.get_num_threads(), seed, rows, features,
+            self.ints, self.reals, self._addresses(), x.data_ptr(), y.data_ptr(), log_det.data_ptr(),
             0 if saved is None else saved.data_ptr(),
         )  # fmt: skip
         return y, log_det, saved
 
     def gradients(
-        self, inverse: bool, saved: Tensor, learned: Sequence[int], g_y: Tensor, g_log_det: Tensor
+        self, inverse: bool, seed: int, saved: Tensor, learned: Sequence[int], g_y: Tensor, g_log_det: Tensor
     ) -> list[Tensor]:
         """Gradients of the input and of the tensors numbered ``learned``."""
         assert native.native is not None
@@ -108,14 +110,14 @@ class Program:
         g_y, g_log_det = g_y.contiguous(), g_log_det.contiguous()
         g_x = torch.empty_like(g_y)
         native.native.back(
-            g_y.dtype is torch.float64, inverse, torch.get_num_threads(), rows, features,
+            g_y.dtype is torch.float64, inverse, torch.get_num_threads(), seed, rows, features,
             self.ints, self.reals, self._addresses(), where,
             g_y.data_ptr(), g_log_det.data_ptr(), saved.data_ptr(), g_x.data_ptr(),
         )  # fmt: skip
         return [g_x, *grads]
 
     def plain_gradients(
-        self, inverse: bool, x: Tensor, learned: Sequence[int], g_y: Tensor, g_log_det: Tensor
+        self, inverse: bool, seed: int, x: Tensor, learned: Sequence[int], g_y: Tensor, g_log_det: Tensor
     ) -> list[Tensor | None]:
         """The same by the stages' plain meaning; they can be differentiated again."""
         with torch.enable_grad():
@@ -125,9 +127,9 @@ class Program:
                 tensors[i] = tensors[i].view_as(tensors[i])  # type: ignore[union-attr,arg-type]
             y, log_det, rest = start, torch.zeros_like(g_log_det), iter(tensors)
             own = [[next(rest) for _ in stage.tensors] for stage in self.stages]
-            steps = list(zip(self.stages, own, strict=True))
-            for stage, given in reversed(steps) if inverse else steps:
-                y, more = stage.plain(y, given)
+            steps = list(enumerate(zip(self.stages, own, strict=True)))
+            for number, (stage, given) in reversed(steps) if inverse else steps:
+                y, more = stage.plain(y, given, seed + number * 0x9E3779B9)
                 log_det = log_det + more
             inputs: list[Tensor] = [start, *(tensors[i] for i in learned)]  # type: ignore[misc]
             wanted = [t for t in inputs if t.requires_grad]
@@ -145,10 +147,16 @@ def _sizes(x: Tensor) -> tuple[int, int]:
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, program: Program, inverse: bool, learned: Sequence[int], x: Tensor, *tensors: Tensor
+        ctx: Any,
+        program: Program,
+        inverse: bool,
+        seed: int,
+        learned: Sequence[int],
+        x: Tensor,
+        *tensors: Tensor,
     ):
-        y, log_det, saved = program.values(x, inverse, keep=True)
-        ctx.program, ctx.inverse, ctx.learned = program, inverse, learned
+        y, log_det, saved = program.values(x, inverse, seed, keep=True)
+        ctx.program, ctx.how, ctx.learned = program, (inverse, seed), learned
         ctx.save_for_backward(saved, x)
         # what save_for_backward would see to, at a third of the time
         ctx.versions = [(t, t._version) for t in tensors]
@@ -163,11 +171,11 @@ class _Run(torch.autograd.Function):
                 "call backward before the optimizer's step."
             )
         # a derivative of this derivative may be asked for, or several at once by vmap
-        if torch.is_grad_enabled() or not native.usable():
-            grads = ctx.program.plain_gradients(ctx.inverse, x, ctx.learned, *grad_outputs)
+        if torch.is_grad_enabled() or not (native.usable() and native.addressable(*grad_outputs)):
+            grads = ctx.program.plain_gradients(*ctx.how, x, ctx.learned, *grad_outputs)
         else:
-            grads = ctx.program.gradients(ctx.inverse, saved, ctx.learned, *grad_outputs)
-        return None, None, None, *grads
+            grads = ctx.program.gradients(*ctx.how, saved, ctx.learned, *grad_outputs)
+        return None, None, None, None, *grads
 
 
 class Watch:

@@ -112,15 +112,15 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor):
         x, params = ctx.saved_tensors
-        g_y, g_log_slope = (g.contiguous() for g in grad_outputs)
         needed = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled():  # a derivative of this derivative may be asked for
-            wanted = [t for t, need in zip((x, params), needed, strict=True) if need]
-            grads = iter(
-                torch.autograd.grad(ctx.plain(x, params), wanted, (g_y, g_log_slope), create_graph=True)
-            )
+        # a derivative of this derivative may be asked for, or several at once by vmap
+        if torch.is_grad_enabled() or not (native.usable() and native.addressable(*grad_outputs)):
+            with torch.enable_grad():
+                views = x.view_as(x), params.view_as(params)
+                wanted = [t for t, need in zip(views, needed, strict=True) if need]
+                grads = iter(second_order(ctx.plain(*views), wanted, grad_outputs))
             return None, None, None, *(next(grads) if need else None for need in needed)
-        x = x.contiguous()
+        x, g_y, g_log_slope = (t.contiguous() for t in (x, *grad_outputs))
         g_x = torch.empty_like(x)
         P, apart = params.shape[-1], params.stride(-1) != 1
         g_params = x.new_empty((P, *x.shape) if apart else (*x.shape, P))

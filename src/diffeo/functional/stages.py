@@ -17,7 +17,7 @@ from torch import Tensor
 from diffeo.functional.affine import soft_clip
 from diffeo.functional.scalar import Scalar
 
-Plain = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
+Plain = Callable[[Tensor, Any, int], tuple[Tensor, Tensor]]
 
 
 CONDITIONAL, PERMUTE, NORMALIZE, LU = range(4)
@@ -38,7 +38,8 @@ class Dense(NamedTuple):
     """One layer of a net: ``weight @ act(input) + bias + extra``, plus the output of layer ``add``.
 
     ``limits``, int32 and ascending: unit o sees its first ``limits[o]`` inputs. ``relu`` is of the input,
-    which is the output of the layer before. ``extra``: ``(*batch, out)``.
+    which is the output of the layer before. ``extra``: ``(*batch, out)``. ``drop``: probability with which
+    an activation of the input is zeroed, the others growing by ``1 / (1 - drop)``; needs ``relu``.
     """
 
     weight: Tensor
@@ -47,6 +48,7 @@ class Dense(NamedTuple):
     add: int = -1
     limits: Tensor | None = None
     extra: Tensor | None = None
+    drop: float = 0.0
 
 
 class Stacked(ABC):
@@ -60,8 +62,9 @@ class Stacked(ABC):
 class Stage(NamedTuple):
     """One layer of a chain, for the kernels and for PyTorch.
 
-    ``ints`` and ``reals`` are read by ``module.cpp`` in this order, as are ``tensors``. ``plain(x, tensors)``
-    is the map in PyTorch, ``(value, log_det)``. ``inverted``: in the chain stands the map's inverse.
+    ``ints`` and ``reals`` are read by ``module.cpp`` in this order, as are ``tensors``. ``plain(x, tensors,
+    seed)`` is the map in PyTorch, ``(value, log_det)``. ``inverted``: in the chain stands the map's inverse.
+    ``draws``: whether it depends on the seed.
     """
 
     ints: tuple[int, ...]
@@ -69,26 +72,44 @@ class Stage(NamedTuple):
     tensors: tuple[Tensor | None, ...]
     plain: Plain
     inverted: bool = False
+    draws: bool = False
 
     def invert(self) -> Stage:
         """The stage of the inverse map."""
         return self._replace(inverted=not self.inverted)
 
 
-def dense(layers: Sequence[Dense], x: Tensor) -> Tensor:
+def dense(layers: Sequence[Dense], x: Tensor, seed: int = 0) -> Tensor:
     """A net's output in plain PyTorch."""
     outputs: list[Tensor] = []
     h = x
-    for layer in layers:
+    for number, layer in enumerate(layers):
         weight = layer.weight
         if layer.limits is not None:
             seen = torch.arange(weight.shape[1], device=weight.device) < layer.limits[:, None]
             weight = torch.where(seen, weight, 0.0)
-        h = F.linear(F.relu(h) if layer.relu else h, weight, layer.bias)
+        h = F.relu(h) if layer.relu else h
+        h = h * kept(h, layer.drop, seed + number * 0x85EBCA6B) if layer.drop else h
+        h = F.linear(h, weight, layer.bias)
         h = h if layer.extra is None else h + layer.extra
         h = h if layer.add < 0 else h + outputs[layer.add]
         outputs.append(h)
     return h
+
+
+def kept(h: Tensor, drop: float, seed: int) -> Tensor:
+    """What dropout multiplies activations by: 0 or ``1 / (1 - drop)``, by hashing where each one stands.
+
+    Every pass over the same rows draws the same, which a backward pass that computes them again needs. The
+    hash is a 32-bit finalizer of two multiplications; net.hpp has it, too.
+    """
+    word = 0xFFFFFFFF
+    x = torch.arange(h.numel(), device=h.device).view(h.shape) & word
+    x = x ^ (seed & word)
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & word
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & word
+    x = x ^ (x >> 16)
+    return (x >= int(drop * 2**32)).to(h.dtype) / (1 - drop)
 
 
 def conditional(
@@ -112,22 +133,24 @@ def conditional(
     assert scalar is not None
 
     ints = [autoregressive, len(seen), len(changed), scalar.kind, scalar.bins, scalar.ends, len(layers)]
+    reals = [scalar.low, scalar.high, *(layer.drop for layer in layers)]
     tensors: list[Tensor | None] = [seen, changed]
     for layer in layers:
         weight = layer.weight if layer.weight.stride(1) == 1 else layer.weight.contiguous()
         ints += [weight.shape[1], weight.shape[0], weight.stride(0), layer.relu, layer.add]
         tensors += [weight, _solid(layer.bias), _solid(layer.extra), layer.limits]
 
-    def plain(x: Tensor, tensors: Any) -> tuple[Tensor, Tensor]:
+    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
         own = [
-            Dense(tensors[i], tensors[i + 1], layer.relu, layer.add, tensors[i + 3], tensors[i + 2])
-            for i, layer in zip(range(2, len(tensors), 4), layers, strict=True)
+            layer._replace(weight=w, bias=bias, extra=extra)
+            for layer, w, bias, extra in zip(layers, *(tensors[i::4] for i in (2, 3, 4)), strict=True)
         ]
-        params = dense(own, x[..., seen]).unflatten(-1, (len(changed), family.num_params))
+        params = dense(own, x[..., seen], seed).unflatten(-1, (len(changed), family.num_params))
         y, log_slope = family.forward(x[..., changed], params)
         return x.index_copy(-1, changed.long(), y), log_slope.sum(-1)
 
-    return Stage((CONDITIONAL, *ints), scalar[3:], tuple(tensors), plain)
+    draws = any(layer.drop for layer in layers)
+    return Stage((CONDITIONAL, *ints), tuple(reals), tuple(tensors), plain, draws=draws)
 
 
 def _solid(t: Tensor | None) -> Tensor | None:
@@ -136,13 +159,15 @@ def _solid(t: Tensor | None) -> Tensor | None:
 
 def permutation(index: Tensor) -> Stage:
     """Column j of the output is column ``index[j]`` of the input, int32."""
-    return Stage((PERMUTE,), (), (index,), lambda x, tensors: (x[..., tensors[0]], x.new_zeros(x.shape[:-1])))
+    return Stage(
+        (PERMUTE,), (), (index,), lambda x, tensors, seed: (x[..., tensors[0]], x.new_zeros(x.shape[:-1]))
+    )
 
 
 def normalization(loc: Tensor, log_scale: Tensor) -> Stage:
     """``(x - loc) exp(-log_scale)``."""
 
-    def plain(x: Tensor, tensors: Any) -> tuple[Tensor, Tensor]:
+    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
         loc, log_scale = tensors
         return (x - loc) * torch.exp(-log_scale), -log_scale.sum().expand(x.shape[:-1])
 
@@ -152,7 +177,7 @@ def normalization(loc: Tensor, log_scale: Tensor) -> Stage:
 def lu(weight: Tensor, log_diagonal: Tensor, bias: Tensor | None, bound: float) -> Stage:
     """``L U x + bias``, both factors in one square, the log-diagonal softly clipped at ``bound``."""
 
-    def plain(x: Tensor, tensors: Any) -> tuple[Tensor, Tensor]:
+    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
         weight, log_diagonal, bias = tensors
         log_diagonal = soft_clip(log_diagonal, bound)
         u = x @ weight.triu(1).T + x * log_diagonal.exp()

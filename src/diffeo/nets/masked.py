@@ -44,9 +44,11 @@ class MaskedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight * self.mask, self.bias)
 
-    def dense(self, extra: Tensor | None = None, *, relu: bool = False, add: int = -1) -> Dense:
+    def dense(
+        self, extra: Tensor | None = None, *, relu: bool = False, add: int = -1, drop: float = 0.0
+    ) -> Dense:
         """The layer as the kernels take it."""
-        return Dense(self.weight, self.bias, relu, add, self.limits, extra)
+        return Dense(self.weight, self.bias, relu, add, self.limits, extra, drop)
 
     def rows(self, start: int, stop: int, x: Tensor) -> Tensor:
         """Units ``start:stop``, which see exactly the ``x.shape[-1]`` first inputs."""
@@ -239,13 +241,14 @@ class ResMADE(_Masked):
 
     def stack(self, context: Tensor | None) -> list[Dense] | None:
         """The layers as the kernels take them."""
-        if type(self) is not ResMADE or self.activation is not F.relu or (self.dropout and self.training):
+        if type(self) is not ResMADE or self.activation is not F.relu:
             return None
+        drop = self.dropout if self.training else 0.0
         at_input, *at_blocks = self._from_context(context)
         layers = [self.input.dense(at_input)]
         for first, second, c in zip(self.first, self.second, at_blocks, strict=True):
             stream = len(layers) - 1
-            layers += [first.dense(c, relu=True), second.dense(relu=True, add=stream)]  # type: ignore[operator]
+            layers += [first.dense(c, relu=True), second.dense(relu=True, add=stream, drop=drop)]  # type: ignore[operator]
         return [*layers, self.output.dense()]
 
     def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:

@@ -143,23 +143,31 @@ class ResidualMLP(nn.Module, Stacked):
 
     def stack(self, context: Tensor | None) -> list[Dense] | None:
         """The layers as the kernels take them."""
-        if type(self) is not ResidualMLP or self.activation is not F.relu or (self.dropout and self.training):
+        if type(self) is not ResidualMLP or self.activation is not F.relu:
             return None
+        drop = self.dropout if self.training else 0.0
         context = context if self.context_features else None
         layers = [_dense(self.input, context)]
         for first, second in self.blocks:  # type: ignore[misc]
             stream = len(layers) - 1
-            layers += [_dense(first, context, relu=True), _dense(second, relu=True, add=stream)]
+            layers += [_dense(first, context, relu=True), _dense(second, relu=True, add=stream, drop=drop)]
         return [*layers, _dense(self.output)]
 
 
-def _dense(layer: nn.Linear, context: Tensor | None = None, *, relu: bool = False, add: int = -1) -> Dense:
+def _dense(
+    layer: nn.Linear,
+    context: Tensor | None = None,
+    *,
+    relu: bool = False,
+    add: int = -1,
+    drop: float = 0.0,
+) -> Dense:
     """A layer whose last inputs, if any context, are the context's."""
     weight, extra = layer.weight, None
     if context is not None:
         weight, of_context = weight.split([weight.shape[1] - context.shape[-1], context.shape[-1]], 1)
         extra = F.linear(context, of_context)
-    return Dense(weight, layer.bias, relu, add, extra=extra)
+    return Dense(weight, layer.bias, relu, add, extra=extra, drop=drop)
 
 
 def join(x: Tensor, context: Tensor | None) -> Tensor:

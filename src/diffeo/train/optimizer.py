@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 
 
 class FlatAdamW:
@@ -49,7 +50,7 @@ class FlatAdamW:
     def gather(self) -> float:
         """Take the parameters' gradients; their norm before clipping."""
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params]
-        torch.cat([g.reshape(-1) for g in grads], out=self.grad)
+        self.grad = _flatten_dense_tensors(grads)
         norm = self.grad.norm().item()
         if norm > self.clip:
             self.grad.mul_(self.clip / (norm + 1e-6))

@@ -26,6 +26,7 @@ template <class T> Block<T> block_at(const Call &call, int64_t b, Memory &memory
     block.rows = left < ROWS ? int(left) : ROWS;
     block.vectors = (block.rows + LANES<T> - 1) / LANES<T>;
     block.features = call.features;
+    block.seed = call.seed;
     block.x = memory.take<T>(int64_t(call.features) * ROWS);
     block.log_det = memory.take<T>(ROWS);
     block.memory = memory;
@@ -68,12 +69,11 @@ void gather(const T *sums, int64_t distance, int workers, int64_t at, int rows, 
     for (int r = 0; out && r < rows; r++) {
         const T *from = sums + at + int64_t(r) * pad;
         const int seen = limits ? limits[r] : columns;
-        for (int c = 0; c < seen; c++) {
-            T total = from[c];
-            for (int w = 1; w < workers; w++) total += from[w * distance + c];
-            out[int64_t(r) * columns + c] = total;
-        }
-        for (int c = seen; c < columns; c++) out[int64_t(r) * columns + c] = T(0);
+        T *row = out + int64_t(r) * columns;
+        std::memcpy(row, from, size_t(seen) * sizeof(T));
+        std::memset(row + seen, 0, size_t(columns - seen) * sizeof(T));
+        for (int w = 1; w < workers; w++)
+            for (int c = 0; c < seen; c++) row[c] += from[w * distance + c];
     }
 }
 

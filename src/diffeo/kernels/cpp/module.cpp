@@ -188,6 +188,7 @@ struct Program {
             break;
         default: require(false, "unknown stage");
         }
+        s.number = int(stages.size());
         s.kept = s.kind == StageKind::permute ? -1 : call.num_kept++;
         most_ = need > most_ ? need : most_;
         stages.push_back(s);
@@ -220,6 +221,8 @@ struct Program {
             d.ld = integer();
             d.relu = integer() != 0;
             d.add = int(integer());
+            d.drop = real();
+            require(d.drop == 0 || (d.drop > 0 && d.drop < 1 && d.relu && l > 0), "bad dropout");
             d.weight = tensor(&d.g_weight);
             d.bias = tensor(&d.g_bias);
             d.extra = tensor(&d.g_extra);
@@ -283,12 +286,13 @@ int workers(int threads, int64_t rows) {
 
 template <class T = void> T *pointer(uintptr_t address) { return reinterpret_cast<T *>(address); }
 
-void run(bool wide, bool inverse, int threads, int64_t rows, int features, const Numbers &ints, const Reals &reals,
+void run(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int features, const Numbers &ints, const Reals &reals,
          const Numbers &tensors, uintptr_t x, uintptr_t y, uintptr_t log_det, uintptr_t saved) {
     if (rows <= 0) return;
     Program program(wide, features, ints, reals, tensors, {});
     Call &call = program.call;
     call.inverse = inverse;
+    call.seed = seed;
     call.rows = rows;
     call.x = pointer(x);
     call.y = pointer(y);
@@ -300,7 +304,7 @@ void run(bool wide, bool inverse, int threads, int64_t rows, int features, const
     (wide ? in_use->table.run_f64 : in_use->table.run_f32)(call, memory, n, parallel_for);
 }
 
-void back(bool wide, bool inverse, int threads, int64_t rows, int features, const Numbers &ints, const Reals &reals,
+void back(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int features, const Numbers &ints, const Reals &reals,
           const Numbers &tensors, const Numbers &gradients, uintptr_t g_y, uintptr_t g_log_det, uintptr_t saved,
           uintptr_t g_x) {
     require(gradients.size() == tensors.size(), "one gradient address for each tensor");
@@ -309,6 +313,7 @@ void back(bool wide, bool inverse, int threads, int64_t rows, int features, cons
         require(s.kind == StageKind::permute || s.inverted == inverse, "no gradient for inverted stages");
     Call &call = program.call;
     call.inverse = inverse;
+    call.seed = seed;
     call.rows = rows;
     call.x = pointer(g_y);
     call.g_log_det = pointer(g_log_det);
@@ -354,7 +359,7 @@ void scalar(bool wide, bool inverse, bool backward, int threads, const Numbers &
 } // namespace diffeo
 
 NB_MODULE(_native, m) {
-    m.attr("ABI") = 1;
+    m.attr("ABI") = 2;
     m.attr("ROWS") = diffeo::ROWS;
     m.def("instruction_sets", &diffeo::instruction_sets, "Compiled in and supported by this processor, best first.");
     m.def("use", &diffeo::use, nb::arg("name"));

@@ -54,6 +54,7 @@ template <class T> void store_block(const T *block, int columns, int rows, T *x,
 template <class T> struct Net {
     const DenseSpec *specs;
     int layers, vectors, rows;
+    uint32_t seed;
     int64_t first_row;
     T *in;          // [in][ROWS]
     T *raw[66];     // outputs of the hidden layers
@@ -66,7 +67,8 @@ template <class T> struct Net {
             act[l] = specs[l + 1].relu ? memory.take<T>(int64_t(specs[l].out) * ROWS) : raw[l];
         }
     }
-    void at_rows(int64_t first, int n, int v) {
+    void at_rows(int64_t first, int n, int v, uint32_t draws) {
+        seed = draws;
         first_row = first;
         rows = n;
         vectors = v;
@@ -99,12 +101,31 @@ template <class T> struct Net {
     void hidden(int l, int begin, int end) const {
         units(l, begin, end, raw[l] + begin * ROWS);
         if (act[l] == raw[l]) return;
+        const DenseSpec &next = specs[l + 1];
         for (int o = begin; o < end; o++)
             for (int v = 0; v < vectors; v++) {
-                const Vec<T> h = load(raw[l] + o * ROWS + v * LANES<T>);
-                // NaN stays: it must reach the density of its row
-                store(act[l] + o * ROWS + v * LANES<T>, h < 0 ? Vec<T>{} : h);
+                Vec<T> h = load(raw[l] + o * ROWS + v * LANES<T>);
+                h = h < 0 ? Vec<T>{} : h; // NaN stays: it must reach the density of its row
+                if (next.drop > 0) h *= kept(l + 1, o, v);
+                store(act[l] + o * ROWS + v * LANES<T>, h);
             }
+    }
+    // 0 with probability drop, else 1 / (1 - drop): drawn by hashing where the activation stands, so that every
+    // pass over the same rows draws the same. functional/stages.py has it in PyTorch.
+    Vec<T> kept(int l, int unit, int v) const {
+        const DenseSpec &d = specs[l];
+        const uint32_t threshold = uint32_t(d.drop * 4294967296.0);
+        const T scale = T(1.0 / (1.0 - d.drop));
+        Vec<T> factor;
+        for (int j = 0; j < LANES<T>; j++) {
+            uint32_t x = uint32_t(first_row + v * LANES<T> + j) * uint32_t(d.in) + uint32_t(unit);
+            x ^= seed + uint32_t(l) * 0x85ebca6bu;
+            x = (x ^ (x >> 16)) * 0x7feb352du;
+            x = (x ^ (x >> 15)) * 0x846ca68bu;
+            x ^= x >> 16;
+            factor[j] = x >= threshold ? scale : T(0);
+        }
+        return factor;
     }
     void all_hidden() const {
         for (int l = 0; l + 1 < layers; l++) hidden(l, 0, specs[l].out);
@@ -163,10 +184,11 @@ template <class T> struct NetBack {
         const int64_t n = int64_t(net.specs[l].in) * ROWS;
         T *below = l ? g_raw[l - 1] : g_in;
         const bool relu = net.specs[l].relu;
+        const T scale = T(1.0 / (1.0 - net.specs[l].drop));
         const T *act = net.input(l);
         for (int64_t i = 0; i < n; i += LANES<T>) {
             Vec<T> g = load(g_act + i);
-            if (relu) g = load(act + i) > 0 ? g : Vec<T>{};
+            if (relu) g = load(act + i) > 0 ? g * scale : Vec<T>{};
             store(below + i, l ? load(below + i) + g : g);
         }
     }

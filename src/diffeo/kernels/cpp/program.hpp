@@ -18,6 +18,7 @@ struct DenseSpec {
     int in, out;
     const int32_t *limits; // unit o sees its first limits[o] inputs, ascending; null: all
     bool relu;             // of the input
+    double drop;           // probability with which an activation of the input is 0, the others larger by 1 / (1 - drop)
     int add;               // -1: none
     void *g_weight, *g_bias, *g_extra;
     int64_t sums; // where this layer's gradient sums begin in a worker's memory
@@ -52,6 +53,7 @@ struct StageSpec {
     void *g_a, *g_b, *g_c;
     int64_t sums;
     double bound; // lu: of the log-diagonal
+    int number;   // in the chain
     int kept;     // which of the inputs kept for the backward pass is this stage's; -1: none
 };
 
@@ -62,6 +64,7 @@ struct Call {
     int64_t rows;
     const void *x; // (rows, features); the gradient of y in a backward call
     void *y, *log_det;
+    uint32_t seed; // of the draws
     void *saved; // (blocks, num_kept, features, ROWS): the inputs of the stages, or null
     int num_kept;
     const void *g_log_det;

@@ -10,6 +10,7 @@ namespace diffeo::DIFFEO_ISA {
 template <class T> struct Block {
     int vectors, rows, features;
     int64_t first_row;
+    uint32_t seed;
     T *x;       // [features][ROWS]: the value as it goes through the chain; backward: its gradient
     T *log_det; // [ROWS]; backward: the gradient of log_det
     T *sums;    // this worker's gradient sums
@@ -41,7 +42,7 @@ template <class T, int K> struct Conditional {
         : stage(stage), block(block), family(stage.family), net(stage.layers, stage.num_layers, block.memory),
           P(family.num_params()), group(P < GROUP ? GROUP / P : 1),
           params(block.memory.template take<T>(int64_t(P) * group * ROWS)) {
-        net.at_rows(block.first_row, block.rows, block.vectors);
+        net.at_rows(block.first_row, block.rows, block.vectors, block.seed + uint32_t(stage.number) * 0x9e3779b9u);
     }
     int last() const { return stage.num_layers - 1; }
 
