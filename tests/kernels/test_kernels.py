@@ -363,6 +363,17 @@ def test_nan_stays_in_its_row():
     assert log_det[others].isfinite().all()
 
 
+def test_points_and_contexts_of_other_shapes_are_not_read_beyond_their_end():
+    chain = Chain([ActNorm((3,)), LU(3), Coupling([True, False, False], MLP(1, 4), Affine())])
+    with pytest.raises(RuntimeError):
+        chain(torch.randn(5, 2))
+    layer = moderate_(Autoregressive(MADE(3, 2, context_features=2), Affine()), FULL)
+    x, c = torch.randn(5, 3, dtype=FULL), torch.randn(2, dtype=FULL)
+    expected = layer(x, c.expand(5, 2))
+    for found, wanted in zip(layer(x, c), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_the_module_refuses_what_does_not_fit():
     kernels: Any = native.native
     wrong = ([], [], []), ([1, 9, 0], [], []), ([1, 1, 0], [], []), ([1, 3, 0], [], [0, 0, 0])

@@ -87,7 +87,9 @@ class Autoregressive(Bijection):
         stack = self.net.stack(self._context(context)) if isinstance(self.net, stages.Stacked) else None
         if stack is None:
             return None
-        return [stages.conditional(stack, self.family, self.columns, self.columns, autoregressive=True)]
+        order = self.columns
+        stage = stages.conditional(len(order), stack, self.family, order, order, autoregressive=True)
+        return [stage]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return run_alone(self.as_stages, x, context) or self._forward(x, context)

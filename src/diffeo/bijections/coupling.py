@@ -91,7 +91,8 @@ class Coupling(Bijection):
             stack = self.net.stack(context if self.net.context_features else None)
         if stack is None:
             return None
-        return [stages.conditional(stack, self.family, self.seen, self.changed, autoregressive=False)]
+        columns = self.seen, self.changed
+        return [stages.conditional(len(self.mask), stack, self.family, *columns, autoregressive=False)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return run_alone(self.as_stages, x, context) or self._forward(x, context)

@@ -52,6 +52,8 @@ class Program:
         self.stages = tuple(stages)
         self.tensors = [t for stage in stages for t in stage.tensors]
         self.floats = [t for t in self.tensors if t is not None and t.is_floating_point()]
+        self.by_row = [t for stage in stages for t in stage.by_row]
+        self.features = stages[0].features
         self.plain = all(t is None or type(t) in native.PLAIN for t in self.tensors)
         self.draws = any(stage.draws for stage in stages)
         self.kept = sum(stage.ints[0] != PERMUTE for stage in stages)
@@ -70,9 +72,11 @@ class Program:
         Inverses give no gradient here: ask while gradients are recorded and the answer is None.
         """
         dtype = x.dtype
-        seed = int(torch.randint(2**32, ())) if self.draws else 0
         if not (self.plain and all(t.dtype is dtype and t.is_cpu for t in self.floats)):
             return None
+        if x.shape[-1] != self.features or any(t.shape[:-1] != x.shape[:-1] for t in self.by_row):
+            return None  # plain PyTorch broadcasts, or says what is wrong
+        seed = int(torch.randint(2**32, ())) if self.draws else 0
         if torch.is_grad_enabled():
             learned = [i for i, t in enumerate(self.tensors) if t is not None and t.requires_grad]
             if learned or x.requires_grad:

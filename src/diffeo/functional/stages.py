@@ -64,15 +64,17 @@ class Stage(NamedTuple):
 
     ``ints`` and ``reals`` are read by ``module.cpp`` in this order, as are ``tensors``. ``plain(x, tensors,
     seed)`` is the map in PyTorch, ``(value, log_det)``. ``inverted``: in the chain stands the map's inverse.
-    ``draws``: whether it depends on the seed.
+    ``draws``: whether it depends on the seed. ``by_row``: the tensors that have the points' batch axes.
     """
 
+    features: int
     ints: tuple[int, ...]
     reals: tuple[float, ...]
     tensors: tuple[Tensor | None, ...]
     plain: Plain
     inverted: bool = False
     draws: bool = False
+    by_row: tuple[Tensor, ...] = ()
 
     def invert(self) -> Stage:
         """The stage of the inverse map."""
@@ -113,6 +115,7 @@ def kept(h: Tensor, drop: float, seed: int) -> Tensor:
 
 
 def conditional(
+    features: int,
     layers: Sequence[Dense],
     family: Family,
     seen: Tensor,
@@ -123,6 +126,7 @@ def conditional(
     """Columns ``changed`` through a family whose parameters a net gives from columns ``seen``.
 
     Args:
+        features: how many columns there are.
         layers: the net, at most 64 layers.
         family: the scalar map, one the kernels know.
         seen: int32 columns the net sees, in order.
@@ -135,6 +139,7 @@ def conditional(
     ints = [autoregressive, len(seen), len(changed), scalar.kind, scalar.bins, scalar.ends, len(layers)]
     reals = [scalar.low, scalar.high, *(layer.drop for layer in layers)]
     tensors: list[Tensor | None] = [seen, changed]
+    extras = [layer.extra for layer in layers if layer.extra is not None]
     for layer in layers:
         weight = layer.weight if layer.weight.stride(1) == 1 else layer.weight.contiguous()
         ints += [weight.shape[1], weight.shape[0], weight.stride(0), layer.relu, layer.add]
@@ -149,8 +154,15 @@ def conditional(
         y, log_slope = family.forward(x[..., changed], params)
         return x.index_copy(-1, changed.long(), y), log_slope.sum(-1)
 
-    draws = any(layer.drop for layer in layers)
-    return Stage((CONDITIONAL, *ints), tuple(reals), tuple(tensors), plain, draws=draws)
+    return Stage(
+        features,
+        (CONDITIONAL, *ints),
+        tuple(reals),
+        tuple(tensors),
+        plain,
+        draws=any(layer.drop for layer in layers),
+        by_row=tuple(extras),
+    )
 
 
 def _solid(t: Tensor | None) -> Tensor | None:
@@ -159,9 +171,11 @@ def _solid(t: Tensor | None) -> Tensor | None:
 
 def permutation(index: Tensor) -> Stage:
     """Column j of the output is column ``index[j]`` of the input, int32."""
-    return Stage(
-        (PERMUTE,), (), (index,), lambda x, tensors, seed: (x[..., tensors[0]], x.new_zeros(x.shape[:-1]))
-    )
+
+    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
+        return x[..., tensors[0]], x.new_zeros(x.shape[:-1])
+
+    return Stage(len(index), (PERMUTE,), (), (index,), plain)
 
 
 def normalization(loc: Tensor, log_scale: Tensor) -> Stage:
@@ -171,7 +185,7 @@ def normalization(loc: Tensor, log_scale: Tensor) -> Stage:
         loc, log_scale = tensors
         return (x - loc) * torch.exp(-log_scale), -log_scale.sum().expand(x.shape[:-1])
 
-    return Stage((NORMALIZE,), (), (loc, log_scale), plain)
+    return Stage(len(loc), (NORMALIZE,), (), (loc, log_scale), plain)
 
 
 def lu(weight: Tensor, log_diagonal: Tensor, bias: Tensor | None, bound: float) -> Stage:
@@ -184,4 +198,4 @@ def lu(weight: Tensor, log_diagonal: Tensor, bias: Tensor | None, bound: float) 
         y = u @ weight.tril(-1).T + u
         return y if bias is None else y + bias, log_diagonal.sum().expand(x.shape[:-1])
 
-    return Stage((LU,), (bound,), (weight, log_diagonal, bias), plain)
+    return Stage(len(weight), (LU,), (bound,), (weight, log_diagonal, bias), plain)
