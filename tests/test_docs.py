@@ -99,6 +99,7 @@ def test_commands_and_options_exist(page):
     for line in text.splitlines():
         script = re.search(r"benchmarks/\w+\.py", line)
         parsers = [script.group(), "benchmarks/data.py"] if script else []
+        parsers += ["benchmarks/peers/__main__.py"] if "make bench" in line else []
         own = {o for p in parsers for o in re.findall(r'"(--[a-z][a-z-]+)"', read(ROOT / p))}
         for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", line):
             assert option in own | known | {"--help", "--version"}, f"{page.name}: no option {option}"
