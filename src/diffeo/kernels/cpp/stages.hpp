@@ -90,11 +90,7 @@ template <class T, int K> struct Conditional {
     }
 
     // block.x holds the gradient of the stage's output and becomes that of its input x.
-    void back(const T *x, bool inverse) {
-        if (inverse) back_all<true>(x);
-        else back_all<false>(x);
-    }
-    template <bool inverse> void back_all(const T *x) {
+    void back(const T *x) {
         constexpr int N = LANES<T>;
         NetBack<T> way(net, block.sums, block.memory);
         T *g_params = block.memory.template take<T>(int64_t(P) * group * ROWS);
@@ -111,8 +107,8 @@ template <class T, int K> struct Conditional {
                 for (int v = 0; v < block.vectors; v++) {
                     auto param = [&](int k) ALWAYS_LAMBDA { return load(params + at + k * ROWS + v * N); };
                     auto put = [&](int k, Vec<T> g) ALWAYS_LAMBDA { store(g_params + at + k * ROWS + v * N, g); };
-                    store(g + v * N, pull_back<T, inverse, K>(family, load(from + v * N), param, load(g + v * N),
-                                                              load(block.log_det + v * N), put));
+                    store(g + v * N, pull_back<T, false, K>(family, load(from + v * N), param, load(g + v * N),
+                                                            load(block.log_det + v * N), put));
                 }
             }
             way.units(last(), first * P, end * P, g_params);
@@ -301,16 +297,15 @@ template <class T> void run_stage(const StageSpec &stage, Block<T> &block, bool 
     block.memory = mark;
 }
 
-// x: the stage's input. Only maps that module.cpp lets through come here.
+// The gradient of a stage's own map (module.cpp refuses inverses, but for permutations); x: its input.
 template <class T> void back_stage(const StageSpec &stage, Block<T> &block, const T *x, bool inverse) {
     const Memory mark = block.memory;
-    inverse = inverse != stage.inverted;
     switch (stage.kind) {
     case StageKind::conditional:
-        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).back(x, inverse);
-        else Conditional<T, 0>(stage, block).back(x, inverse);
+        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).back(x);
+        else Conditional<T, 0>(stage, block).back(x);
         break;
-    case StageKind::permute: permute(stage, block, !inverse); break;
+    case StageKind::permute: permute(stage, block, inverse == stage.inverted); break;
     case StageKind::normalize: normalize_back(stage, block, x); break;
     case StageKind::lu: LU<T>(stage, block).back(stage, x); break;
     }
