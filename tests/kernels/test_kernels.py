@@ -460,6 +460,21 @@ def test_second_derivatives_where_weights_depend_on_the_input():
         assert_close(found, expected, 1e-10)
 
 
+def test_second_derivatives_where_one_weight_depends_on_another():
+    layer = moderate_(LU(3), FULL)
+    x = torch.randn(5, 3, generator=generator(1), dtype=FULL).requires_grad_()
+
+    def second() -> list[Tensor]:
+        weight = 2.0 * layer.weight
+        tied = {"weight": weight, "bias": layer.bias + weight.sum(0)}
+        y, log_det = torch.func.functional_call(layer, tied, (x,))
+        first = torch.autograd.grad(y.square().sum() + log_det.sum(), [x, layer.weight], create_graph=True)
+        return [*first, *torch.autograd.grad(sum(g.square().sum() for g in first), layer.weight)]
+
+    for found, expected in both_ways(second):
+        assert_close(found.detach(), expected.detach(), 1e-10)
+
+
 def test_batched_gradients():
     chain = moderate_(Chain(layers(3, 8, 0, 9)), FULL)
     x = torch.randn(4, 3, generator=generator(2), dtype=FULL)
