@@ -134,8 +134,9 @@ class Chain(Bijection, Initializable):
         for known, members in groupby(described, key=lambda pair: pair[1] is not None):
             parts, own = zip(*members, strict=True)
             runs.append(_Run(list(parts), Program([s for stages in own for s in stages]) if known else None))
+        lasting = all(s.lasting for _, own in described if own is not None for s in own)
         # what depends on a context holds for that one alone
-        self._known = (Watch(self), runs) if self.context_shape is None else None
+        self._known = (Watch(self), runs) if self.context_shape is None and lasting else None
         return runs
 
     def __getstate__(self) -> dict[str, Any]:

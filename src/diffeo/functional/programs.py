@@ -7,6 +7,7 @@ with the number of their parameters.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from diffeo.functional import native, products
 from diffeo.functional.scalar import second_order
-from diffeo.functional.stages import PERMUTE, Stacked, Stage
+from diffeo.functional.stages import PERMUTE, RESIDUAL, Stage
 
 Pair = tuple[Tensor, Tensor]
 
@@ -65,6 +66,7 @@ class Program:
         # inverses have no gradient in the kernels
         backwards = [stage.inverted for stage in stages if stage.ints[0] != PERMUTE]
         self.differentiable = not any(backwards), all(backwards)
+        self.solves = {stage.inverted for stage in stages if stage.ints[0] == RESIDUAL}
 
     def run(self, x: Tensor, *, inverse: bool = False) -> Pair | None:
         """``(value, log_det)``; None where the kernels cannot, and nothing is done.
@@ -83,7 +85,21 @@ class Program:
                 if not self.differentiable[inverse]:
                     return None
                 return _Run.apply(self, inverse, seed, learned, x, *(self.tensors[i] for i in learned))
+        if (not inverse) in self.solves:
+            return self._solve(x, inverse, seed)
         return self.values(x, inverse, seed, keep=False)[:2]
+
+    def _solve(self, x: Tensor, inverse: bool, seed: int) -> Pair | None:
+        """In float64, without which no iteration could certify its result; None where one missed its goal."""
+        program = self
+        if x.dtype is not torch.float64:
+            program = copy.copy(self)
+            program.tensors = [
+                None if t is None else t.to(_DOUBLED.get(t.dtype, t.dtype)) for t in self.tensors
+            ]
+        y, log_det, _ = program.values(x.double(), inverse, seed, keep=False)
+        failed = y.isnan().any(-1) & ~x.isnan().any(-1)
+        return None if bool(failed.any()) else (y.to(x.dtype), log_det.to(x.dtype))
 
     def values(self, x: Tensor, inverse: bool, seed: int, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Value and log-det, and what the backward pass needs if it is to be kept."""
@@ -148,6 +164,9 @@ def _sizes(x: Tensor) -> tuple[int, int]:
     return x.shape[-1], x.numel() // max(1, x.shape[-1])
 
 
+_DOUBLED = {torch.float32: torch.float64}
+
+
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -195,9 +214,8 @@ class Watch:
         for m in module.modules():
             for held in (m._parameters, m._buffers, m._modules):
                 self.entries += [(held, name, value) for name, value in held.items()]
-            if isinstance(m, Stacked):
-                own = vars(m)
-                self.entries += [(own, k, own[k]) for k in ("training", "activation", "dropout") if k in own]
+            own = vars(m)
+            self.entries += [(own, k, own[k]) for k in ("training", "activation", "dropout") if k in own]
             self.shapes += [(p, p.numel()) for p in m._parameters.values() if p is not None]
 
     def same(self) -> bool:

@@ -20,7 +20,7 @@ from diffeo.functional.scalar import Scalar
 Plain = Callable[[Tensor, Any, int], tuple[Tensor, Tensor]]
 
 
-CONDITIONAL, PERMUTE, NORMALIZE, LU = range(4)
+CONDITIONAL, PERMUTE, NORMALIZE, LU, RESIDUAL, TRANSPORT = range(6)
 
 
 class Family(Protocol):
@@ -65,6 +65,7 @@ class Stage(NamedTuple):
     ``ints`` and ``reals`` are read by ``module.cpp`` in this order, as are ``tensors``. ``plain(x, tensors,
     seed)`` is the map in PyTorch, ``(value, log_det)``. ``inverted``: in the chain stands the map's inverse.
     ``draws``: whether it depends on the seed. ``by_row``: the tensors that have the points' batch axes.
+    ``lasting``: whether the tensors are parameters and buffers themselves, not computed from them.
     """
 
     features: int
@@ -75,6 +76,7 @@ class Stage(NamedTuple):
     inverted: bool = False
     draws: bool = False
     by_row: tuple[Tensor, ...] = ()
+    lasting: bool = True
 
     def invert(self) -> Stage:
         """The stage of the inverse map."""
@@ -143,7 +145,7 @@ def conditional(
     for layer in layers:
         weight = layer.weight if layer.weight.stride(1) == 1 else layer.weight.contiguous()
         ints += [weight.shape[1], weight.shape[0], weight.stride(0), layer.relu, layer.add]
-        tensors += [weight, _solid(layer.bias), _solid(layer.extra), layer.limits]
+        tensors += [weight, solid(layer.bias), solid(layer.extra), layer.limits]
 
     def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
         own = [
@@ -165,7 +167,8 @@ def conditional(
     )
 
 
-def _solid(t: Tensor | None) -> Tensor | None:
+def solid(t: Tensor | None) -> Tensor | None:
+    """The tensor in one piece."""
     return None if t is None else t.contiguous()
 
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from diffeo.testing.points import generator
-from diffeo.testing.rules import Rules, require_close
+from diffeo.testing.rules import Rules, require, require_close
 from diffeo.testing.subject import Side, Subject
 
 STEP = 1e-6
+DRAWS = 400
+"""Of an estimate, to compare their mean with the exact value."""
 _first = Rules()
 _capture = Rules()
 
@@ -29,17 +31,17 @@ def _doubled(s: Subject) -> tuple[Side, Side]:
     return s.sides_of(copy.deepcopy(s.kind).double(), torch.float64)
 
 
-def _jacobian(side: Side, i: int) -> Tensor:
-    """The Jacobian at point i, by autograd, row by row."""
+def _jacobian(side: Side, i: int, graph: bool = False) -> Tensor:
+    """The Jacobian at point i, by autograd, row by row; differentiable on demand."""
     point = side.points[i].clone().requires_grad_()
     context = None if side.context is None else side.context[i : i + 1]
     value = side(point[None], context)[0].reshape(-1)
-    rows = [torch.autograd.grad(v, point, retain_graph=True)[0].reshape(-1) for v in value]
+    rows = [
+        torch.autograd.grad(v, point, retain_graph=True, create_graph=graph)[0].reshape(-1) for v in value
+    ]
     return torch.stack(rows)
 
 
-# An estimated log_det (exact_log_det False) is held to "mean within 4 standard errors, value and
-# gradient"; that rule joins here, with `lambda t: not t.exact_log_det`, with the first such kind.
 @_first.add("log_det", 2, lambda t: t.exact_log_det)
 def _log_det(s: Subject) -> None:
     for side in _doubled(s):
@@ -47,6 +49,42 @@ def _log_det(s: Subject) -> None:
         wanted = torch.stack([torch.linalg.slogdet(_jacobian(side, i))[1] for i in range(len(log_det))])
         bound = 1e-7 * (1 + wanted.abs()) + 1e3 * s.kind.traits.tolerance
         require_close(f"log_det of {side.name} against autograd's Jacobian", log_det, wanted, bound)
+
+
+@_first.add("estimates", 7, lambda t: not t.exact_log_det)
+def _estimates(s: Subject) -> None:
+    """In training, an estimated log_det and its gradient are right on average."""
+    kind = copy.deepcopy(s.kind).double()
+    side = s.sides_of(kind, torch.float64)[0]
+    parameters = [p for p in kind.parameters() if p.requires_grad]
+    weights = torch.randn(len(side.points), generator=generator(0), dtype=torch.float64)
+    ways = [torch.randn(p.shape, generator=generator(1), dtype=torch.float64) for p in parameters]
+
+    def value_and_slope(log_det: Tensor) -> list[float]:
+        total = (weights * log_det).sum()
+        grads = torch.autograd.grad(total, parameters, allow_unused=True)
+        return [
+            total.item(),
+            sum(float((d * w).sum()) for d, w in zip(grads, ways, strict=True) if d is not None),
+        ]
+
+    exact = torch.stack(
+        [torch.linalg.slogdet(_jacobian(side, i, graph=True))[1] for i in range(len(side.points))]
+    )
+    wanted = value_and_slope(exact)
+    kind.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        draws = torch.tensor([value_and_slope(side()[1]) for _ in range(DRAWS)], dtype=torch.float64)
+    require(
+        bool((draws.std(0) > 0).any()), "log_det is declared an estimate, but no two draws in training differ"
+    )
+    for what, found, error, true in zip(
+        ("log_det", "gradient of log_det"), draws.mean(0), draws.std(0) / DRAWS**0.5, wanted, strict=True
+    ):
+        require_close(
+            f"mean {what} of {DRAWS} draws in training", found, torch.tensor(true), 4 * error + 1e-9
+        )
 
 
 def _objective(side: Side, weights: tuple[Tensor, Tensor], points: Tensor, context: Tensor | None) -> Tensor:

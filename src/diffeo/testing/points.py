@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import constraints
 
+from diffeo._typing import Projectable
 from diffeo.functional.domains import bounds, columns_of
 
 T = TypeVar("T", bound=nn.Module)
@@ -23,7 +24,7 @@ def generator(seed: int) -> Generator:
 @torch.no_grad()
 def randomize_(module: T, seed: int = 0, scale: float = 0.3) -> T:
     """Add normal noise to every parameter, in place: flows start neutral, and at the identity most
-    mistakes are invisible.
+    mistakes are invisible. Constraints are kept.
 
     Args:
         module: what to change.
@@ -41,6 +42,9 @@ def randomize_(module: T, seed: int = 0, scale: float = 0.3) -> T:
     for p in module.parameters():
         if p.is_floating_point():
             p.add_((scale * torch.randn(p.shape, generator=g, dtype=torch.float64)).to(p))
+    for part in module.modules():
+        if isinstance(part, Projectable):
+            part.project_()
     return module
 
 

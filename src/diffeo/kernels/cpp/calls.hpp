@@ -1,9 +1,48 @@
 // Whole calls: rows cut into blocks, blocks dealt to workers.
 #pragma once
 
-#include "stages.hpp"
+#include "fields.hpp"
 
 namespace diffeo::DIFFEO_ISA {
+
+// ---- one stage, whichever it is -------------------------------------------------------------------
+
+template <class T> void run_stage(const StageSpec &stage, Block<T> &block, bool inverse) {
+    const Memory mark = block.memory;
+    inverse = inverse != stage.inverted;
+    switch (stage.kind) {
+    case StageKind::conditional:
+        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).run(inverse);
+        else Conditional<T, 0>(stage, block).run(inverse);
+        break;
+    case StageKind::permute: permute(stage, block, inverse); break;
+    case StageKind::normalize: normalize(stage, block, inverse); break;
+    case StageKind::lu: LU<T>(stage, block).run(inverse); break;
+    case StageKind::residual:
+        if (inverse) Residual<T>(stage, block).inverse(T(stage.span), stage.steps);
+        else Residual<T>(stage, block).run();
+        break;
+    case StageKind::transport: Transport<T>(stage, block).run(inverse); break;
+    }
+    block.memory = mark;
+}
+
+// The gradient of a stage's own map (module.cpp refuses inverses, but for permutations); x: its input.
+template <class T> void back_stage(const StageSpec &stage, Block<T> &block, const T *x, bool inverse) {
+    const Memory mark = block.memory;
+    switch (stage.kind) {
+    case StageKind::conditional:
+        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).back(x);
+        else Conditional<T, 0>(stage, block).back(x);
+        break;
+    case StageKind::permute: permute(stage, block, inverse == stage.inverted); break;
+    case StageKind::normalize: normalize_back(stage, block, x); break;
+    case StageKind::lu: LU<T>(stage, block).back(stage, x); break;
+    case StageKind::residual: Residual<T>(stage, block).back(x); break;
+    case StageKind::transport: Transport<T>(stage, block).back(x); break;
+    }
+    block.memory = mark;
+}
 
 // f(worker) for each worker, by torch's threads. Which blocks a worker has depends on their number alone.
 template <class F> void each_worker(int workers, ParallelFor parallel_for, F &&f) {
@@ -95,6 +134,10 @@ template <class T> void gather_stage(const Call &call, const StageSpec &stage, c
         gather<T>(sums, n, workers, stage.sums, D, D, D, nullptr, stage.g_a);
         gather<T>(sums, n, workers, diagonal, 1, D, D, nullptr, stage.g_b);
         gather<T>(sums, n, workers, diagonal + D, 1, D, D, nullptr, stage.g_c);
+    }
+    if (stage.kind == StageKind::transport) {
+        const int units = stage.layers[0].out;
+        gather<T>(sums, n, workers, stage.sums, 3 * stage.steps + 1, units, units, nullptr, stage.g_a);
     }
 }
 

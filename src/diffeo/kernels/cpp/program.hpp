@@ -35,7 +35,13 @@ struct FamilySpec {
     double low, high; // affine: high bounds the log-scale
 };
 
-enum class StageKind { conditional, permute, normalize, lu };
+// Smooth activations, known with their first two derivatives.
+enum class Activation { sine, tanh, silu };
+
+// Columns whose Jacobian the kernels compute in full.
+constexpr int MAX_TANGENTS = 8;
+
+enum class StageKind { conditional, permute, normalize, lu, residual, transport };
 
 struct StageSpec {
     StageKind kind;
@@ -48,7 +54,11 @@ struct StageSpec {
     const DenseSpec *layers;
     int num_layers;
     const int32_t *ready; // autoregressive: for each hidden unit the step at which it can be computed
-    // normalize: loc, log_scale; lu: weight, log_diagonal, bias
+    Activation activation; // residual, transport: of the hidden layers
+    int steps;             // transport: of the solver; residual: most iterations of the inverse
+    double span;           // transport: of time, over all steps; residual: goal of the inverse
+    // normalize: loc, log_scale; lu: weight, log_diagonal, bias; transport: biases of the first layer by time,
+    // (3 steps + 1, out): at the ends of the steps and at their thirds
     const void *a, *b, *c;
     void *g_a, *g_b, *g_c;
     int64_t sums;

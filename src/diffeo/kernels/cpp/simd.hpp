@@ -166,6 +166,49 @@ template <class T> ALWAYS Vec<T> softplus(Vec<T> x) {
     return max(x, Vec<T>{}) + s * r;
 }
 
+// Sine and cosine: multiples of a right angle taken off in three parts, then the two series up to half of one.
+template <class T> ALWAYS void sine_cosine(Vec<T> x, Vec<T> &sine, Vec<T> &cosine) {
+    constexpr bool wide = std::is_same_v<T, double>;
+    constexpr T far = wide ? T(1e6) : T(3e4); // beyond it the products with the parts would round
+    constexpr T high = wide ? T(1.57079632673412561417) : T(1.5703125);
+    constexpr T middle = wide ? T(6.07710050630396597660e-11) : T(4.837512969970703125e-4);
+    constexpr T low = wide ? T(2.02226624879595063154e-21) : T(7.54978995489188e-8);
+    const Vec<T> shifted = x * T(0.63661977236758134308) + Bits<T>::shifter;
+    const Vec<T> n = shifted - Bits<T>::shifter;
+    const Vec<T> r = ((x - n * high) - n * middle) - n * low, z = r * r;
+    constexpr int TERMS = wide ? 8 : 5;
+    Vec<T> s{}, c{};
+    double factor_s[TERMS], factor_c[TERMS]; // (-1)^k / (2k + 1)!, (-1)^k / (2k)!
+    double f = 1;
+#pragma GCC unroll 8
+    for (int k = 0; k < TERMS; k++) {
+        factor_c[k] = f;
+        f /= 2 * k + 1;
+        factor_s[k] = f;
+        f /= -(2 * k + 2);
+    }
+#pragma GCC unroll 8
+    for (int k = TERMS - 1; k >= 0; k--) {
+        s = s * z + T(factor_s[k]);
+        c = c * z + T(factor_c[k]);
+    }
+    c = c + T(f) * (wide ? z * z * z * z * z * z * z * z : z * z * z * z * z); // one term more than the sine
+    s = s * r;
+    const Int<T> q = reinterpret_cast<Int<T>>(shifted);
+    const Vec<T> a = (q & 1) != 0 ? c : s, b = (q & 1) != 0 ? s : c;
+    sine = (q & 2) != 0 ? -a : a;
+    cosine = ((q + 1) & 2) != 0 ? -b : b;
+    bool all_near = true;
+    const Int<T> near = abs(x) < far;
+    for (int i = 0; i < LANES<T>; i++) all_near = all_near && near[i];
+    if (!all_near)
+        for (int i = 0; i < LANES<T>; i++)
+            if (!near[i]) {
+                sine[i] = std::sin(x[i]);
+                cosine[i] = std::cos(x[i]);
+            }
+}
+
 // N x N in place: log2 N perfect shuffles of rows i and i + N/2.
 template <class T> ALWAYS void transpose(Vec<T> (&a)[LANES<T>]) {
     constexpr int N = LANES<T>;

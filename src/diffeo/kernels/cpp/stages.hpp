@@ -280,36 +280,4 @@ template <class T> struct LU {
     }
 };
 
-// ---- one stage, whichever it is -------------------------------------------------------------------
-
-template <class T> void run_stage(const StageSpec &stage, Block<T> &block, bool inverse) {
-    const Memory mark = block.memory;
-    inverse = inverse != stage.inverted;
-    switch (stage.kind) {
-    case StageKind::conditional:
-        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).run(inverse);
-        else Conditional<T, 0>(stage, block).run(inverse);
-        break;
-    case StageKind::permute: permute(stage, block, inverse); break;
-    case StageKind::normalize: normalize(stage, block, inverse); break;
-    case StageKind::lu: LU<T>(stage, block).run(inverse); break;
-    }
-    block.memory = mark;
-}
-
-// The gradient of a stage's own map (module.cpp refuses inverses, but for permutations); x: its input.
-template <class T> void back_stage(const StageSpec &stage, Block<T> &block, const T *x, bool inverse) {
-    const Memory mark = block.memory;
-    switch (stage.kind) {
-    case StageKind::conditional:
-        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).back(x);
-        else Conditional<T, 0>(stage, block).back(x);
-        break;
-    case StageKind::permute: permute(stage, block, inverse == stage.inverted); break;
-    case StageKind::normalize: normalize_back(stage, block, x); break;
-    case StageKind::lu: LU<T>(stage, block).back(stage, x); break;
-    }
-    block.memory = mark;
-}
-
 } // namespace diffeo::DIFFEO_ISA

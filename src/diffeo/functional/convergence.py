@@ -1,0 +1,43 @@
+"""How every iteration of a numeric inverse stops, and what happens when it has not converged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffeo.errors import NotConverged
+
+
+def captured() -> bool:
+    """Whether ``torch.compile`` or ``torch.func`` looks on, so that no value may steer Python."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def finished(converged: Tensor) -> bool:
+    """Whether an iteration may stop before its last step; never while captured."""
+    return not captured() and bool(converged.all())
+
+
+def certified(x: Tensor, converged: Tensor, residual: Tensor, iterations: int, what: str) -> Tensor:
+    """``x`` where it converged; elsewhere ``NotConverged`` in eager mode, and NaN while captured.
+
+    Args:
+        x: the iteration's result.
+        converged: booleans that broadcast against ``x``; True where the tolerance holds, or where x is NaN
+            because its input is.
+        residual: what is left, for the message.
+        iterations: how many steps were made.
+        what: whose inverse it is.
+    """
+    if captured():
+        return torch.where(converged, x, torch.nan)
+    if not bool(converged.all()):
+        worst = (
+            residual.masked_fill(converged.expand_as(residual), 0.0).nan_to_num(torch.inf).abs().max().item()
+        )
+        raise NotConverged(
+            f"{what}: {int((~converged).sum())} of {converged.numel()} entries missed their tolerance after "
+            f"{iterations} iterations, the worst by a residual of {worst:.3g}; use float64, or look at the "
+            f"parameters and the points for numbers that are huge or not finite."
+        )
+    return x
