@@ -16,6 +16,7 @@ from diffeo import bases, bijections, elementwise, nets, presets
 from diffeo.encodings.columns import Column, Columns
 from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
 from diffeo.functional import linear_spline, quadratic_spline
+from diffeo.functional.log_dets import RouletteLogDet
 
 b, e, p = bijections, elementwise, presets
 Auto, Couple = b.Autoregressive, b.Coupling
@@ -23,6 +24,7 @@ Linear, Quadratic, Rational = e.PiecewiseLinear, e.PiecewiseQuadratic, e.Rationa
 Circular4, Interval4 = e.CircularRationalQuadratic(4), e.IntervalRationalQuadratic(4)
 MADE, MLP, OnAngles, ResMADE, ResMLP = nets.MADE, nets.MLP, nets.OnAngles, nets.ResMADE, nets.ResidualMLP
 small = {"layers": 2, "hidden": (8,)}
+masked = {"layers": 2, "hidden": 8, "blocks": 1}
 spline = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4}
 
 
@@ -35,8 +37,23 @@ def fitted(kind: Any) -> Any:
     return kind
 
 
+def contraction(features: int, **options: Any) -> Any:
+    return nets.LipschitzMLP(features, (8, 8), lipschitz=0.9, **options)
+
+
+def of_context(numbers: int) -> Any:
+    return MLP(0, numbers, (8,), context_features=2)
+
+
 def mixed() -> Any:
     return e.Mixed([e.Affine(), Circular4, Linear(4)])
+
+
+def field(features: int, *hidden: int, context: int = 0) -> Any:
+    """A field with one pair of time features."""
+    return nets.VelocityMLP(
+        features, features, hidden, context_features=2 + context, activation=nets.Tanh
+    )
 
 
 def conditional(context: int) -> Any:
@@ -64,6 +81,10 @@ def _discrete_table() -> tuple[Columns, Tensor, Tensor]:
 CASES: dict[str, dict[str, Callable[[], Any]]] = {
     "bijections": {
         "ActNorm": lambda: b.ActNorm((3,)),
+        "AdditiveResidual": lambda: b.AdditiveResidual([True, False, True], MLP(1, 2, (8,)), MLP(2, 1, (8,))),
+        "AdditiveResidual, context": lambda: b.AdditiveResidual(
+            [False, True], MLP(1, 1, (8,), context_features=2), ResMLP(1, 1, 8)
+        ),
         "Autoregressive": lambda: Auto(MADE(3, 2, (8,)), e.Affine()),
         "Autoregressive, order": lambda: Auto(ResMADE(3, 11, 8, 1), Rational(4), [2, 0, 1]),
         "Autoregressive, context": lambda: Auto(MADE(3, 2, (8,), context_features=2), e.Affine()),
@@ -72,6 +93,22 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Autoregressive, circular": lambda: Auto(MADE(2, 12, (8,)), Circular4),
         "Chain": lambda: b.Chain([b.LU(2), b.Sigmoid((2,)), b.Pointwise(Linear(4), (2,)), b.Logit((2,))]),
         "Chain, set from data": lambda: b.Chain([b.Standardize((2,)), b.Permute([1, 0]), b.ActNorm((2,))]),
+        "Contractive": lambda: b.Contractive(contraction(3)),
+        "Contractive, context": lambda: b.Contractive(contraction(2, context_features=2)),
+        "Contractive, sine": lambda: b.Contractive(contraction(1, activation=nets.Sine)),
+        "Contractive, roulette": lambda: b.Contractive(contraction(3), RouletteLogDet(2)),
+        "Contractive, image": lambda: b.Contractive(nets.LipschitzConvNet((2, 3, 2), (4,), (3, 1))),
+        "Continuous": lambda: b.Continuous(field(2, 8, 8), b.FixedSteps(4)),
+        "Continuous, adaptive": lambda: b.Continuous(field(3, 8), b.Adaptive(1e-6)),
+        "Continuous, adjoint": lambda: b.Continuous(
+            field(2, 8, 8), b.FixedSteps(4, b.Adjoint()), b.Adaptive(1e-9, gradient=b.Adjoint())
+        ),
+        "Continuous, context": lambda: b.Continuous(field(2, 8, 8, context=2)),
+        "Continuous, Hutchinson": lambda: b.Continuous(field(3, 8), b.FixedSteps(32), trace=b.Hutchinson()),
+        "Continuous, scalar": lambda: b.Continuous(field(1, 8, 8)),
+        "Continuous, any net": lambda: b.Continuous(
+            MLP(2, 2, (8,), context_features=4, activation=torch.tanh), waves=2
+        ),
         "Coupling": lambda: Couple([True, False, False], MLP(1, 4, (8,)), e.Affine()),
         "Coupling, context": lambda: Couple([False, True], ResMLP(1, 7, 8, context_features=2), Quadratic(4)),
         "Coupling, nothing passes": lambda: Couple([False], MLP(0, 2, (8,), context_features=2), e.Affine()),
@@ -98,11 +135,17 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "OnColumns, angles": lambda: b.OnColumns([1, 2], Auto(OnAngles(MADE(3, 12, (8,))), Circular4), 3),
         "Orthogonal": lambda: b.Orthogonal(3),
         "Permute": lambda: b.Permute([2, 0, 1]),
+        "Planar": lambda: b.Planar(3),
+        "Planar, one column": lambda: b.Planar(1),
+        "Planar, context": lambda: b.Planar(2, of_context(b.Planar.num_params(2))),
         "Pointwise": lambda: b.Pointwise(Rational(4), (2, 2)),
         "Pointwise, scalar": lambda: b.Pointwise(Rational(4), ()),
         "Pointwise, mixed": lambda: b.Pointwise(e.Mixed([e.Affine(), Circular4, e.Affine()]), (3,)),
         "Probit": lambda: b.Probit((2,)),
         "Probit, scalar": lambda: b.Probit((), -3.0, 3.0),
+        "Radial": lambda: b.Radial(3),
+        "Radial, one column": lambda: b.Radial(1),
+        "Radial, context": lambda: b.Radial(2, of_context(b.Radial.num_params(2))),
         "Reverse": lambda: b.Reverse(3),
         "Reversible": lambda: b.Reversible(b.Chain([b.Logit((1,)), b.LU(1), conditional(2)])),
         "Sigmoid": lambda: b.Sigmoid((2,)),
@@ -111,6 +154,9 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Softplus, scalar": lambda: b.Softplus((1,)),
         "Standardize": lambda: b.Standardize((3,)),
         "Standardize, set": lambda: fitted(b.Standardize((3,))),
+        "Sylvester": lambda: b.Sylvester(4, 2, 3),
+        "Sylvester, one column": lambda: b.Sylvester(1, 1),
+        "Sylvester, context": lambda: b.Sylvester(2, 2, 3, of_context(b.Sylvester.num_params(2, 2, 3))),
         "Tanh": lambda: b.Tanh((2,)),
         "Tanh, scalar": lambda: b.Tanh((1,)),
         "Triangular": lambda: b.Triangular(3),
@@ -120,16 +166,22 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
     "elementwise": {
         "Additive": lambda: e.Additive(),
         "Affine": lambda: e.Affine(),
+        "Bernstein": lambda: e.Bernstein(8),
         "CircularRationalQuadratic": lambda: e.CircularRationalQuadratic(5),
+        "DeepSigmoid": lambda: e.DeepSigmoid(6),
         "IntervalRationalQuadratic": lambda: e.IntervalRationalQuadratic(5, -1.0, 3.0),
         "Mixed": lambda: e.Mixed([e.Affine(), Circular4, Linear(4), e.Affine()]),
         "Mixed, of one": lambda: e.Mixed([Quadratic(4)] * 3),
+        "MixtureCDF": lambda: e.MixtureCDF(5),
+        "MonotonicNet": lambda: e.MonotonicNet(3, (8, 8)),
         "PiecewiseLinear": lambda: Linear(5),
         "PiecewiseLinear, one bin": lambda: Linear(1, -2.0, 7.0),
         "PiecewiseQuadratic": lambda: Quadratic(5),
         "RationalQuadratic": lambda: Rational(8),
         "RationalQuadratic, one bin": lambda: Rational(1, 10.0),
         "RationalQuadratic, many bins": lambda: Rational(64, 5.0),
+        "SumOfSquares": lambda: e.SumOfSquares(4, 3),
+        "SumOfSquares, one": lambda: e.SumOfSquares(1, 1, 2.0),
     },
     "bases": {
         "ContextNormal": lambda: bases.ContextNormal((2,), MLP(3, 4, (8,))),
@@ -144,26 +196,56 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Uniform": lambda: bases.Uniform((2,), -1.0, 3.0),
     },
     "presets": {
+        "BPF": lambda: p.BPF(2, **masked, degree=6),
+        "BPF, context": lambda: p.BPF(1, 2, **masked, degree=6),
         "CouplingNSF": lambda: p.CouplingNSF(2, **spline),
         "CouplingNSF, context": lambda: p.CouplingNSF(3, 2, **spline),
+        "Gaussianization": lambda: p.Gaussianization(2, layers=3, components=4),
+        "Gaussianization, context": lambda: p.Gaussianization(3, 2, layers=2, hidden=(8,), components=3),
+        "FFJORD": lambda: p.FFJORD(2, hidden=8),
+        "FFJORD, context": lambda: p.FFJORD(1, 2, hidden=8, layers=1),
+        "FlowMatching": lambda: p.FlowMatching(2, hidden=8),
+        "FlowMatching, classes": lambda: p.FlowMatching(2, p.Classes(3), layers=2, hidden=8),
         "IAF": lambda: p.IAF(3, **small),
         "IAF, classes": lambda: p.IAF(2, p.Classes(3), **small),
         "MAF": lambda: p.MAF(3, **small),
         "MAF, context": lambda: p.MAF(2, 2, **small),
+        "NAF": lambda: p.NAF(2, **masked, units=4),
+        "NAF, classes": lambda: p.NAF(3, p.Classes(3), **masked, units=4),
         "NICE": lambda: p.NICE(3, **small),
         "NICE, one column": lambda: p.NICE(1, 2, **small),
         "NSF": lambda: p.NSF(2, **spline),
         "NSF, context": lambda: p.NSF(1, 2, **spline),
+        "Planar": lambda: p.Planar(2, **small),
+        "Planar, context": lambda: p.Planar(1, 2, **small),
+        "Radial": lambda: p.Radial(3, **small),
+        "Radial, classes": lambda: p.Radial(2, p.Classes(3), **small),
         "RealNVP": lambda: p.RealNVP(2, **small),
         "RealNVP, classes": lambda: p.RealNVP(3, p.Classes(4), **small),
+        "IResNet": lambda: p.IResNet(2, **small),
+        "IResNet, context": lambda: p.IResNet(1, 2, **small),
+        "ResidualFlow": lambda: p.ResidualFlow(2, **small),
+        "ResidualFlow, classes": lambda: p.ResidualFlow(3, p.Classes(4), **small),
+        "RevNet": lambda: p.RevNet(3, **small),
+        "RevNet, one column": lambda: p.RevNet(1, 2, **small),
+        "Sylvester": lambda: p.Sylvester(3, rank=2, **small),
+        "Sylvester, context": lambda: p.Sylvester(2, 2, reflections=3, **small),
+        "SOSPF": lambda: p.SOSPF(2, **masked, degree=3, polynomials=2),
+        "SOSPF, context": lambda: p.SOSPF(3, 2, **masked, degree=3, polynomials=2),
         "Tabular": lambda: p.Tabular(2, **spline),
         "Tabular, marginal": lambda: p.Tabular(2, 2, marginal=8, **spline),
+        "UNAF": lambda: p.UNAF(2, **masked, embedding=3, width=8),
+        "UNAF, context": lambda: p.UNAF(1, 2, **masked, embedding=3, width=8),
     },
     "encodings": {
         "Columns": _table,
         "Columns, discrete": _discrete_table,
     },
 }  # fmt: skip
+
+
+APART = {"DeepSigmoid", "MixtureCDF", "NAF", "Gaussianization"}
+"""Mixtures: their units start apart, else nothing would tell them apart; near the identity, not on it."""
 
 
 def knots_of(family: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from scipy.optimize import brentq
 
 from diffeo import plots
 from diffeo.data.toys import TOYS
 from diffeo.errors import ShapeError
+from diffeo.presets import RealNVP
 from diffeo.train.report import FitReport, Point
 
 matplotlib.use("Agg")
@@ -67,6 +69,76 @@ def test_history(ax):
 def test_history_without_validation_and_without_anything(ax):
     assert len(plots.history(report(valid=False), ax).lines) == 1
     plots.history(FitReport(), ax)
+
+
+def test_warped_grid_is_the_maps_image_of_a_regular_one(ax):
+    def warp(z):
+        return torch.stack([2 * z[:, 0] + z[:, 1] ** 2, -z[:, 1]], -1)
+
+    assert plots.warped_grid(warp, ax, (-1.0, 3.0, 0.0, 2.0), lines=5, n=11) is ax
+    upright, level = ax.lines[:5], ax.lines[5:]
+    assert len(level) == 5
+    for place, line in zip(range(-1, 4), upright, strict=True):
+        y = np.linspace(0, 2, 11)
+        np.testing.assert_allclose(line.get_xydata(), np.stack([2 * place + y**2, -y], -1), atol=1e-5)
+    for place, line in zip(np.linspace(0, 2, 5), level, strict=True):
+        x = np.linspace(-1, 3, 11)
+        np.testing.assert_allclose(
+            line.get_xydata(), np.stack([2 * x + place**2, 0 * x - place], -1), atol=1e-5
+        )
+    assert upright[0].get_color() != level[0].get_color()
+
+
+def test_warped_grid_of_a_flow_there_and_back(ax):
+    flow = RealNVP(2, layers=2, hidden=(8,)).build()
+    for p in flow.parameters():
+        p.data += 0.1
+    plots.warped_grid(lambda z: flow.to_latent(flow.to_data(z)), ax, 2.0, lines=3, n=9)
+    straight = [line.get_xdata() for line in ax.lines[:3]]
+    np.testing.assert_allclose(straight, np.repeat([[-2], [0], [2]], 9, 1), atol=1e-4)
+
+
+def test_trajectories(ax):
+    paths = torch.arange(24.0).reshape(4, 2, 3).requires_grad_()
+    assert plots.trajectories(paths, ax, columns=(2, 0)) is ax
+    one, other, first, last = ax.lines
+    assert one.get_xydata().tolist() == [[2, 0], [8, 6], [14, 12], [20, 18]]
+    assert other.get_xydata()[0].tolist() == [5, 3]
+    assert first.get_xydata().tolist() == [[2, 0], [5, 3]]
+    assert last.get_xydata().tolist() == [[20, 18], [23, 21]]
+    assert first.get_color() != last.get_color()
+    plots.trajectories(np.zeros((3, 0, 2)), ax)
+    for bad in ((5, 2), (3, 4, 1), (0, 4, 2)):
+        with pytest.raises(ShapeError, match="times, rows, features"):
+            plots.trajectories(np.zeros(bad), ax)
+
+
+def test_cobweb_climbs_to_the_inverse(ax):
+    def g(x):
+        return 0.8 * x.sin()
+
+    assert plots.cobweb(g, 1.5, ax, start=-1.0, steps=60) is ax
+    curve, diagonal, stairs, end = ax.lines
+    x, h = curve.get_data()
+    np.testing.assert_allclose(x + h, x + 1.5 - 0.8 * np.sin(x), atol=1e-6)
+    np.testing.assert_array_equal(*diagonal.get_data())
+    corners = stairs.get_xydata()
+    assert corners[0].tolist() == [-1, -1]
+    np.testing.assert_allclose(
+        corners[1::2, 1], 1.5 - 0.8 * np.sin(corners[1::2, 0]), atol=1e-6
+    )  # on the curve
+    np.testing.assert_array_equal(corners[2::2, 0], corners[2::2, 1])  # on the diagonal
+    root = brentq(lambda x: x + 0.8 * math.sin(x) - 1.5, -2, 2)
+    assert end.get_xydata()[0] == pytest.approx([root, root], abs=1e-5)
+    assert x.min() < corners.min()
+    assert x.max() > corners.max()
+
+
+def test_cobweb_starts_at_y_and_within_limits(ax):
+    plots.cobweb(lambda x: 0 * x, 2.0, ax, limits=(-1.0, 3.0))
+    assert ax.lines[2].get_xydata()[0].tolist() == [2, 2]
+    assert ax.get_xlim() == (-1, 3)
+    assert plots.cobweb(lambda x: 0 * x, 2.0, ax).get_xlim() == (1, 3)  # a staircase of no length
 
 
 def test_new_axes_where_none_are_given():

@@ -11,6 +11,7 @@ None of them calls ``plt.show`` or touches pyplot's state when given axes, so th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -81,7 +82,7 @@ def samples(x: Any, ax: Axes | None = None, limits: Any = None, columns: tuple[i
         limits: as for ``density``; by default the points' own.
         columns: the two drawn against each other.
     """
-    points = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)
+    points = _array(x)
     if points.ndim != 2 or points.shape[1] <= max(columns):
         raise ShapeError(f"samples draws columns {columns} of (rows, features); x has shape {points.shape}.")
     ax = _axes(ax)
@@ -123,6 +124,136 @@ def history(report: FitReport, ax: Axes | None = None) -> Axes:
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def warped_grid(
+    warp: Callable[[Tensor], Tensor],
+    ax: Axes | None = None,
+    limits: Any = 3.0,
+    lines: int = 13,
+    n: int = 200,
+) -> Axes:
+    """Draw what a map of the plane makes of a regular grid: where it stretches, shrinks and shears.
+
+    ``warped_grid(flow.to_data)`` is the latent space's grid among the data, ``warped_grid(flow.to_latent,
+    limits=...)`` the data's grid in latent space. Lines that stood upright are blue, the others orange.
+
+    Args:
+        warp: takes ``(rows, 2)`` to ``(rows, 2)``; for a context, ``lambda z: flow.to_data(z, context)``.
+        ax: axes to draw on; new ones by default.
+        limits: of the grid, as for ``density``.
+        lines: of the grid, each way.
+        n: points along each line.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> from diffeo import plots, presets
+        >>> ax = plots.warped_grid(presets.RealNVP(features=2).build().to_data)
+        >>> len(ax.lines)
+        26
+    """
+    left, right, bottom, top = _limits(limits)
+    along = torch.linspace(0, 1, n)
+    ax = _axes(ax)
+    for places, ends, color, upright in (
+        (torch.linspace(left, right, lines), (bottom, top), COLORS["blue"], True),
+        (torch.linspace(bottom, top, lines), (left, right), COLORS["orange"], False),
+    ):
+        place, way = torch.broadcast_tensors(places[:, None], ends[0] + (ends[1] - ends[0]) * along)
+        grid = torch.stack([place, way] if upright else [way, place], -1)
+        with torch.no_grad():
+            warped = warp(grid.reshape(-1, 2)).reshape(lines, n, 2).cpu().numpy()
+        ax.plot(*warped.transpose(2, 1, 0), color=color, linewidth=0.8)
+    return ax
+
+
+def trajectories(paths: Any, ax: Axes | None = None, columns: tuple[int, int] = (0, 1)) -> Axes:
+    """Draw the paths of points, as through a continuous flow from latent to data.
+
+    Paths are gray; each begins at an orange point and ends at a blue one.
+
+    Args:
+        paths: ``(times, rows, features)``, tensor or array: where each point is at each time.
+        ax: axes to draw on; new ones by default.
+        columns: the two drawn against each other.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> from diffeo import plots
+        >>> angle = torch.linspace(0, 1, 20)[:, None] + torch.arange(6)
+        >>> ax = plots.trajectories(torch.stack([angle.cos(), angle.sin()], -1))
+        >>> len(ax.lines)  # six paths, their beginnings and their ends
+        8
+    """
+    points = _array(paths)
+    if points.ndim != 3 or not len(points) or points.shape[2] <= max(columns):
+        raise ShapeError(
+            f"trajectories draws columns {columns} of (times, rows, features), at least one time; paths has "
+            f"shape {points.shape}."
+        )
+    points = points[..., list(columns)]
+    ax = _axes(ax)
+    alpha = min(0.9, max(0.15, 6 / math.sqrt(max(points.shape[1], 1))))
+    ax.plot(*points.transpose(2, 0, 1), color=COLORS["gray"], linewidth=0.7, alpha=alpha)
+    for at, color in ((points[0], COLORS["orange"]), (points[-1], COLORS["blue"])):
+        ax.plot(*at.T, linestyle="none", marker="o", markersize=3, markeredgewidth=0, color=color)
+    return ax
+
+
+def cobweb(
+    g: Callable[[Tensor], Tensor],
+    y: float,
+    ax: Axes | None = None,
+    start: float | None = None,
+    steps: int = 20,
+    limits: tuple[float, float] | None = None,
+) -> Axes:
+    """Draw how ``x <- y - g(x)`` comes to the x with ``x + g(x) = y``: how a residual layer is inverted.
+
+    The curve ``y - g(x)`` (blue) meets the diagonal (gray) at the answer; the staircase (orange) goes from
+    each x upright to the curve and level to the diagonal. Where g is a contraction it always arrives.
+
+    Args:
+        g: an elementwise function of a tensor ``(n,)``, such as a residual layer of one column.
+        y: what is to be inverted.
+        ax: axes to draw on; new ones by default.
+        start: the first x; y by default.
+        steps: of the iteration.
+        limits: ``(left, right)`` of x; around the staircase by default.
+
+    References: Prince 2023, section 16.3.7 and figure 16.9.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> from diffeo import plots
+        >>> ax = plots.cobweb(lambda x: 0.8 * x.sin(), 1.5)
+        >>> x = float(ax.lines[-1].get_xdata()[0])
+        >>> round(x + 0.8 * math.sin(x), 3)
+        1.5
+    """
+    with torch.no_grad():
+        visited = [torch.tensor([float(y if start is None else start)])]
+        for _ in range(steps):
+            visited.append(y - g(visited[-1]))
+        stairs = torch.cat(visited)
+        left, right = limits or (float(stairs.min()), float(stairs.max()))
+        room = 0.0 if limits else 0.25 * (right - left) or 1.0
+        x = torch.linspace(left - room, right + room, 400)
+        curve = y - g(x)
+    ax = _axes(ax)
+    ax.plot(_array(x), _array(curve), color=COLORS["blue"], label="y - g(x)")
+    ax.plot(_array(x), _array(x), color=COLORS["gray"], linewidth=0.8, label="x")
+    twice = stairs.repeat_interleave(2)
+    ax.plot(_array(twice[:-1]), _array(twice[1:]), color=COLORS["orange"], linewidth=1.0)
+    ax.plot(_array(stairs[-1:]), _array(stairs[-1:]), "o", color=COLORS["orange"])
+    ax.set(xlabel="x", xlim=(float(x[0]), float(x[-1])))
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _array(x: Any) -> np.ndarray:
+    return np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)
 
 
 def _axes(ax: Axes | None) -> Axes:

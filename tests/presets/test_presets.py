@@ -20,6 +20,8 @@ from diffeo.presets import KINDS, MAF, NSF, Classes, CouplingNSF, Preset, RealNV
 from diffeo.presets.base import CAPS
 
 SMALL: dict[str, Any] = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4, "dropout": 0.1}
+NEAR = {"NAF", "Gaussianization"}
+"""Mixtures, whose units start apart: near the base, not equal to it."""
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 
 
@@ -36,7 +38,26 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_the_presets():
-    assert sorted(KINDS) == ["CouplingNSF", "IAF", "MAF", "NICE", "NSF", "RealNVP", "Tabular"]
+    assert sorted(KINDS) == [
+        "BPF",
+        "CouplingNSF",
+        "Gaussianization",
+        "IAF",
+        "IResNet",
+        "MAF",
+        "NAF",
+        "NICE",
+        "NSF",
+        "Planar",
+        "Radial",
+        "RealNVP",
+        "ResidualFlow",
+        "RevNet",
+        "SOSPF",
+        "Sylvester",
+        "Tabular",
+        "UNAF",
+    ]
     assert all(kind.__name__ == name for name, kind in KINDS.items())
 
 
@@ -50,9 +71,12 @@ def test_the_untrained_flow_is_its_base(kind: type[Preset], features: int, conte
     flow = small(kind, features, context).build().eval()
     x = normal(40, features).clamp(-1.9, 1.9)  # further out Tabular's logarithmic tails begin
     given = {None: None, Vector(2): normal(40, 2), Classes(3): torch.arange(40) % 3}[context]
-    torch.testing.assert_close(flow.log_prob(x, given), Normal((features,)).log_prob(x))
     z = flow.to_latent(x, given)
-    torch.testing.assert_close(z.sort(-1).values, x.sort(-1).values)  # at most a permutation
+    if kind.__name__ in NEAR:
+        assert abs((flow.log_prob(x, given) - Normal((features,)).log_prob(x)).mean()) < 0.1 * features
+    else:
+        torch.testing.assert_close(flow.log_prob(x, given), Normal((features,)).log_prob(x))
+        torch.testing.assert_close(z.sort(-1).values, x.sort(-1).values)  # at most a permutation
     torch.testing.assert_close(flow.to_data(z, given), x)
 
 
@@ -66,7 +90,9 @@ def test_set_from_data_it_is_the_base_in_the_datas_units(kind: type[Preset]):
     if kind is not Tabular:
         covariance = torch.diag(covariance.diag())
     expected = torch.distributions.MultivariateNormal(x.mean(0), covariance).log_prob(x)
-    tolerance = 0.2 if kind is Tabular else 1e-3  # robust moments, a shrunk covariance, tails
+    tolerance = (
+        0.3 if kind.__name__ in NEAR else 0.2 if kind is Tabular else 1e-3
+    )  # robust moments, a shrunk covariance, tails
     assert abs(flow.log_prob(x).mean() - expected.mean()) < tolerance
 
 
@@ -155,6 +181,14 @@ BAD: dict[str, list[Any]] = {
     "blocks": [-1, CAPS["blocks"] + 1],
     "bins": [0, CAPS["bins"] + 1, 8.0],
     "marginal": [-1, CAPS["marginal"] + 1],
+    "units": [0, 2.0, CAPS["units"] + 1],
+    "components": [0, 2.0, CAPS["components"] + 1],
+    "degree": [0, 2.0, CAPS["degree"] + 1],
+    "polynomials": [0, 2.0, CAPS["polynomials"] + 1],
+    "embedding": [0, 2.0, CAPS["embedding"] + 1],
+    "width": [0, 2.0, CAPS["width"] + 1],
+    "rank": [0, 2.0, CAPS["rank"] + 1],
+    "reflections": [0, 2.0, CAPS["reflections"] + 1],
     "bound": [-1.0, 0.0, math.nan, math.inf, 1e7, "3", True],
     "dropout": [-0.1, 1.0, math.nan, "0"],
 }
@@ -192,7 +226,17 @@ def test_every_size_has_a_cap_and_a_bad_case():
 
 @kinds
 def test_the_smallest_values_build(kind: type[Preset]):
-    least = {"layers": 1, "hidden": 1, "blocks": 0, "bins": 1, "marginal": 0, "dropout": 0.0}
+    least = {
+        "layers": 1,
+        "hidden": 1,
+        "blocks": 0,
+        "bins": 1,
+        "marginal": 0,
+        "dropout": 0.0,
+        "units": 1,
+        "components": 1,
+    }
+    least |= {"degree": 1, "polynomials": 1, "embedding": 1, "width": 1}
     values = {f.name: least[f.name] for f in fields(kind) if f.name in least}
     if any(f.name == "hidden" and str(f.type).startswith("tuple") for f in fields(kind)):
         values["hidden"] = (1,)

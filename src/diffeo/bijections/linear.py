@@ -222,6 +222,20 @@ class LU(Bijection):
         return _solve_rows(half, upper.T, upper=False), -log_det.expand(y.shape[:-1])
 
 
+def householder(vectors: Tensor, columns: int | None = None) -> Tensor:
+    """The product of the reflections along vectors ``(*batch, R, D)``, gathered as in ``Orthogonal``.
+
+    ``(*batch, D, D)``, or its first columns.
+    """
+    v = nn.functional.normalize(vectors, dim=-1)
+    gram = v @ v.mT
+    s = gram.triu(1) + 0.5 * torch.eye(gram.shape[-1], dtype=v.dtype, device=v.device)
+    # The diagonal is 1/2 rather than |v|^2 / 2, so that a zero vector reflects nothing.
+    features = v.shape[-1]
+    eye = torch.eye(features, columns or features, dtype=v.dtype, device=v.device)
+    return eye - v.mT @ torch.linalg.solve_triangular(s, v[..., :columns], upper=True)
+
+
 class Orthogonal(Bijection):
     """A learned rotation: the product of Householder reflections.
 
@@ -268,12 +282,7 @@ class Orthogonal(Bijection):
 
     def matrix(self) -> Tensor:
         """Q, of shape ``(D, D)``: ``z = Q x``."""
-        v = nn.functional.normalize(self.vectors, dim=-1).T
-        gram = v.T @ v
-        s = gram.triu(1) + 0.5 * torch.eye(len(gram), dtype=v.dtype, device=v.device)
-        # The diagonal is 1/2 rather than |v|^2 / 2, so that a zero vector reflects nothing.
-        eye = torch.eye(len(v), dtype=v.dtype, device=v.device)
-        return eye - v @ torch.linalg.solve_triangular(s, v.T, upper=True)
+        return householder(self.vectors)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x @ self.matrix().T, x.new_zeros(x.shape[:-1])

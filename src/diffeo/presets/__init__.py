@@ -2,19 +2,36 @@
 
 from diffeo.presets.autoregressive import IAF, MAF, NSF
 from diffeo.presets.base import Classes, Preset, Vector
+from diffeo.presets.continuous import FFJORD, FlowMatching
 from diffeo.presets.coupling import NICE, CouplingNSF, RealNVP
+from diffeo.presets.monotone import BPF, NAF, SOSPF, UNAF, Gaussianization
+from diffeo.presets.planar import Planar, Radial, Sylvester
+from diffeo.presets.residual import IResNet, ResidualFlow, RevNet
 from diffeo.presets.tabular import Tabular, choose
 
 __all__ = [
+    "BPF",
+    "FFJORD",
+    "FlowMatching",
     "IAF",
+    "IResNet",
     "KINDS",
     "MAF",
+    "NAF",
     "NICE",
     "NSF",
+    "SOSPF",
+    "UNAF",
     "Classes",
     "CouplingNSF",
+    "Gaussianization",
+    "Planar",
     "Preset",
+    "Radial",
     "RealNVP",
+    "ResidualFlow",
+    "RevNet",
+    "Sylvester",
     "Tabular",
     "Vector",
     "choose",

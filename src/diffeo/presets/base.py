@@ -14,6 +14,7 @@ from diffeo.encodings.base import Encoding
 from diffeo.encodings.context import ContextEncoding, OneHotContext, StandardizedContext
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
+from diffeo.objectives import Likelihood, Objective
 
 CAPS = {
     "features": 16384,
@@ -21,7 +22,16 @@ CAPS = {
     "hidden": 16384,
     "blocks": 64,
     "bins": 512,
+    "steps": 4096,
     "marginal": 256,
+    "rank": 16384,
+    "reflections": 16384,
+    "units": 512,
+    "components": 512,
+    "degree": 128,
+    "polynomials": 64,
+    "embedding": 4096,
+    "width": 4096,
     "size": 16384,
     "circular": 16384,
 }
@@ -85,6 +95,10 @@ class Preset(ABC):
     def base(self) -> Base:
         """The base density: standard normal unless the preset says otherwise."""
         return Normal((self.features,))
+
+    def objective(self) -> Objective:
+        """What ``fit`` minimizes unless told otherwise."""
+        return Likelihood()
 
     def build(self, encoding: Encoding | None = None) -> Flow:
         """The untrained flow; it equals its base density up to fixed maps and permutations."""
