@@ -51,9 +51,7 @@ def mixed() -> Any:
 
 def field(features: int, *hidden: int, context: int = 0) -> Any:
     """A field with one pair of time features."""
-    return nets.VelocityMLP(
-        features, features, hidden, context_features=2 + context, activation=nets.Tanh
-    )
+    return nets.VelocityMLP(features, features, hidden, context_features=2 + context, activation=nets.Tanh)
 
 
 def conditional(context: int) -> Any:
@@ -101,10 +99,10 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Continuous": lambda: b.Continuous(field(2, 8, 8), b.FixedSteps(4)),
         "Continuous, adaptive": lambda: b.Continuous(field(3, 8), b.Adaptive(1e-6)),
         "Continuous, adjoint": lambda: b.Continuous(
-            field(2, 8, 8), b.FixedSteps(4, b.Adjoint()), b.Adaptive(1e-9, gradient=b.Adjoint())
+            field(2, 8, 8), b.FixedSteps(4, b.Adjoint()), b.Adaptive(gradient=b.Adjoint())
         ),
         "Continuous, context": lambda: b.Continuous(field(2, 8, 8, context=2)),
-        "Continuous, Hutchinson": lambda: b.Continuous(field(3, 8), b.FixedSteps(32), trace=b.Hutchinson()),
+        "Continuous, Hutchinson": lambda: b.Continuous(field(3, 8), b.FixedSteps(8), trace=b.Hutchinson()),
         "Continuous, scalar": lambda: b.Continuous(field(1, 8, 8)),
         "Continuous, any net": lambda: b.Continuous(
             MLP(2, 2, (8,), context_features=4, activation=torch.tanh), waves=2

@@ -18,12 +18,12 @@ import diffeo
 from diffeo.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REFERENCE = ROOT / "docs" / "reference.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ROOMS = ("bijections", "elementwise", "nets", "bases", "presets", "encodings")
-LISTED = (*ROOMS, "data", "testing", "io", "train")
+LISTED = (*ROOMS, "data", "testing", "io", "train", "objectives")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -291,6 +291,21 @@ class Overflows(Good):
         return value, log_det + 0 * x.exp().sum(-1)
 
 
+class Roulette(Good):
+    """An estimate of the log-det in training, unbiased or not."""
+
+    def __init__(self, bias: float = 0.0):
+        super().__init__()
+        self.bias = bias
+        self.traits = replace(self.traits, exact_log_det=False)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Pair:
+        y, log_det = super().forward(x, context)
+        if not self.training:
+            return y, log_det
+        return y, log_det * (1 + self.bias + 0.5 * torch.randn_like(log_det))
+
+
 @pytest.mark.parametrize("context", [None, 2])
 def test_a_good_kind_passes(context: int | None):
     check_bijection(Good(3, context))
@@ -329,12 +344,17 @@ def test_a_good_kind_passes(context: int | None):
         (Sloppy(), "round trip"),
         (NotQuite(1), "scalar precision"),
         (Overflows(), "large inputs"),
+        (Roulette(bias=0.2), "estimates"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Bijection) else "",
 )
 def test_a_broken_bijection_is_caught_by_its_rule(broken: Bijection, rule: str):
     with pytest.raises(AssertionError, match=f"{type(broken).__name__} breaks '{rule}'"):
         check_bijection(broken, capture=False)
+
+
+def test_an_unbiased_estimate_passes():
+    check_bijection(Roulette(), capture=False)
 
 
 def test_a_dead_element_of_the_context_is_named():
@@ -420,6 +440,17 @@ class Leaves(PiecewiseLinear):
         return y + 1e-5 * params.abs().sum(-1), log_slope
 
 
+@dataclass(frozen=True)
+class StopsEarly(Affine):
+    """A numeric inverse, so it says, that stops too soon."""
+
+    traits = Traits(closed_form=False, tolerance=1e-3)
+
+    def inverse(self, y: Tensor, params: Tensor) -> Pair:
+        x, log_slope = super().inverse(y, params)
+        return x + 1e-4 * params[..., 0], log_slope
+
+
 @pytest.mark.parametrize(
     "broken, rule",
     [
@@ -429,6 +460,7 @@ class Leaves(PiecewiseLinear):
         (Textbook(), "scalar precision|finite gradients"),
         (Leaks(), "outside the domain"),
         (Leaves(), "scalar precision|codomain"),
+        (StopsEarly(), "certified inverse"),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
 )

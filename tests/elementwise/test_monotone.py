@@ -14,7 +14,7 @@ from diffeo.elementwise import Bernstein, DeepSigmoid, MixtureCDF, MonotonicNet,
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.testing import check_elementwise, randomize_
-from diffeo.testing.scalar import stress_params
+from diffeo.testing.scalar import require_certified, stress_params
 
 
 def net(embedding: int = 4, scale: float = 0.5) -> MonotonicNet:
@@ -38,20 +38,6 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=st
 
 def cast(family: Elementwise, dtype: torch.dtype) -> Elementwise:
     return copy.deepcopy(family).to(dtype) if isinstance(family, nn.Module) else family
-
-
-def require_certified(family: Elementwise, params: Tensor, y: Tensor) -> None:
-    """Item 8: ``|f(x) - y| <= 16 eps max(1, |y|)``, or x is the better of two floats around the root."""
-    x, log_slope = family.inverse(y, params)
-    assert x.isfinite().all()
-    assert log_slope.isfinite().all()
-    residual = family.forward(x, params)[0] - y
-    beyond = torch.nextafter(x, torch.where(residual > 0, -math.inf, math.inf).to(x))
-    over = family.forward(beyond, params)[0] - y
-    best = (over * residual <= 0) & (residual.abs() <= over.abs())
-    close = residual.abs() <= 16 * torch.finfo(y.dtype).eps * y.abs().clamp_min(1)
-    bad = ~(close | best)
-    assert not bad.any(), (y[bad][:3], x[bad][:3], residual[bad][:3])
 
 
 def stressed(family: Elementwise, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,9 +24,11 @@ ACTIVATIONS = [nets.Sine, nets.Tanh, nets.SiLU, nets.LipSwish]
 
 def net_of(features: int, hidden: Sequence[int], context: int, activation: type[nets.Activation], seed: int):
     torch.manual_seed(seed)
-    net = randomize_(
-        nets.SmoothMLP(features, features, hidden, context_features=context, activation=activation), seed, 0.2
+    reach = 1.5 if seed % 2 else 0.0
+    net = nets.SmoothMLP(
+        features, features, hidden, context_features=context, activation=activation, reach=reach
     )
+    randomize_(net, seed, 0.2)
     with torch.no_grad():
         net.layers[-1].weight.mul_(0.2)
     return net
@@ -65,8 +67,25 @@ def test_against_plain(
         c = torch.randn(rows, context, dtype=dtype, requires_grad=True) if context else None
         stack, table = net.smooth_stack(c), torch.randn(7, hidden[0], dtype=dtype, requires_grad=True)
         assert stack is not None
-        stage = fields.transport(stack, table, 0.7) if ode else fields.residual(stack, 1e-12, 1000)
+        stage = (
+            fields.transport(stack, table, 0.7, seed % 3 > 0) if ode else fields.residual(stack, 1e-12, 1000)
+        )
         compare(stage, x, [x, *net.parameters(), *([table] if ode else []), *([] if c is None else [c])], eps)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_net_alone(activation: type[nets.Activation], seed: int):
+    net = net_of(3, (8, 5), 2, activation, seed).double()
+    x, c = (torch.randn(70, n, dtype=torch.float64, requires_grad=True) for n in (3, 2))
+    value = net(x, c)
+    wanted = net._forward(x, c)
+    torch.testing.assert_close(value, wanted)
+    tensors, none = [x, c, *net.parameters()], torch.zeros((), dtype=torch.float64)
+    found = zip(gradients(value, none, tensors), gradients(wanted, none, tensors), strict=True)
+    assert type(value.grad_fn).__name__ == "_RunBackward"
+    for a, b in found:
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

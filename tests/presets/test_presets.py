@@ -41,6 +41,8 @@ def test_the_presets():
     assert sorted(KINDS) == [
         "BPF",
         "CouplingNSF",
+        "FFJORD",
+        "FlowMatching",
         "Gaussianization",
         "IAF",
         "IResNet",
@@ -132,7 +134,7 @@ def test_every_parameter_is_used(kind: type[Preset]):
     """No weights that no gradient ever reaches, once the last layers have left zero."""
     flow = small(kind, 3, 2).build().eval()
     for p in flow.parameters():
-        p.data += 0.05 * normal(*p.shape, seed=p.numel())
+        p.data += 0.05 * normal(1, *p.shape, seed=p.numel())[0]
     x = 3 * normal(200, 3)
     flow.initialize(x, normal(200, 2, seed=1))
     flow.log_prob(x, normal(200, 2, seed=1)).sum().backward()
@@ -182,6 +184,11 @@ BAD: dict[str, list[Any]] = {
     "bins": [0, CAPS["bins"] + 1, 8.0],
     "marginal": [-1, CAPS["marginal"] + 1],
     "units": [0, 2.0, CAPS["units"] + 1],
+    "steps": [0, 2.0, CAPS["steps"] + 1],
+    "lipschitz": [0.0, 1.0, -0.1, math.nan, "0"],
+    "kinetic": [-0.1, math.nan, 1e7, "0"],
+    "jacobian": [-0.1, math.nan, 1e7, "0"],
+    "error": [-0.1, math.nan, 1e7, "0"],
     "components": [0, 2.0, CAPS["components"] + 1],
     "degree": [0, 2.0, CAPS["degree"] + 1],
     "polynomials": [0, 2.0, CAPS["polynomials"] + 1],

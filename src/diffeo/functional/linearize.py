@@ -37,7 +37,8 @@ def linearize(net: Any, x: Tensor, context: Tensor | None = None) -> tuple[Tenso
         return value, lambda tangents: torch.func.vmap(pull)(tangents.expand(len(tangents), *x.shape))[0]
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        point = x if x.requires_grad else x.detach().requires_grad_()
+        # without a graph a slice of what requires a gradient says that it does, and gives none
+        point = x if graph and x.requires_grad else x.detach().requires_grad_()
         value = net(point, context)
 
     def product(tangents: Tensor) -> Tensor:

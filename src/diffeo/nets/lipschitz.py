@@ -73,8 +73,7 @@ class LipschitzMLP(SmoothMLP, LipschitzNet):
         context_features: length of the context vector, 0 for none.
         activation: makes the activation of one layer; 1-Lipschitz.
         lipschitz: L in (0, 1), the bound that is kept.
-        frequency: how many times larger than usual the first layer starts; with sines, what is learned
-            first is that much finer.
+        frequencies: as in ``SmoothMLP``.
 
     Shape: ``(*batch, D)`` and ``(*batch, context_features)`` to ``(*batch, D)``.
 
@@ -92,12 +91,16 @@ class LipschitzMLP(SmoothMLP, LipschitzNet):
         context_features: int = 0,
         activation: Callable[[], Activation] = LipSwish,
         lipschitz: float = 0.97,
-        frequency: float = 1.0,
+        frequencies: tuple[float, float] = (1.0, 1.0),
     ):
-        super().__init__(features, features, hidden, context_features=context_features, activation=activation)
-        with torch.no_grad():
-            for p in self.layers[0].parameters():
-                p.mul_(frequency)
+        super().__init__(
+            features,
+            features,
+            hidden,
+            context_features=context_features,
+            activation=activation,
+            frequencies=frequencies,
+        )
         for a in self.bends:
             _check(lipschitz, a)
         self.event_shape, self.lipschitz = torch.Size([features]), lipschitz

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from diffeo.functional import fields
 from diffeo.functional.convergence import captured
 from diffeo.functional.linearize import Linearizable, Product
+from diffeo.functional.programs import applies
 from diffeo.nets.mlp import check_sizes, linear, zero_
 
 
@@ -183,6 +185,11 @@ class SmoothMLP(nn.Module, Linearizable):
         hidden: widths of the hidden layers.
         context_features: length of the context vector, 0 for none.
         activation: makes the activation of one layer: an ``Activation`` class.
+        frequencies: how many times the usual size the first layer's weights and biases start with: from the
+            first number to the second, evenly in the logarithm. Some units are for coarse features then,
+            some for fine ones.
+        reach: the net sees ``x / sqrt(1 + (x / reach)^2)``, which is about x up to ``reach`` and never
+            beyond it: far out, where it has seen nothing, it is flat. 0 for x itself.
 
     Shape: ``(*batch, in_features)`` and ``(*batch, context_features)`` to ``(*batch, out_features)``.
 
@@ -202,15 +209,23 @@ class SmoothMLP(nn.Module, Linearizable):
         *,
         context_features: int = 0,
         activation: Callable[[], Activation] = SiLU,
+        frequencies: tuple[float, float] = (1.0, 1.0),
+        reach: float = 0.0,
     ):
         super().__init__()
         check_sizes(**{f"hidden[{i}]": h for i, h in enumerate(hidden)}, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
-        self.context_features = context_features
+        self.context_features, self.reach = context_features, reach
         widths = [in_features, *hidden, out_features]
         self.layers = nn.ModuleList(linear(a, b) for a, b in pairwise(widths))
         self.activations = nn.ModuleList(activation() for _ in hidden)
         self.of_context = nn.Linear(context_features, widths[1], bias=False) if context_features else None
+        first = self.linears[0]
+        with torch.no_grad():
+            low, high = (math.log(f) for f in frequencies)
+            scales = torch.linspace(low, high, first.out_features).exp()
+            first.weight.mul_(scales.unsqueeze(1))
+            first.bias.mul_(scales)
         zero_(self.linears[-1])
 
     @property
@@ -224,14 +239,20 @@ class SmoothMLP(nn.Module, Linearizable):
         return cast("list[Activation]", list(self.activations))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        h = self._first(x, context)
+        stack = self.smooth_stack(context) if applies(x) else None
+        done = None if stack is None else fields.value(stack, x)
+        return self._forward(x, context) if done is None else done
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        h = self._first(self._seen(x)[0], context)
         for activation, layer in zip(self.bends, self.linears[1:], strict=True):
             h = layer(activation(h))
         return h
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Product]:
         first, *others = self.linears
-        h = self._first(x, context)
+        seen, dim = self._seen(x)
+        h = self._first(seen, context)
         slopes: list[Tensor] = []
         for activation, layer in zip(self.bends, others, strict=True):
             h, slope = activation.with_slope(h)
@@ -239,12 +260,15 @@ class SmoothMLP(nn.Module, Linearizable):
             h = layer(h)
 
         def product(tangents: Tensor) -> Tensor:
-            t = F.linear(tangents, first.weight)
+            t = F.linear(tangents if dim is None else dim * tangents, first.weight)
             for slope, layer in zip(slopes, others, strict=True):
                 t = F.linear(slope * t, layer.weight)
             return t
 
         return h, product
+
+    def _seen(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return fields.squash(x, self.reach) if self.reach else (x, None)
 
     def smooth_stack(self, context: Tensor | None = None) -> fields.SmoothStack | None:
         """The layers as the kernels take them; None where they do not know the activation."""
@@ -262,7 +286,7 @@ class SmoothMLP(nn.Module, Linearizable):
                 weights[i + 1] = pair[1] * weights[i + 1]
                 extra = pair[0] * extra if i == 0 and extra is not None else extra
         lasting = extra is None and not any(scales)
-        stack = fields.SmoothStack(weights, biases, extra, number, lasting)
+        stack = fields.SmoothStack(weights, biases, extra, number, lasting, self.reach)
         return stack if stack.fits() else None
 
     def _first(self, x: Tensor, context: Tensor | None) -> Tensor:

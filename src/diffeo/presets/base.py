@@ -82,6 +82,8 @@ class Preset(ABC):
     context: Vector | Classes | int | None = None
     circular: ClassVar[tuple[int, ...]] = ()
     """Columns that are angles, in a preset that has this field; others take every column for real."""
+    learning_rate: ClassVar[float] = 2e-3
+    """Peak of the learning rate where ``fit`` is given no recipe."""
 
     def __post_init__(self) -> None:
         if isinstance(self.context, int) and not isinstance(self.context, bool):

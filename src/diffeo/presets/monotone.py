@@ -63,7 +63,9 @@ class NAF(_Masked):
         torch.Size([4, 3])
     """
 
-    units: int = 16
+    layers: int = 2
+    hidden: int = 96
+    units: int = 32
 
     def bijection(self, context_features: int) -> Bijection:
         return self._chain(context_features, lambda: DeepSigmoid(self.units))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from diffeo import bijections
 from diffeo.bijections import Chain, Standardize
@@ -16,6 +17,7 @@ from diffeo.presets.base import Preset
 class _Layered(Preset):
     """Standardize, then layers whose numbers are their own, or a net's of the context."""
 
+    learning_rate: ClassVar[float] = 2e-2
     layers: int = 16
     hidden: tuple[int, ...] = (64, 64)
 
@@ -42,8 +44,8 @@ class Planar(_Layered):
     """Planar layers, each one fold along a plane: the first normalizing flow of deep learning.
 
     For teaching and for few columns: a layer changes one direction, so it takes many, and without a context
-    each has only 2 D + 1 numbers. No net stands behind them then, and they take ten times the usual learning
-    rate: ``Recipe(learning_rate=2e-2)``. Scoring is fast; samples cost a scalar root a layer.
+    each has only 2 D + 1 numbers. They are trained at ten times the usual learning
+    rate. Scoring is fast; samples cost a scalar root a layer.
 
     Departures from the paper: the layers take data to latent, so that given data are scored, where the paper
     takes latent to data inside a variational autoencoder; the inverse, which it does without, is numeric and
@@ -125,6 +127,7 @@ class Sylvester(_Layered):
         torch.Size([4, 3])
     """
 
+    learning_rate: ClassVar[float] = 2e-2
     layers: int = 8
     rank: int = 8
     reflections: int = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from diffeo.bijections import ActNorm, AdditiveResidual, Chain, Contractive, Coupling, Standardize
 from diffeo.bijections.base import Bijection
@@ -87,13 +88,14 @@ class IResNet(Preset):
         torch.Size([4, 3])
     """
 
+    learning_rate: ClassVar[float] = 5e-3
     layers: int = 32
     hidden: tuple[int, ...] = (64, 64)
     lipschitz: float = 0.97
 
     def bijection(self, context_features: int) -> Bijection:
         log_det = ExactLogDet() if self.features <= EXACT_FEATURES else SeriesLogDet()
-        return _contractive(self, context_features, Sine, log_det, frequency=4.0)
+        return _contractive(self, context_features, Sine, log_det, 4.0)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class ResidualFlow(Preset):
     lipschitz: float = 0.97
 
     def bijection(self, context_features: int) -> Bijection:
-        return _contractive(self, context_features, LipSwish, RouletteLogDet(), frequency=1.0)
+        return _contractive(self, context_features, LipSwish, RouletteLogDet(), 1.0)
 
 
 def _contractive(
@@ -148,7 +150,7 @@ def _contractive(
             context_features=context,
             activation=activation,
             lipschitz=preset.lipschitz,
-            frequency=frequency,
+            frequencies=(frequency, frequency),
         )
         parts += [Contractive(net, log_det), ActNorm((preset.features,))]
     return Chain(parts)

@@ -191,6 +191,30 @@ def _precision(s: Family) -> None:
     )
 
 
+@rules.add("certified inverse", 8, lambda t: not t.closed_form)
+def _certified(s: Family) -> None:
+    y = _points(s)[1]
+    for dtype in (torch.float32, torch.float64):
+        with torch.no_grad():
+            require_certified(_cast(s.family, dtype), s.at(s.params.to(dtype), y), y.to(dtype))
+
+
+def require_certified(family: Elementwise, params: Tensor, y: Tensor) -> None:
+    """Item 8: ``|f(x) - y| <= 16 eps max(1, |y|)``, or x is the better of two floats around the root."""
+    x = family.inverse(y, params)[0]
+    residual = family.forward(x, params)[0] - y
+    beyond = torch.nextafter(x, torch.where(residual > 0, -math.inf, math.inf).to(x))
+    over = family.forward(beyond, params)[0] - y
+    best = (over * residual <= 0) & (residual.abs() <= over.abs())
+    close = residual.abs() <= 16 * torch.finfo(y.dtype).eps * y.abs().clamp_min(1)
+    bad = ~(close | best)
+    require(
+        not bad.any(),
+        f"{int(bad.sum())} inverses in {y.dtype} miss their tolerance: forward(inverse(y)) - y = "
+        f"{residual[bad][:3].tolist()} at y = {y[bad][:3].tolist()}",
+    )
+
+
 @rules.add("increasing", 1)
 def _increasing(s: Family) -> None:
     for apply, points in zip((s.family.forward, s.family.inverse), _points(s), strict=True):

@@ -18,6 +18,7 @@ from diffeo.errors import ConfigError, TrainingError
 from diffeo.flow import Flow
 from diffeo.functional.products import products_in
 from diffeo.objectives import Batch, Likelihood, Objective
+from diffeo.presets import KINDS, Preset
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.data import Epochs, Rows, rows_for
 from diffeo.train.optimizer import FlatAdamW
@@ -59,7 +60,7 @@ def fit(
     context: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     *,
-    objective: Objective = Likelihood(),  # noqa: B008 (frozen)
+    objective: Objective | None = None,
     validation: float | Rows = 0.1,
     max_seconds: float | None = None,
     max_epochs: float | None = None,
@@ -82,7 +83,7 @@ def fit(
         x: rows, ``(rows, *event_shape)``; tensor or array.
         context: one per row, where the flow takes one.
         weights: non-negative, one per row.
-        objective: the loss; maximum likelihood by default.
+        objective: the loss; by default what the flow's preset says, else maximum likelihood.
         validation: fraction of rows held out, in [0, 1); 0 for none.
         max_seconds: time budget.
         max_epochs: passes over the training rows.
@@ -91,7 +92,7 @@ def fit(
         seed: of split, batches and noise. One seed, one machine, one length: the same bits.
         callbacks: objects with ``on_progress(progress)``.
         checkpoint: a file to resume from if it exists and to save to as the run goes; removed at its end.
-        recipe: optimizer settings.
+        recipe: optimizer settings; by default those above with the preset's learning rate.
 
     Raises:
         DataError: for rows that are not finite, by row and column.
@@ -118,11 +119,30 @@ def fit(
         checkpoint = Checkpoint(Path(checkpoint))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        run = Run(flow, objective, train, valid, size, budget, seed, recipe or Recipe(), callbacks)
+        loss, settings = objective or objective_of(flow), recipe or recipe_of(flow)
+        run = Run(flow, loss, train, valid, size, budget, seed, settings, callbacks)
         try:
             return run.go(started, checkpoint)
         finally:
             run.optimizer.release()
+
+
+def preset_of(flow: Flow) -> Preset | None:
+    """The preset that built a flow; None for a flow built by hand."""
+    kind = None if flow.recipe is None else KINDS.get(flow.recipe["preset"])
+    return None if flow.recipe is None or kind is None else kind.from_fields(flow.recipe["fields"])
+
+
+def objective_of(flow: Flow) -> Objective:
+    """What the preset that built a flow minimizes; maximum likelihood for a flow built by hand."""
+    preset = preset_of(flow)
+    return Likelihood() if preset is None else preset.objective()
+
+
+def recipe_of(flow: Flow) -> Recipe:
+    """The defaults, with the learning rate of the preset that built a flow."""
+    preset = preset_of(flow)
+    return Recipe() if preset is None else Recipe(learning_rate=preset.learning_rate)
 
 
 def default_batch_size(rows: int) -> int:

@@ -19,10 +19,11 @@ from diffeo.data.tables import Table
 from diffeo.encodings.columns import Columns
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow
+from diffeo.objectives import FlowMatching, Likelihood
 from diffeo.presets import KINDS, Preset, Vector, choose
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.data import Rows
-from diffeo.train.loop import fit
+from diffeo.train.loop import fit, objective_of
 from diffeo.train.report import Callback, FitReport, Progress
 
 RACE = 0.3
@@ -127,6 +128,8 @@ def fit_table(
         callbacks=callbacks,
         checkpoint=keeper,
     )
+    if isinstance(objective_of(flow), FlowMatching):  # its own score is no likelihood
+        report.valid = _held_out(flow, valid_rows)
     encoding.set_score_quantiles(score_table(flow, _some(train, 20_000, seed)).log_prob)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -186,6 +189,17 @@ def _rows(table: Table, encoding: Columns) -> Rows:
         None if encoding.weights is None else tensor([encoding.weights])[:, 0].float(),
         torch.arange(len(table)),
     )
+
+
+@torch.no_grad()
+def _held_out(flow: Flow, rows: Rows) -> float:
+    """The mean log-likelihood of rows, in nats."""
+    total = weight = 0.0
+    for batch in rows.batches(4096):
+        w = float(len(batch.rows)) if batch.weights is None else float(batch.weights.sum())
+        total -= float(Likelihood()(flow, batch)) * w
+        weight += w
+    return total / weight
 
 
 class _Stage:

@@ -48,14 +48,20 @@ template <class T> struct Determinant {
 template <class T> struct Residual {
     static constexpr int N = LANES<T>;
     Block<T> &block;
+    const bool traced;
     TangentNet<T> net;
     const T *bias;
 
     Residual(const StageSpec &stage, Block<T> &block)
-        : block(block), net(stage, block.features, block.rows, block.vectors, block.first_row, block.memory),
+        : block(block), traced(stage.traced), net(stage, traced ? block.features : 0, block.rows, block.vectors, block.first_row, block.memory),
           bias(static_cast<const T *>(stage.layers[0].bias)) {}
 
     void run() {
+        if (!traced) {
+            net.template forward<false>(block.x, bias);
+            std::memcpy(block.x, net.out, size_t(block.features) * ROWS * sizeof(T));
+            return;
+        }
         net.template forward<true>(block.x, bias);
         add_log_det(T(1));
         add<T>(block.x, T(1), net.out, int64_t(block.features) * ROWS);
@@ -163,8 +169,9 @@ template <class T> struct Residual {
         T *g_jacobian = block.memory.template take<T>(int64_t(D) * D * ROWS);
         T *g_out = block.memory.template take<T>(int64_t(D) * ROWS);
         std::memcpy(g_out, block.x, size_t(D) * ROWS * sizeof(T));
+        if (!traced) clear(block.x, int64_t(D) * ROWS);
         Determinant<T> determinant;
-        for (int v = 0; v < block.vectors; v++) {
+        for (int v = 0; traced && v < block.vectors; v++) {
             determinant.template eliminate<true>(net.jacobian, D, v);
             const Vec<T> g = load(block.log_det + v * N);
             for (int k = 0; k < D; k++)
@@ -199,8 +206,8 @@ template <class T> struct Transport {
 
     Transport(const StageSpec &stage, Block<T> &block)
         : stage(stage), block(block),
-          net(stage, block.features, block.rows, block.vectors, block.first_row, block.memory), D(block.features),
-          size(int64_t(block.features) * ROWS) {}
+          net(stage, stage.traced ? block.features : 0, block.rows, block.vectors, block.first_row, block.memory),
+          D(block.features), size(int64_t(block.features) * ROWS) {}
 
     // Where the first layer's bias at evaluation e of step n stands.
     int64_t time(int n, int e, bool inverse) const {
@@ -228,7 +235,8 @@ template <class T> struct Transport {
         const T h = T((inverse ? -stage.span : stage.span) / stage.steps);
         for (int n = 0; n < stage.steps; n++) {
             const Memory mark = block.memory;
-            step<true>(block.x, nullptr, n, h, inverse);
+            if (stage.traced) step<true>(block.x, nullptr, n, h, inverse);
+            else step<false>(block.x, nullptr, n, h, inverse);
             block.memory = mark;
         }
     }
@@ -257,7 +265,7 @@ template <class T> struct Transport {
                 clear(g_out, size);
                 add<T>(g_out, h * T(WEIGHT[e]), block.x, size);
                 for (int m = e + 1; m < 4; m++) add<T>(g_out, h * T(REACH[m][e]), g_points + m * size, size);
-                for (int k = 0; k < D; k++) {
+                for (int k = 0; stage.traced && k < D; k++) {
                     T *diagonal = g_jacobian + (k * D + k) * ROWS;
                     clear(diagonal, ROWS);
                     add<T>(diagonal, h * T(WEIGHT[e]), block.log_det, ROWS);

@@ -55,6 +55,8 @@ struct StageSpec {
     int num_layers;
     const int32_t *ready; // autoregressive: for each hidden unit the step at which it can be computed
     Activation activation; // residual, transport: of the hidden layers
+    double reach;          // of the net: it sees x / sqrt(1 + (x / reach)^2); 0: it sees x
+    bool traced;           // transport: with the integral of the trace; residual: else it is the net alone, not x + net
     int steps;             // transport: of the solver; residual: most iterations of the inverse
     double span;           // transport: of time, over all steps; residual: goal of the inverse
     // normalize: loc, log_scale; lu: weight, log_diagonal, bias; transport: biases of the first layer by time,

@@ -172,8 +172,11 @@ struct Program {
         require(D <= MAX_TANGENTS, "too many columns");
         s.activation = Activation(integer());
         require(s.activation >= Activation::sine && s.activation <= Activation::silu, "unknown activation");
+        s.traced = integer() != 0;
         s.steps = int(integer());
         s.span = real();
+        s.reach = real();
+        require(s.reach >= 0, "a negative reach");
         require(s.steps >= 1 && s.steps <= (transport ? 4096 : 1000000), "bad number of steps");
         const int64_t count = integer();
         require(count >= 2 && count <= 64, "2 to 64 layers");
@@ -203,7 +206,7 @@ struct Program {
         s.layers = own.data();
         s.num_layers = int(count);
         if (transport) s.sums = sums((3 * int64_t(s.steps) + 1) * own[0].out);
-        need += 2 * (1 + D) * take(widest) + take(pad) + 2 * take(own[0].out) + 2 * (1 + D) * take(D);
+        need += 2 * (1 + D) * take(widest) + take(pad) + 2 * take(own[0].out) + (5 + 2 * D) * take(D);
         return need + (transport ? (4 * int64_t(s.steps) + 16) * take(D) : (3 + D) * take(D));
     }
 

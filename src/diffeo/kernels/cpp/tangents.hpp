@@ -37,6 +37,8 @@ template <class T> struct TangentNet {
     T *before[64], *after[64];           // their tangents before and behind the activation
     T *out, *jacobian;                   // [out][row], [tangent][out][row]
     T *extra;                            // what the context adds to the first layer, or null
+    T reach;                             // 0: the net sees x itself
+    T *seen, *dim, *dimming;             // what it sees of x, with the first two derivatives
     T *ping, *pong, *at;                 // backward: gradients of a layer's value and tangents; a layer's input
 
     TangentNet(const StageSpec &stage, int tangents, int rows, int vectors, int64_t first_row, Memory &memory)
@@ -61,6 +63,10 @@ template <class T> struct TangentNet {
         ping = memory.take<T>((1 + tangents) * widest * ROWS);
         pong = memory.take<T>((1 + tangents) * widest * ROWS);
         at = memory.take<T>(pad * ROWS);
+        reach = T(stage.reach);
+        seen = memory.take<T>(3 * int64_t(specs[0].in) * ROWS);
+        dim = seen + int64_t(specs[0].in) * ROWS;
+        dimming = dim + int64_t(specs[0].in) * ROWS;
         extra = nullptr;
         if (const T *given = static_cast<const T *>(specs[0].extra)) {
             extra = memory.take<T>(int64_t(specs[0].out) * ROWS);
@@ -72,10 +78,26 @@ template <class T> struct TangentNet {
         const DenseSpec &d = specs[l];
         return {static_cast<const T *>(d.weight), d.ld, d.in, d.out, nullptr};
     }
-    T entry(int o, int k) const { return static_cast<const T *>(specs[0].weight)[o * specs[0].ld + k]; }
+    // The first layer's tangent k at unit o, before the activation.
+    Vec<T> enters(int o, int k, int v) const {
+        const T w = static_cast<const T *>(specs[0].weight)[o * specs[0].ld + k];
+        return reach > 0 ? w * load(dim + k * ROWS + v * N) : splat<T>(w);
+    }
+    const T *look(const T *x) {
+        if (!(reach > 0)) return x;
+        const T by = 1 / reach;
+        for (int64_t i = 0; i < int64_t(specs[0].in) * ROWS; i += N) {
+            const Vec<T> a = load(x + i), q = a * by, r = T(1) / (T(1) + q * q), root = sqrt(r);
+            store(seen + i, a * root);
+            store(dim + i, r * root);
+            store(dimming + i, T(-3) * by * q * r * r * root);
+        }
+        return seen;
+    }
 
     // The value at x, and the Jacobian if asked for; `bias` is the first layer's.
-    template <bool JACOBIAN> void forward(const T *x, const T *bias) {
+    template <bool JACOBIAN> void forward(const T *point, const T *bias) {
+        const T *x = look(point);
         for (int l = 0; l < layers; l++) {
             const DenseSpec &d = specs[l];
             const bool last = l + 1 == layers;
@@ -109,7 +131,7 @@ template <class T> struct TangentNet {
                 store(bend[l] + i, c.bend);
                 for (int k = 0; k < tangents; k++) {
                     const int64_t j = int64_t(k) * units * ROWS + i;
-                    store(after[l] + j, c.slope * (l ? load(before[l] + j) : splat<T>(entry(o, k))));
+                    store(after[l] + j, c.slope * (l ? load(before[l] + j) : enters(o, k, v)));
                 }
             }
     }
@@ -127,13 +149,14 @@ template <class T> struct TangentNet {
                 g = here;
                 g_tangents = here + size;
             }
-            if (d.g_weight) weight_gradient(l, x, g, g_tangents, sums + d.sums);
+            if (d.g_weight) weight_gradient(l, l == 0 && reach > 0 ? seen : x, g, g_tangents, sums + d.sums);
             T *bias = l == 0 ? g_bias : d.g_bias ? sums + d.sums + (d.g_weight ? int64_t(d.out) * d.pad : 0) : nullptr;
             for (int o = 0; bias && o < d.out; o++) bias[o] += row_sum(g + o * ROWS);
             if (l == 0) {
                 if (g_extra)
                     for (int64_t i = 0; i < size; i += N) store(g_extra + i, load(g_extra + i) + load(g + i));
-                transposed<T>(weights(0), 0, d.out, g, g_x, vectors);
+                if (!(reach > 0)) return transposed<T>(weights(0), 0, d.out, g, g_x, vectors);
+                through_reach(g, g_tangents, next, g_x);
                 return;
             }
             const int64_t below = int64_t(d.in) * ROWS;
@@ -146,6 +169,21 @@ template <class T> struct TangentNet {
             next = swap;
         }
     }
+    // From the gradients before the first activation to that of x.
+    void through_reach(const T *g, const T *g_tangents, T *g_seen, T *g_x) const {
+        const DenseSpec &d = specs[0];
+        clear(g_seen, int64_t(d.in) * ROWS);
+        transposed<T>(weights(0), 0, d.out, g, g_seen, vectors);
+        for (int k = 0; k < d.in; k++)
+            for (int v = 0; v < vectors; v++) {
+                Vec<T> g_dim{};
+                for (int o = 0; k < tangents && o < d.out; o++)
+                    g_dim += load(g_tangents + (int64_t(k) * d.out + o) * ROWS + v * N) *
+                             static_cast<const T *>(d.weight)[o * d.ld + k];
+                const int64_t i = k * ROWS + v * N;
+                store(g_x + i, load(g_x + i) + load(g_seen + i) * load(dim + i) + g_dim * load(dimming + i));
+            }
+    }
     // g, of the activations, and g_tangents, of the tangents behind them, become those before them.
     void through_activation(int l, T *g, T *g_tangents) const {
         const int units = specs[l].out;
@@ -157,7 +195,7 @@ template <class T> struct TangentNet {
                 for (int k = 0; k < tangents; k++) {
                     const int64_t j = int64_t(k) * units * ROWS + i;
                     const Vec<T> gt = load(g_tangents + j);
-                    g_slope += gt * (l ? load(before[l] + j) : splat<T>(entry(o, k)));
+                    g_slope += gt * (l ? load(before[l] + j) : enters(o, k, v));
                     store(g_tangents + j, gt * s);
                 }
                 store(g + i, load(g + i) * s + g_slope * load(bend[l] + i));
@@ -170,7 +208,14 @@ template <class T> struct TangentNet {
         outer<T>(weights(l), 0, d.out, g, at, d.pad, rows, sums);
         for (int k = 0; k < tangents; k++) {
             if (l == 0) { // the tangents that enter are the unit vectors
-                for (int o = 0; o < d.out; o++) sums[o * d.pad + k] += row_sum(g_tangents + k * size + o * ROWS);
+                for (int o = 0; o < d.out; o++) {
+                    Vec<T> total{};
+                    for (int v = 0; v < vectors; v++) {
+                        const Vec<T> own = load(g_tangents + k * size + o * ROWS + v * N);
+                        total += reach > 0 ? own * load(dim + k * ROWS + v * N) : own;
+                    }
+                    sums[o * d.pad + k] += sum<T>(total);
+                }
                 continue;
             }
             to_row_major<T>(after[l - 1] + k * below, d.in, at, d.pad);

@@ -1,0 +1,258 @@
+"""Solvers of ordinary differential equations, row by row: fixed steps, and as many as a tolerance asks for.
+
+The steps are those of torchdiffeq (Runge and Kutta's fourth order, "3/8 rule"). Each row of a batch is a
+problem of its own: what a row gets depends on no other row, and a row of NaN spoils no other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffeo.errors import ConfigError
+from diffeo.functional.convergence import certified
+
+STAGES = 4
+"""Evaluations of the rate a step takes."""
+
+
+def _library() -> Any:
+    try:
+        import torchdiffeq
+    except ImportError:
+        raise ConfigError("continuous flows need torchdiffeq: pip install 'diffeo[continuous]'") from None
+    return torchdiffeq
+
+
+class Dynamics(ABC):
+    """The right-hand side of ``ds/dt = rate(t, s)`` for a batch of rows ``s``, ``(rows, columns)``."""
+
+    @abstractmethod
+    def __call__(self, t: Tensor, state: Tensor) -> Tensor:
+        """The rate of every row at one time."""
+
+    @abstractmethod
+    def rows(self, index: Tensor) -> Dynamics:
+        """The same for some of the rows."""
+
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything besides the state that a gradient may be asked for."""
+
+    def compiled(self, state: Tensor, start: float, end: float, steps: int) -> Tensor | None:
+        """The state at ``end`` by so many steps of the 3/8 rule in the kernels; None where they cannot."""
+        return None
+
+    @abstractmethod
+    def spoiled(self) -> Tensor | None:
+        """Rows that hold numbers that are not finite besides their state, ``(rows,)``; None for none."""
+
+
+class Gradient(ABC):
+    """How a solve is differentiated."""
+
+    differentiates_stages: bool
+
+    @abstractmethod
+    def integrate(self, dynamics: Dynamics, state: Tensor, start: float, end: float, steps: int) -> Tensor:
+        """The state at ``end``, by so many equal steps."""
+
+
+def _options(state: Tensor, start: float, end: float, steps: int) -> dict[str, Any]:
+    def grid(rate: Any, y: Tensor, t: Tensor) -> Tensor:
+        return torch.linspace(float(t[0]), float(t[-1]), steps + 1, dtype=t.dtype, device=t.device)
+
+    return {"t": state.new_tensor([start, end]), "method": "rk4", "options": {"grid_constructor": grid}}
+
+
+@dataclass(frozen=True)
+class Direct(Gradient):
+    """Backpropagation through the steps: the exact gradient of what was computed, of any order."""
+
+    differentiates_stages = True
+
+    def integrate(self, dynamics: Dynamics, state: Tensor, start: float, end: float, steps: int) -> Tensor:
+        done = dynamics.compiled(state, start, end, steps)
+        if done is not None:
+            return done
+        return _library().odeint(dynamics, state, **_options(state, start, end, steps))[-1]
+
+
+@dataclass(frozen=True)
+class Adjoint(Gradient):
+    """The adjoint equation, solved back in time: memory of one step, first order only.
+
+    The gradient errs by about as much as the solve. It costs about as much as ``Direct`` with the
+    solve done twice.
+
+    References: Chen, Rubanova, Bettencourt and Duvenaud 2018, "Neural ordinary differential equations",
+    section 2 and appendix B.
+    """
+
+    differentiates_stages = False
+
+    def integrate(self, dynamics: Dynamics, state: Tensor, start: float, end: float, steps: int) -> Tensor:
+        options = _options(state, start, end, steps)
+        params = tuple(p for p in dynamics.tensors() if p.requires_grad)
+        return _library().odeint_adjoint(dynamics, state, adjoint_params=params, **options)[-1]
+
+
+class _Recorded(Dynamics):
+    """Dynamics that keep the rates of all stages."""
+
+    def __init__(self, dynamics: Dynamics):
+        self.dynamics = dynamics
+        self.rates: list[Tensor] = []
+
+    def __call__(self, t: Tensor, state: Tensor) -> Tensor:
+        self.rates.append(self.dynamics(t, state))
+        return self.rates[-1]
+
+    def rows(self, index: Tensor) -> Dynamics:
+        return _Recorded(self.dynamics.rows(index))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.dynamics.tensors()
+
+    def spoiled(self) -> Tensor | None:
+        return self.dynamics.spoiled()
+
+
+class Solver(ABC):
+    """Takes a state from one time to another, forward or back."""
+
+    @abstractmethod
+    def solve(self, dynamics: Dynamics, state: Tensor, start: float, end: float) -> Tensor:
+        """The state at ``end``, ``(rows, columns)``."""
+
+    @abstractmethod
+    def solve_with_error(
+        self, dynamics: Dynamics, state: Tensor, start: float, end: float, columns: int
+    ) -> tuple[Tensor, Tensor]:
+        """The same, with the summed squares of the steps' estimated errors in the first columns, ``(rows,)``.
+
+        A penalty on the estimates keeps training from fields that only look good at its own steps.
+        """
+
+
+@dataclass(frozen=True)
+class FixedSteps(Solver):
+    """Equal steps of fourth order: the error falls with the fourth power of their number.
+
+    Nothing is certified; ``Continuous.diagnose`` measures.
+
+    Args:
+        steps: how many; each costs four evaluations.
+        gradient: ``Direct()`` or ``Adjoint()``.
+    """
+
+    steps: int = 8
+    gradient: Gradient = Direct()
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps must be at least 1, not {self.steps}.")
+
+    def solve(self, dynamics: Dynamics, state: Tensor, start: float, end: float) -> Tensor:
+        return self.gradient.integrate(dynamics, state, start, end, self.steps)
+
+    def solve_with_error(
+        self, dynamics: Dynamics, state: Tensor, start: float, end: float, columns: int
+    ) -> tuple[Tensor, Tensor]:
+        if not self.gradient.differentiates_stages:
+            raise ConfigError("a penalty on the steps' errors needs their stages: use gradient=Direct().")
+        recorded = _Recorded(dynamics)
+        state = self.gradient.integrate(recorded, state, start, end, self.steps)
+        length, total = (end - start) / self.steps, state.new_zeros(len(state))
+        for i in range(0, len(recorded.rates), STAGES):
+            a, b, c, d = (rate[:, :columns] for rate in recorded.rates[i : i + STAGES])
+            # the third difference of the stages is 0 where the rate is a parabola in time
+            total = total + (length / 8 * (d - a + 3 * (b - c))).square().sum(1)
+        return state, total
+
+
+@dataclass(frozen=True)
+class Adaptive(Solver):
+    """Twice as many steps, again and again, for the rows that still need it.
+
+    A row is done when ``|s_2n - s_n| / 15``, the error of ``s_2n`` by Richardson's estimate, is at most
+    ``tolerance (1 + |s|)`` in every column. This is the error at the end, not that of one step; the
+    estimate means something from where ``first`` steps resolve the field.
+
+    Args:
+        tolerance: as above; never below 32 units of round-off, which is more in float32.
+        first: steps of the first attempt.
+        most: steps after which a row is given up.
+        gradient: ``Direct()`` or ``Adjoint()``, of the last attempt.
+
+    Raises:
+        NotConverged: for finite rows that ``most`` steps do not bring to the tolerance.
+    """
+
+    tolerance: float = 1e-7
+    first: int = 8
+    most: int = 4096
+    gradient: Gradient = Direct()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < 1:
+            raise ConfigError(f"tolerance must be in (0, 1), not {self.tolerance}.")
+        if not 1 <= self.first < self.most:
+            raise ConfigError(f"first must be at least 1 and below most, not {self.first}, {self.most}.")
+
+    def tightened(self) -> Adaptive:
+        """The same solver at a thirtieth of the tolerance, to measure errors with."""
+        return replace(self, tolerance=self.tolerance / 30, first=2 * self.first, most=4 * self.most)
+
+    def solve(self, dynamics: Dynamics, state: Tensor, start: float, end: float) -> Tensor:
+        plan, solved = self._plan(dynamics, state, start, end)
+        if not (torch.is_grad_enabled() and any(t.requires_grad for t in (state, *dynamics.tensors()))):
+            return solved
+        parts = [
+            self.gradient.integrate(dynamics.rows(index), state[index], start, end, steps)
+            for steps, index in plan
+        ]
+        if not parts:
+            return state
+        order = torch.cat([index for _, index in plan])
+        return torch.cat(parts)[order.argsort()]
+
+    def solve_with_error(
+        self, dynamics: Dynamics, state: Tensor, start: float, end: float, columns: int
+    ) -> tuple[Tensor, Tensor]:
+        return self.solve(dynamics, state, start, end), state.new_zeros(len(state))
+
+    @torch.no_grad()
+    def _plan(
+        self, dynamics: Dynamics, state: Tensor, start: float, end: float
+    ) -> tuple[list[tuple[int, Tensor]], Tensor]:
+        """How many steps which rows take, and where they end."""
+        state = state.detach()
+        tolerance = max(self.tolerance, 32 * torch.finfo(state.dtype).eps)
+        spoiled = ~state.isfinite().all(1)
+        other = dynamics.spoiled()
+        spoiled = spoiled if other is None else spoiled | other
+        run: Callable[..., Tensor] = Direct().integrate
+        left, steps = torch.arange(len(state), device=state.device), self.first
+        solved, plan = state.clone(), []
+        rough = run(dynamics, state, start, end, steps)
+        while len(left):
+            steps *= 2
+            every = len(left) == len(state)
+            own = dynamics if every else dynamics.rows(left)
+            fine = run(own, state if every else state[left], start, end, steps)
+            error = ((fine - rough).abs() / (15 * (1 + fine.abs()))).amax(1)
+            done = (error <= tolerance) | spoiled[left]
+            if 2 * steps > self.most:
+                certified(fine, done.unsqueeze(1), error.unsqueeze(1), steps, "Continuous")
+                done = torch.ones_like(done)
+            solved[left] = fine
+            if bool(done.any()):
+                plan.append((steps, left[done]))
+            left, rough = left[~done], fine[~done]
+        return plan, solved

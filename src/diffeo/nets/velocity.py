@@ -1,0 +1,46 @@
+"""The field of a continuous flow: a smooth net that knows its trace in closed form."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffeo.functional.linearize import trace
+from diffeo.functional.traces import Traced
+from diffeo.nets.smooth import Activation, SmoothMLP
+
+
+class VelocityMLP(SmoothMLP, Traced):
+    """A ``SmoothMLP`` whose trace costs one more product of its middle layer, for any D.
+
+    With two hidden layers of slopes a and b the Jacobian is ``C diag(b) B diag(a) A``, whose trace is
+    the bilinear form ``b' M a`` with ``M = B * (A C)'``, elementwise: the same M for every row. With one
+    hidden layer it is ``sum_j a_j (A C)_jj``. Deeper nets, and those with a ``reach``, take D products.
+
+    Args: as ``SmoothMLP``.
+
+    Example:
+        >>> import torch
+        >>> value, trace = VelocityMLP(2, 2, (16, 16)).with_trace(torch.zeros(5, 2))
+        >>> trace.shape
+        torch.Size([5])
+    """
+
+    def with_trace(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if len(self.activations) not in (1, 2) or self.reach:
+            value, product = self.linearize(x, context)
+            return value, trace(product, x)
+        first, *middle, last = self.layers
+        h, a = self._activate(0, self._first(x, context))
+        if not middle:
+            loops = (first.weight * last.weight.T).sum(1)  # type: ignore[operator, union-attr]
+            return last(h), a @ loops
+        weight: Tensor = middle[0].weight  # type: ignore[assignment]
+        loops = weight * (first.weight @ last.weight).T  # type: ignore[operator, union-attr]
+        h, b = self._activate(1, middle[0](h))
+        return last(h), (F.linear(a, loops) * b).sum(-1)
+
+    def _activate(self, layer: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        activation = self.activations[layer]
+        assert isinstance(activation, Activation)
+        return activation.with_slope(h)
