@@ -1,4 +1,4 @@
-"""The flows every contestant builds: five layers, nets with two hidden layers of 64, splines of 8 bins."""
+"""The flows every contestant builds: nets with two hidden layers of 64; five layers, splines of 8 bins."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ HIDDEN = (64, 64)
 BINS = 8
 BOUND = 3.0
 LEARNING_RATE = 1e-4
+LIPSCHITZ = 0.97
+"""Bound on the Lipschitz constant of a residual flow's net: of the product of its layers' norms."""
+TOLERANCE = 1e-5
+"""Of the solver of a continuous flow, absolute and relative."""
+FREQUENCIES = 3
+"""A continuous flow's net sees the time as so many sines and cosines."""
 
-MODELS = ("RealNVP", "CouplingNSF", "MAF", "NSF")
-TIMED = ("log_prob", "train", "sample")
-KINDS = (*TIMED, "memory")
+LAYERED = ("RealNVP", "CouplingNSF", "MAF", "NSF")
+"""Models whose nets run once a layer: the floor is known, and most libraries have them."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,23 @@ class Spec:
 
     def products(self, layer: int) -> list[tuple[int, int]]:
         """(in, out) of each dense layer of one net; masked nets count in full."""
+        seen, given = self._ends(layer)
+        return list(pairwise([seen, *HIDDEN, given]))
+
+    def _ends(self, layer: int) -> tuple[int, int]:
+        if self.model == "ResidualFlow":
+            return self.features, self.features
+        if self.model == "FFJORD":
+            return self.features + 2 * FREQUENCIES, self.features
         seen = sum(self.passing(layer)) if self.coupling else self.features
         changed = self.features - seen if self.coupling else self.features
-        widths = [seen, *HIDDEN, changed * self.params]
-        return list(pairwise(widths))
+        return seen, changed * self.params
 
     @property
     def parameters(self) -> int:
         """Weights and biases of all nets: what each contestant should have."""
-        return sum((n + 1) * m for layer in range(LAYERS) for n, m in self.products(layer))
+        layers = 1 if self.model == "FFJORD" else LAYERS
+        return sum((n + 1) * m for layer in range(layers) for n, m in self.products(layer))
 
 
 class Unsupported(Exception):

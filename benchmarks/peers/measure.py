@@ -10,13 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from peers.architecture import Spec, Unsupported
-from peers.contestants import COMPILED, FLOOR, OURS
+from peers.contestants import COMPILED, ENTRIES, FLOOR, OURS
+from peers.pages import MEMORY, ROUND_TRIP, TIMED
 from peers.processes import Failed, Process
 
 CALLS_SECONDS = 0.02
 """A timing lasts at least so long: fast calls are repeated within it."""
 REST_SECONDS = 0.03
 """Between two contestants: threads of the one before still spin for a while."""
+SHOWN = {
+    **dict.fromkeys(TIMED, lambda seconds: f"{1e3 * seconds:.3f} ms"),
+    MEMORY: lambda mb: f"{mb:.3f} MB",
+    ROUND_TRIP: lambda error: f"{error:.1e}",
+}
 LIMIT_SECONDS = 120.0
 """A process that is silent so long, and as long as a call may take, is ended."""
 
@@ -38,6 +44,8 @@ class Bench:
         flow: dict[str, Any] = {"model": spec.model, "features": spec.features}
         flow |= {"expected": spec.parameters, "contestants": {}}
         for name in self.names:
+            if spec.model not in ENTRIES[name].builders:
+                continue
             try:
                 flow["contestants"][name] = self.processes[name].ask(
                     "build", model=spec.model, features=spec.features
@@ -114,7 +122,17 @@ class Bench:
         above = t1 + slope * (batch - b1)
         return {"above": above} if above > self.asked.skip_seconds else None
 
-    def memory(self, specs: list[Spec], batches: list[int]) -> None:
+    def round_trip(self, spec: Spec, batch: int) -> None:
+        """How far ``forward(inverse(z))`` is from z, at most."""
+        cells: dict[str, dict[str, Any]] = {}
+        for name in self.built:
+            try:
+                cells[name] = {"median": self._ask(spec, name, "round_trip", batch=batch)}
+            except Failed as error:
+                cells[name] = {"failed": str(error)}
+        self._row(spec, ROUND_TRIP, batch, cells)
+
+    def memory(self, places: list[tuple[Spec, int]]) -> None:
         """The peak of a training step, each in a new process; time does not matter, so two run at once."""
         able = {
             (flow["model"], flow["features"]): [
@@ -125,9 +143,7 @@ class Bench:
             for flow in self.flows
         }
         cells = {
-            (spec, batch): {name: {} for name in able[spec.model, spec.features]}
-            for spec in specs
-            for batch in batches
+            (spec, batch): {name: {} for name in able[spec.model, spec.features]} for spec, batch in places
         }
 
         def measure(place: tuple[tuple[Spec, int], str]) -> None:
@@ -144,13 +160,13 @@ class Bench:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(measure, [(place, name) for place in cells for name in cells[place]]))
         for (spec, batch), found in cells.items():
-            self._row(spec, "memory", batch, found)
+            self._row(spec, MEMORY, batch, found)
 
     def _row(self, spec: Spec, kind: str, batch: int, cells: dict[str, Any]) -> None:
         row = {"model": spec.model, "features": spec.features, "batch": batch, "kind": kind, "cells": cells}
         self.rows.append(row)
         ours = cells.get(OURS, {}).get("median")
-        shown = "" if ours is None else f"{ours:.3f} MB" if kind == "memory" else f"{1e3 * ours:.3f} ms"
+        shown = "" if ours is None else SHOWN[kind](ours)
         print(f"{spec.model} D={spec.features} batch={batch} {kind}: diffeo {shown}", flush=True)
 
     def end(self) -> None:

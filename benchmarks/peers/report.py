@@ -5,29 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from peers.contestants import COMPILED, ENTRIES, FLOOR, OURS, PEERS
+from peers.pages import MEMORY, ROUND_TRIP, TIMED, Page
 
 TITLES = {
     "log_prob": "log_prob, milliseconds",
     "train": "Training step (forward, backward, Adam), milliseconds",
     "sample": "Sample, milliseconds",
-    "memory": "Peak memory of a training step, MB above the process at rest",
+    MEMORY: "Peak memory of a training step, MB above the process at rest",
+    ROUND_TRIP: "Round trip, the largest |forward(inverse(z)) - z|",
 }
 BELOW = 2.0
 
 Found = dict[str, Any]
 
 
-def markdown(found: Found) -> str:
+def markdown(page: Page, found: Found) -> str:
     """Headline, one table a kind, the flows' sizes, versions."""
-    timed = [row for row in found["rows"] if row["kind"] != "memory"]
-    weighed = [row for row in found["rows"] if row["kind"] == "memory"]
-    parts = ["# diffeo beside other libraries", *_headline(timed, "Time"), *_headline(weighed, "Memory")]
+    timed = [row for row in found["rows"] if row["kind"] in TIMED]
+    weighed = [row for row in found["rows"] if row["kind"] == MEMORY]
+    parts = [f"# {page.title}", *_headline(timed, "Time"), *_headline(weighed, "Memory")]
     parts += [_below(timed)] if timed else []
     parts += [_how(found)]
     for kind, title in TITLES.items():
         rows = [row for row in found["rows"] if row["kind"] == kind]
         parts += [f"## {title}", _table(rows)] if rows else []
-    parts += ["## The flows", _flows(found["flows"]), *_notes(found["flows"])]
+    parts += ["## The flows", _flows(page, found["flows"]), *_notes(found["flows"])]
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     return "\n\n".join([*parts, "## Versions", versions]) + "\n"
 
@@ -77,53 +79,67 @@ def _below(rows: list[Found]) -> str:
     known = sorted((r, i) for i, row in enumerate(rows) if (r := ratio(row)) is not None and r < BELOW)
     if not known:
         return f"No timed row is below {BELOW:g}."
-    head = ["row", "fastest peer", "peer / diffeo", "diffeo / floor", "peer / compiled", "compiled / floor"]
+    head = ["row", "fastest peer", "peer / diffeo"]
+    if floor := any(FLOOR in row["cells"] for row in rows):
+        head += ["diffeo / floor", "peer / compiled", "compiled / floor"]
     lines = []
     for r, i in known:
         row = rows[i]
         best = best_peer(row)
         assert best is not None
-        compiled = [_number(ratio(row, COMPILED)), _number(to_floor(row, COMPILED))]
-        lines.append([_place(row), best[0], f"{r:.2f}", _number(to_floor(row)), *compiled])
+        more = [to_floor(row), ratio(row, COMPILED), to_floor(row, COMPILED)] if floor else []
+        lines.append([_place(row), best[0], f"{r:.2f}", *map(_number, more)])
     return f"Timed rows below {BELOW:g}:\n\n" + _markdown(head, lines)
 
 
 def _how(found: Found) -> str:
     machine, asked = found["machine"], found["options"]
     place = f"{machine['processor']}, {machine['threads']} threads of {machine['cores']} cores"
-    return f"""{place}, {machine["system"]}, {machine["date"]}, {found.get("minutes", "?")} minutes.
+    present = {name for row in found["rows"] for name in row["cells"]}
+    waits = WAITS if present & {COMPILED, "FlowJAX"} else ""
+    told = f"""{place}, {machine["system"]}, {machine["date"]}, {found.get("minutes", "?")} minutes.
 
 Float32. Contestants are timed in turns, one process each, in up to {asked["rounds"]} rounds; a cell is the
 median and, in brackets, least and greatest. n = 1: a single timing, as a second would have gone over
-{asked["cell_seconds"]:g} s a cell. `> X`: not run, as smaller batches foretell at least X. FlowJAX is jitted;
-what it and `torch.compile` make one wait before the first result stands behind the comma and is in no median.
+{asked["cell_seconds"]:g} s a cell. `> X`: not run, as smaller batches foretell at least X.{waits}
 The libraries on PyTorch take `torch.optim.Adam(fused=True)`, diffeo the step of its own `fit`.
-`log_prob` and `sample` are without gradients. The floor is the time of the nets' dense matrix products
+`log_prob` and `sample` are without gradients."""
+    return told + (FLOORED if FLOOR in present else "")
+
+
+WAITS = """ FlowJAX is jitted;
+what it and `torch.compile` make one wait before the first result stands behind the comma and is in no
+median."""
+FLOORED = """ The floor is the time of the nets' dense matrix products
 alone, measured in the same rounds: once for `log_prob` and `sample`, three times for a training step."""
 
 
 def _table(rows: list[Found]) -> str:
     present = {name for row in rows for name in row["cells"]}
     names = [name for name in ENTRIES if name in present]
-    timed = rows[0]["kind"] != "memory"
-    head = ["model", "D", "batch", *names, "best peer / diffeo", *(["diffeo / floor"] if timed else [])]
+    kind = rows[0]["kind"]
+    floor = ["diffeo / floor"] if FLOOR in present else []
+    best = [] if kind == ROUND_TRIP else ["best peer / diffeo"]
+    head = ["model", "D", "batch", *names, *best, *floor]
     lines = []
     for row in rows:
-        cells = [_cell(row["cells"].get(name), name, timed) for name in names]
-        ratios = [_ratio(row), *([_number(to_floor(row))] if timed else [])]
+        cells = [_cell(row["cells"].get(name), name, kind) for name in names]
+        ratios = [*([_ratio(row)] if best else []), *([_number(to_floor(row))] if floor else [])]
         lines.append([row["model"], str(row["features"]), str(row["batch"]), *cells, *ratios])
     return _markdown(head, lines)
 
 
-def _cell(cell: Found | None, name: str, timed: bool) -> str:
+def _cell(cell: Found | None, name: str, kind: str) -> str:
     if not cell:
         return ""
     if "failed" in cell:
         return f"failed: {cell['failed']}"
     if "above" in cell:
         return f"> {_figure(1e3 * cell['above'])}"
-    if not timed:
+    if kind == MEMORY:
         return f"{cell['median']:.1f}"
+    if kind == ROUND_TRIP:
+        return f"{cell['median']:.1e}"
     seconds = cell["seconds"]
     least, greatest = _figure(1e3 * seconds[0]), _figure(1e3 * seconds[-1])
     spread = f"({least}-{greatest})" if len(seconds) > 1 else "(n = 1)"
@@ -131,15 +147,14 @@ def _cell(cell: Found | None, name: str, timed: bool) -> str:
     return f"{_figure(1e3 * cell['median'])} {spread}{wait}"
 
 
-def _flows(flows: list[Found]) -> str:
+def _flows(page: Page, flows: list[Found]) -> str:
     names = [n for n in ENTRIES if n not in (FLOOR, COMPILED) and any(n in f["contestants"] for f in flows)]
     lines = []
     for flow in flows:
         built = [flow["contestants"].get(name, {}).get("parameters") for name in names]
         counts = ["-" if n is None else f"{n:,}" for n in built]
         lines.append([flow["model"], str(flow["features"]), f"{flow['expected']:,}", *counts])
-    told = "Five layers, nets of 64 x 64 hidden units with ReLU, splines of 8 bins on [-3, 3]. Parameters:"
-    return f"{told}\n\n" + _markdown(["model", "D", "by the architecture", *names], lines)
+    return f"{page.flows} Parameters:\n\n" + _markdown(["model", "D", "by the architecture", *names], lines)
 
 
 def _notes(flows: list[Found]) -> list[str]:

@@ -59,6 +59,12 @@ class Worker:
             call()
         return (time.perf_counter() - tick) / calls
 
+    def round_trip(self, batch: int) -> float:
+        """How far ``forward(inverse(z))`` is from z, at most."""
+        assert self.flow is not None
+        self.call = None
+        return float(self.flow.prepare("round_trip", batch)())
+
     def memory(self, batch: int) -> float:
         """By how many MB two training steps push the peak above what the process held before."""
         assert self.flow is not None

@@ -1,13 +1,13 @@
-"""The contestants: each module has ``build(spec)``, and imports its library alone."""
+"""The contestants: each module has functions that build a flow for a spec, and imports its library alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from peers.architecture import Spec
+from peers.architecture import LAYERED, Spec
 
 
 class Contestant(Protocol):
@@ -35,13 +35,14 @@ class Entry:
 
     venv: str
     module: str
-    packages: tuple[str, ...] = ()
-    function: str = "build"
+    packages: tuple[str, ...]
+    builders: Mapping[str, str]
+    """By model, the function that builds it; the models not here are not there."""
     about: str = ""
     """The function that says more than the versions do."""
 
     def build(self, spec: Spec) -> Contestant:
-        return self._call(self.function, spec)
+        return self._call(self.builders[spec.model], spec)
 
     def versions(self) -> dict[str, str]:
         from importlib.metadata import version
@@ -53,15 +54,27 @@ class Entry:
         return getattr(import_module(f"peers.contestants.{self.module}"), function)(*arguments)
 
 
-OURS, COMPILED, FLOOR = "diffeo", "diffeo compiled", "floor"
+def _layered(function: str = "build", **others: str) -> dict[str, str]:
+    """One function for all layered models, and those of other models."""
+    return {**dict.fromkeys(LAYERED, function), **others}
+
+
+OURS, DEFAULTS, COMPILED, FLOOR = "diffeo", "diffeo defaults", "diffeo compiled", "floor"
 ENTRIES = {
-    "zuko": Entry("torch", "zuko", ("zuko",)),
-    "nflows": Entry("torch", "nflows", ("nflows",)),
-    "normflows": Entry("torch", "normflows", ("normflows",)),
-    "FrEIA": Entry("torch", "freia", ("FrEIA",)),
-    "FlowJAX": Entry("jax", "flowjax", ("flowjax", "jax", "jaxlib", "equinox", "optax")),
-    OURS: Entry("torch", "diffeo", ("diffeo", "torch"), about="about"),
-    COMPILED: Entry("torch", "diffeo", function="build_compiled"),
-    FLOOR: Entry("torch", "floor"),
+    "zuko": Entry("torch", "zuko", ("zuko",), _layered(FFJORD="continuous")),
+    "nflows": Entry("torch", "nflows", ("nflows",), _layered()),
+    "normflows": Entry("torch", "normflows", ("normflows",), _layered(ResidualFlow="residual")),
+    "FrEIA": Entry("torch", "freia", ("FrEIA",), _layered()),
+    "FlowJAX": Entry("jax", "flowjax", ("flowjax", "jax", "jaxlib", "equinox", "optax"), _layered()),
+    OURS: Entry(
+        "torch",
+        "diffeo",
+        ("diffeo", "torch"),
+        _layered(ResidualFlow="residual", FFJORD="continuous"),
+        about="about",
+    ),
+    DEFAULTS: Entry("torch", "diffeo", ("torchdiffeq",), {"FFJORD": "continuous_by_default"}),
+    COMPILED: Entry("torch", "diffeo", (), _layered("build_compiled")),
+    FLOOR: Entry("torch", "floor", (), _layered()),
 }
 PEERS = ("zuko", "nflows", "normflows", "FrEIA", "FlowJAX")

@@ -11,13 +11,33 @@ from torch import Tensor
 
 from diffeo import Flow, kernels
 from diffeo.bases import Normal
-from diffeo.bijections import Autoregressive, Chain, Coupling, Reverse
+from diffeo.bijections import (
+    Adaptive,
+    Autoregressive,
+    Chain,
+    Continuous,
+    Contractive,
+    Coupling,
+    Reverse,
+    RouletteLogDet,
+)
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Affine, RationalQuadratic
-from diffeo.nets import MADE, MLP
+from diffeo.nets import MADE, MLP, LipschitzMLP, Tanh, VelocityMLP
 from diffeo.train.optimizer import FlatAdamW
-from peers.architecture import BINS, BOUND, HIDDEN, LAYERS, LEARNING_RATE, Spec
+from peers.architecture import (
+    BINS,
+    BOUND,
+    FREQUENCIES,
+    HIDDEN,
+    LAYERS,
+    LEARNING_RATE,
+    LIPSCHITZ,
+    TOLERANCE,
+    Spec,
+)
 from peers.contestants.on_torch import OnTorch
+from peers.contestants.weights import field_weights, fit_contractions
 
 
 def about() -> dict[str, str]:
@@ -73,6 +93,46 @@ class Ours(OnTorch):
 def build(spec: Spec) -> OnTorch:
     flow = flow_of(spec)
     return Ours(spec.features, flow, flow.log_prob, flow.sample)
+
+
+def residual(spec: Spec) -> OnTorch:
+    nets = [LipschitzMLP(spec.features, HIDDEN, lipschitz=LIPSCHITZ) for _ in range(LAYERS)]
+    fit_contractions(nets, spec.features, lambda net: net.project_())
+    flow = Flow(Chain([Contractive(net, RouletteLogDet()) for net in nets]), Normal((spec.features,)))
+    return _both_ways(spec, flow)
+
+
+def continuous(spec: Spec) -> OnTorch:
+    """In training and in evaluation with the solver that holds a tolerance."""
+    solver = Adaptive(TOLERANCE)
+    layer = Continuous(_field(spec), solver, solver, waves=FREQUENCIES)
+    return _both_ways(spec, Flow(layer, Normal((spec.features,))))
+
+
+def continuous_by_default(spec: Spec) -> OnTorch:
+    layer = Continuous(_field(spec), waves=FREQUENCIES)
+    note = f"training by {layer.solver}, evaluation by {layer.evaluation}"
+    return _both_ways(spec, Flow(layer, Normal((spec.features,))), note)
+
+
+def _field(spec: Spec) -> VelocityMLP:
+    net = VelocityMLP(spec.features, spec.features, HIDDEN, context_features=2 * FREQUENCIES, activation=Tanh)
+    (first, first_bias), *others = field_weights(spec)
+    time, space = first.split([2 * FREQUENCIES, spec.features], 1)
+    assert net.of_context is not None
+    with torch.no_grad():
+        net.of_context.weight.copy_(time)
+        for layer, (weight, bias) in zip(net.layers, [(space, first_bias), *others], strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+    return net
+
+
+def _both_ways(spec: Spec, flow: Flow, note: str = "") -> OnTorch:
+    def round_trip(z: Tensor) -> Tensor:
+        return flow.to_latent(flow.to_data(z))
+
+    return Ours(spec.features, flow, flow.log_prob, flow.sample, round_trip=round_trip, note=note)
 
 
 def build_compiled(spec: Spec) -> OnTorch:

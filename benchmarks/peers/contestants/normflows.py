@@ -9,8 +9,12 @@ import torch
 from normflows.flows.neural_spline.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressive
 from normflows.flows.neural_spline.coupling import PiecewiseRationalQuadraticCoupling
 
-from peers.architecture import BINS, BOUND, HIDDEN, LAYERS, Spec
+from peers.architecture import BINS, BOUND, HIDDEN, LAYERS, LIPSCHITZ, Spec
 from peers.contestants.on_torch import OnTorch, Perceptron
+from peers.contestants.weights import fit_contractions
+
+SPECTRAL_STEPS = 5
+"""Of the power iteration after each training step: the default of its nets."""
 
 
 def build(spec: Spec) -> OnTorch:
@@ -44,3 +48,21 @@ def build(spec: Spec) -> OnTorch:
     flow = nf.NormalizingFlow(base, parts)
     note = "" if spec.coupling else "random permutations between layers (it has no reversal)"
     return OnTorch(spec.features, flow, flow.log_prob, lambda n: flow.sample(n)[0], note=note)
+
+
+def residual(spec: Spec) -> OnTorch:
+    """Residual blocks in their usual settings; its Lipschitz constant is that of each layer."""
+    widths = [spec.features, *HIDDEN, spec.features]
+    each = LIPSCHITZ ** (1 / (len(widths) - 1))
+    nets = [nf.nets.LipschitzMLP(widths, lipschitz_const=each) for _ in range(LAYERS)]
+    fit_contractions(nets, spec.features, lambda net: nf.utils.update_lipschitz(net, SPECTRAL_STEPS))
+    base = nf.distributions.DiagGaussian(spec.features, trainable=False)
+    flow = nf.NormalizingFlow(base, [nf.flows.Residual(net, reverse=True) for net in nets])
+    return OnTorch(
+        spec.features,
+        flow,
+        flow.log_prob,
+        lambda n: flow.sample(n)[0],
+        round_trip=lambda z: flow.inverse(flow.forward(z)),
+        note="a sample always comes with its log-density; an activation before the first layer too",
+    )

@@ -11,7 +11,7 @@ from peers.architecture import LEARNING_RATE
 
 
 class OnTorch:
-    """A flow of a torch library, by its own two calls."""
+    """A flow of a torch library, by its own two calls; ``round_trip`` takes z to data and back."""
 
     def __init__(
         self,
@@ -20,11 +20,12 @@ class OnTorch:
         log_prob: Callable[[Tensor], Tensor],
         sample: Callable[[int], Tensor],
         *,
+        round_trip: Callable[[Tensor], Tensor] | None = None,
         note: str = "",
         compiles: bool = False,
     ):
         self.features, self.module, self.log_prob, self.sample = features, module, log_prob, sample
-        self.note, self.compiles = note, compiles
+        self.round_trip, self.note, self.compiles = round_trip, note, compiles
         trained = [p for p in module.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in trained)
         self.optimizer = torch.optim.Adam(trained, lr=LEARNING_RATE, fused=True) if trained else None
@@ -41,9 +42,14 @@ class OnTorch:
             self.optimizer.step()
             return loss.detach()
 
+        def error() -> Tensor:
+            assert self.round_trip is not None
+            return (self.round_trip(x) - x).abs().max()
+
         runs = {
             "log_prob": torch.no_grad()(lambda: self.log_prob(x)),
             "sample": torch.no_grad()(lambda: self.sample(batch)),
+            "round_trip": torch.no_grad()(error),
             "train": train,
         }
         return runs[kind]

@@ -1,0 +1,206 @@
+"""What ``toys.py`` keeps and shows: its rows as JSON lines, their page, and a picture for each preset."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from diffeo import Flow, plots
+from diffeo.data import TOYS
+
+Row = dict[str, Any]
+
+TARGETS = {"IResNet": 0.05, "FFJORD": 0.05, "FlowMatching": 0.08, "NAF": 0.02}
+"""Gaps to stay below, in nats."""
+OWN_TARGETS = {("IResNet", "checkerboard"): 0.12, ("FFJORD", "checkerboard"): 0.12}
+"""Where one toy has another: maps that are smooth everywhere against a density that jumps."""
+
+PANEL, HEAD, GAP = 152, 20, 8
+"""Pixels: the side of a panel, the line above it, and between panels."""
+TILE = (3 * PANEL + 4 * GAP, PANEL + HEAD + GAP)
+COLUMNS = 2
+POINTS = 5000
+"""Drawn in each panel of points."""
+
+
+def target(preset: str, toy: str) -> float | None:
+    return OWN_TARGETS.get((preset, toy), TARGETS.get(preset))
+
+
+# -- rows ---------------------------------------------------------------------------------------------
+
+
+def read_rows(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def keep_row(path: Path, row: Row) -> None:
+    """Put a row in its place: the one of the same preset and toy goes, all others stay."""
+    rows = {(old["preset"], old["toy"]): old for old in read_rows(path)}
+    rows[row["preset"], row["toy"]] = row
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text("".join(json.dumps(rows[key]) + "\n" for key in sorted(rows)))
+    new.replace(path)
+
+
+# -- pictures -----------------------------------------------------------------------------------------
+
+
+def tile(flow: Flow, rows: torch.Tensor, name: str, gap: float, seed: int) -> Image.Image:
+    """A toy's part of a preset's picture: training rows, the flow's samples, its density."""
+    limits = 1.1 * float(rows.abs().quantile(0.999))
+    with torch.no_grad():
+        drawn = flow.sample(POINTS, generator=torch.Generator().manual_seed(seed))
+    figure = Figure(figsize=(TILE[0] / 100, TILE[1] / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = []
+    for i, title in enumerate([name, "samples", f"density, gap {gap:.3f}"]):
+        left, bottom = (GAP + i * (PANEL + GAP)) / TILE[0], GAP / TILE[1]
+        axes.append(figure.add_axes((left, bottom, PANEL / TILE[0], PANEL / TILE[1])))
+        axes[-1].set_title(title, fontsize=8, pad=3)
+    plots.samples(rows[:POINTS], axes[0], limits)
+    plots.samples(drawn, axes[1], limits)
+    plots.density(flow, axes[2], limits, n=PANEL)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def keep_tile(path: Path, name: str, part: Image.Image) -> None:
+    """Put a tile in its place in a picture; the others stay as they are."""
+    lines = math.ceil(len(TOYS) / COLUMNS)
+    whole = Image.new("RGB", (COLUMNS * TILE[0], lines * TILE[1]), "white")
+    if path.exists():
+        with Image.open(path) as old:
+            if old.size == whole.size:
+                whole.paste(old)
+    line, column = divmod(list(TOYS).index(name), COLUMNS)
+    whole.paste(part, (column * TILE[0], line * TILE[1]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _few_colors(whole).save(path, optimize=True)
+
+
+def _few_colors(image: Image.Image) -> Image.Image:
+    """A small file: each pixel the nearest of fixed colors, so that doing it again changes nothing."""
+    from matplotlib import colormaps, colors
+
+    magma = colormaps["magma"](np.linspace(0, 1, 160))[:, :3]
+    fade = np.linspace(0, 1, 64)[:, None]
+    points = 1 - fade * (1 - np.array(colors.to_rgb(plots.COLORS["blue"])))
+    grays = np.linspace(0, 1, 32)[:, None].repeat(3, 1)
+    palette = np.rint(255 * np.concatenate([magma, points, grays])).astype(np.int64)
+    pixels = np.asarray(image).reshape(-1, 3).astype(np.int64)
+    found, place = np.unique(pixels @ (1 << 16, 1 << 8, 1), return_inverse=True)
+    apart = np.stack([found >> 16, found >> 8 & 255, found & 255], 1)[:, None] - palette
+    nearest = (apart**2).sum(-1).argmin(1).astype(np.uint8)
+    few = Image.fromarray(nearest[place].reshape(image.height, image.width), "P")
+    few.putpalette(palette.astype(np.uint8).tobytes())
+    return few
+
+
+# -- the page -----------------------------------------------------------------------------------------
+
+
+def write_page(path: Path, rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(rows, path.parent))
+
+
+def page(rows: list[Row], folder: Path) -> str:
+    """All rows as Markdown; ``folder`` is where the pictures are."""
+    presets = list(dict.fromkeys([*TARGETS, *(row["preset"] for row in rows)]))
+    presets = [preset for preset in presets if any(row["preset"] == preset for row in rows)]
+    known = {(row["preset"], row["toy"]): row for row in rows}
+    parts = [
+        "# Toys",
+        "Gap to the exact entropy in nats, `mean(log p(x) - log q(x))` over fresh points, with its standard "
+        "error; 0 is the truth.",
+        *_verdict(rows),
+        _gaps(presets, known),
+        "## Runs",
+        _runs(rows, presets),
+        *_provenance(rows),
+    ]
+    for preset in presets:
+        picture = f"toys-{preset}.png"
+        if (folder / picture).exists():
+            about = f"{preset}: for each toy training rows, samples and density"
+            parts += [f"## {preset}", f"Training rows, samples, density.\n\n![{about}]({picture})"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(rows: list[Row]) -> list[str]:
+    aimed = [row for row in rows if row["target"] is not None]
+    missed = [f"{row['preset']} on {row['toy']}" for row in aimed if missed_target(row)]
+    told = f"**Missed: {', '.join(missed)}.**" if missed else "None is missed."
+    return [f"{len(aimed) - len(missed)} of {len(aimed)} targets are reached. {told}"] if aimed else []
+
+
+def missed_target(row: Row) -> bool:
+    """A gap above its target, or one that is no number."""
+    return row["target"] is not None and not row["gap"] <= row["target"]
+
+
+def _gaps(presets: list[str], known: dict[tuple[str, str], Row]) -> str:
+    lines = []
+    for name, toy in TOYS.items():
+        cells = [_gap(known.get((preset, name))) for preset in presets]
+        lines.append([name, f"{toy.entropy:.4f}", *cells])
+    return _table(["toy", "entropy", *presets], lines)
+
+
+def _gap(row: Row | None) -> str:
+    if row is None:
+        return "not run"
+    shown = f"{row['gap']:.4f} ± {row['standard_error']:.4f}"
+    return f"**missed {row['target']:g}:** {shown}" if missed_target(row) else shown
+
+
+def _runs(rows: list[Row], presets: list[str]) -> str:
+    order = {key: i for i, key in enumerate((p, t) for p in presets for t in TOYS)}
+    lines = []
+    for row in sorted(rows, key=lambda row: order[row["preset"], row["toy"]]):
+        aim = "" if row["target"] is None else f"{row['target']:g}"
+        seconds = [f"{row['seconds']:.0f}", f"{row['scoring']:.1f}"]
+        lines.append([row["preset"], row["toy"], aim, _gap(row), f"{row['steps']:,}", *seconds])
+    return _table(["preset", "toy", "target", "gap", "steps", "seconds of fit", "of scoring"], lines)
+
+
+def _provenance(rows: list[Row]) -> list[str]:
+    """Who made which rows, how, where and when: a paragraph for each way."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        place, versions = row["machine"], ", ".join(f"{k} {v}" for k, v in row["versions"].items())
+        at_once = "run" if row["jobs"] == 1 else "runs"
+        made = (
+            f"{row['rows']:,} training rows, {row['fresh']:,} fresh points, seed {row['seed']}, "
+            f"{row['budget']:g} s asked for, one thread, {row['jobs']} {at_once} at a time. "
+            f"{place['processor']}, {place['cores']} cores, {place['system']}, {place['date']}. {versions}."
+        )
+        groups.setdefault((row["command"], made), []).append(row)
+    return [f"    {command}\n\n{_named(own, rows)}: {made}" for (command, made), own in groups.items()]
+
+
+def _named(group: list[Row], rows: list[Row]) -> str:
+    """The rows of a group in words: a preset's name alone where all of its rows are in it."""
+    names = []
+    for preset in dict.fromkeys(row["preset"] for row in group):
+        own = [row for row in group if row["preset"] == preset]
+        whole = len(own) == sum(row["preset"] == preset for row in rows)
+        fields = ", ".join(f"{k}={v}" for k, v in own[0]["fields"].items())
+        toys = "" if whole else f" on {', '.join(row['toy'] for row in own)}"
+        names.append(f"{preset}{f' ({fields})' if fields else ''}{toys}")
+    return "; ".join(names)
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    rule = ["--" if i == 0 else "--:" for i in range(len(head))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
