@@ -16,21 +16,18 @@ from diffeo.presets.base import Preset
 
 EXACT = 16
 """Up to so many features training takes the exact trace."""
-
-
 REACH = 10.0
 """Standard deviations up to which a field sees where it is; further out it is flat."""
 
 
 def _field(
-    features: int, layers: int, hidden: int, context_features: int, waves: int, frequencies: tuple[float, float]
+    preset: FFJORD | FlowMatching, context: int, waves: int, frequencies: tuple[float, float]
 ) -> VelocityMLP:
-    widths = (hidden,) * layers
     return VelocityMLP(
-        features,
-        features,
-        widths,
-        context_features=2 * waves + context_features,
+        preset.features,
+        preset.features,
+        (preset.hidden,) * preset.layers,
+        context_features=2 * waves + context,
         activation=Sine,
         frequencies=frequencies,
         reach=REACH,
@@ -75,7 +72,7 @@ class FFJORD(Preset):
     error: float = 0.0
 
     def bijection(self, context_features: int) -> Bijection:
-        net = _field(self.features, self.layers, self.hidden, context_features, 1, (1.0, 30.0))
+        net = _field(self, context_features, 1, (1.0, 30.0))
         trace = ExactTrace() if self.features <= EXACT else Hutchinson()
         return Chain([Standardize((self.features,)), Continuous(net, FixedSteps(self.steps), trace=trace)])
 
@@ -113,7 +110,7 @@ class FlowMatching(Preset):
     hidden: int = 64
 
     def bijection(self, context_features: int) -> Bijection:
-        net = _field(self.features, self.layers, self.hidden, context_features, 4, (2.0, 12.0))
+        net = _field(self, context_features, 4, (2.0, 12.0))
         return Chain([Standardize((self.features,)), Continuous(net, waves=4)])
 
     def objective(self) -> Objective:
