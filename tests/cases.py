@@ -166,6 +166,7 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Affine": lambda: e.Affine(),
         "Bernstein": lambda: e.Bernstein(8),
         "CircularRationalQuadratic": lambda: e.CircularRationalQuadratic(5),
+        "DeepSigmoid, nine": lambda: e.DeepSigmoid(9),
         "DeepSigmoid": lambda: e.DeepSigmoid(6),
         "IntervalRationalQuadratic": lambda: e.IntervalRationalQuadratic(5, -1.0, 3.0),
         "Mixed": lambda: e.Mixed([e.Affine(), Circular4, Linear(4), e.Affine()]),

@@ -220,7 +220,9 @@ def _increasing(s: Family) -> None:
     for apply, points in zip((s.family.forward, s.family.inverse), _points(s), strict=True):
         points = points.sort(-1).values
         value, log_slope = apply(points, s.at(s.params, points))
-        slack = ULPS * torch.finfo(torch.float32).eps * value.abs().clamp_min(s.family.scale)[..., 1:]
+        scale = s.family.scale
+        carried = (points.abs().clamp_min(scale) * log_slope.exp()).nan_to_num(0.0, 0.0)
+        slack = ULPS * torch.finfo(torch.float32).eps * (value.abs().clamp_min(scale) + carried)[..., 1:]
         drop = value[..., :-1] - value[..., 1:]
         require((drop <= slack).all(), f"{apply.__name__} falls by {drop.max():.3g} where x rises")
         require(not log_slope.isnan().any(), f"{apply.__name__} has a NaN log_slope in its domain")
