@@ -178,7 +178,7 @@ class Contractive(Bijection):
             rows = change.reshape(*j.shape[:-1])
             eye = torch.eye(j.shape[-1], dtype=j.dtype, device=j.device)
             return x + torch.linalg.solve(eye + j, rows.unsqueeze(-1)).reshape(x.shape)
-        return x + _Implicit.apply(change, self.net, x, context, dims)  # type: ignore[no-untyped-call]
+        return x + _Implicit.apply(change, self.net, x, context, dims)
 
 
 class _Implicit(torch.autograd.Function):

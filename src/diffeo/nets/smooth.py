@@ -49,7 +49,7 @@ class Activation(nn.Module, ABC):
     def with_slope(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """``(a(h), a'(h))``, elementwise; differentiable, by few operations."""
         if h.requires_grad and not captured():
-            return _WithSlope.apply(h, self)  # type: ignore[no-untyped-call]
+            return _WithSlope.apply(h, self)
         value = self(h)
         return value, self.slope(h, value)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffeo.functional.linearize import trace
 from diffeo.functional.traces import Traced
-from diffeo.nets.smooth import Activation, SmoothMLP
+from diffeo.nets.smooth import SmoothMLP
 
 
 class VelocityMLP(SmoothMLP, Traced):
@@ -30,17 +30,10 @@ class VelocityMLP(SmoothMLP, Traced):
         if len(self.activations) not in (1, 2) or self.reach:
             value, product = self.linearize(x, context)
             return value, trace(product, x)
-        first, *middle, last = self.layers
-        h, a = self._activate(0, self._first(x, context))
+        first, *middle, last = self.linears
+        h, a = self.bends[0].with_slope(self._first(x, context))
         if not middle:
-            loops = (first.weight * last.weight.T).sum(1)  # type: ignore[operator, union-attr]
-            return last(h), a @ loops
-        weight: Tensor = middle[0].weight  # type: ignore[assignment]
-        loops = weight * (first.weight @ last.weight).T  # type: ignore[operator, union-attr]
-        h, b = self._activate(1, middle[0](h))
+            return last(h), a @ (first.weight * last.weight.T).sum(1)
+        loops = middle[0].weight * (first.weight @ last.weight).T
+        h, b = self.bends[1].with_slope(middle[0](h))
         return last(h), (F.linear(a, loops) * b).sum(-1)
-
-    def _activate(self, layer: int, h: Tensor) -> tuple[Tensor, Tensor]:
-        activation = self.activations[layer]
-        assert isinstance(activation, Activation)
-        return activation.with_slope(h)
