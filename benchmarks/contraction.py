@@ -1,4 +1,4 @@
-"""The inverse of the slowest contraction, ``y = x + 0.97 Q x``, Q orthogonal, of width 64: error and iterations.
+"""The inverse of the slowest contraction, ``y = x + 0.97 Q x``, Q orthogonal: its error and iterations.
 
 python benchmarks/contraction.py [--lipschitz 0.97] [--features 64] [--rows 256] [--seed 0]
 """

@@ -23,6 +23,7 @@ from diffeo.encodings import kinds
 from diffeo.encodings.base import Encoding
 from diffeo.errors import ConfigError, FormatError
 from diffeo.io import files
+from diffeo.testing import randomize_
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -30,8 +31,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def stirred(flow: diffeo.Flow) -> diffeo.Flow:
     """Weights away from their neutral start, as training would leave them."""
     generator = torch.Generator().manual_seed(1)
-    for value in flow.parameters():
-        value.data += 0.1 * torch.randn(value.shape, generator=generator).to(value.dtype)
+    randomize_(flow, seed=1, scale=0.1)
     x = torch.randn(64, *flow.event_shape, generator=generator)
     context = None
     if flow.context_shape is not None:

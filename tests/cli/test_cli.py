@@ -308,7 +308,7 @@ def test_info(fake, run):
         ("fit t.parquet -o m --column size", "is not NAME=VALUE"),
         ("fit t.parquet -o m --given age --column age=positive", "--column is for modeled"),
         ("fit t.parquet -o m --column age=bounded(0,41)", r"'age' is bounded\(0, 41\), but row \d+ holds"),
-        ("fit t.parquet -o m --preset glow2", "no preset 'glow2'; there are IAF"),
+        ("fit t.parquet -o m --preset glow2", "no preset 'glow2'; there are BPF"),
         ("fit t.parquet -o m --set bins=16", "--set needs --preset"),
         ("fit t.parquet -o m --preset nsf --set binz=16", "NSF has no field 'binz'; its fields are .*bins"),
         ("fit t.parquet -o m --preset nsf --set bins=x", "'x' is not a whole number"),

@@ -18,6 +18,7 @@ from diffeo.encodings.kinds import Positive
 from diffeo.errors import ConfigError
 from diffeo.presets import KINDS, MAF, NSF, Classes, CouplingNSF, Preset, RealNVP, Tabular, Vector, choose
 from diffeo.presets.base import CAPS
+from diffeo.testing import randomize_
 
 SMALL: dict[str, Any] = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4, "dropout": 0.1}
 NEAR = {"NAF", "Gaussianization"}
@@ -132,9 +133,7 @@ def test_every_preset_trains_with_a_context(kind: type[Preset], context: Any):
 @kinds
 def test_every_parameter_is_used(kind: type[Preset]):
     """No weights that no gradient ever reaches, once the last layers have left zero."""
-    flow = small(kind, 3, 2).build().eval()
-    for p in flow.parameters():
-        p.data += 0.05 * normal(1, *p.shape, seed=p.numel())[0]
+    flow = randomize_(small(kind, 3, 2).build().eval(), scale=0.05)
     x = 3 * normal(200, 3)
     flow.initialize(x, normal(200, 2, seed=1))
     flow.log_prob(x, normal(200, 2, seed=1)).sum().backward()

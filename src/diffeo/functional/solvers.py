@@ -194,7 +194,7 @@ class Adaptive(Solver):
         NotConverged: for finite rows that ``most`` steps do not bring to the tolerance.
     """
 
-    tolerance: float = 1e-7
+    tolerance: float = 1e-9
     first: int = 8
     most: int = 4096
     gradient: Gradient = Direct()
