@@ -103,6 +103,11 @@ def test_bijections_as_they_start(make: Any):
     check_bijection(make(), randomize=False, capture=False)
 
 
+@each("bijections")
+def test_bijections_in_float32(make: Any):
+    check_bijection(make(), dtype=torch.float32, capture=False)
+
+
 @each("presets")
 def test_a_preset_starts_neutral(make: Any):
     torch.manual_seed(0)
