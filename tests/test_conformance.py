@@ -54,6 +54,12 @@ def each(room: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("make", CASES[room].values(), ids=CASES[room].keys())
 
 
+@pytest.fixture(autouse=True)
+def same_start():
+    """Nets start at random: the same start in every run, whichever tests ran before."""
+    torch.manual_seed(0)
+
+
 # -- every kind -------------------------------------------------------------------------------------
 
 
