@@ -216,6 +216,25 @@ def test_the_roulette_is_unbiased_after_training(trained: Contractive, log_det: 
     check_bijection(Contractive(trained.net, log_det), randomize=False, capture=False)
 
 
+@pytest.mark.parametrize("log_det", [RouletteLogDet(1, stop=0.15), RouletteLogDet(3)])
+def test_the_roulette_weighs_what_it_seldom_reaches(log_det: RouletteLogDet):
+    """``x - 0.85 x``: all terms of the series have one sign, and those beyond the usual stop are much of it."""
+    layer = Contractive(nets.LipschitzMLP(2, (), lipschitz=0.9), log_det).double().train()
+    weight = layer.net.weights()[0]
+    with torch.no_grad():
+        weight.copy_(-0.85 * torch.eye(2))
+    torch.manual_seed(0)
+    draws = []
+    for _ in range(4000):
+        value = layer(torch.zeros(1, 2, dtype=torch.float64))[1].sum()
+        draws.append(torch.stack([value.detach(), torch.autograd.grad(value, weight)[0].trace()]))
+    found = torch.stack(draws)
+    error = found.std(0) / len(found) ** 0.5
+    wanted = torch.tensor([2 * math.log(0.15), 2 / 0.15], dtype=torch.float64)
+    assert (error < 0.05 * wanted.abs()).all(), "too noisy to tell"
+    assert ((found.mean(0) - wanted).abs() <= 4 * error).all()
+
+
 def test_the_series_is_as_close_as_its_bound(trained: Contractive):
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     exact = Contractive(trained.net).double()(x)[1]
