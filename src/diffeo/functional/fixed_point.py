@@ -13,8 +13,8 @@ from diffeo.functional.convergence import captured, certified
 Map = Callable[[Tensor, Tensor | None], Tensor]
 """``g(x, rows)``: the map at points ``(n, D)``; ``rows`` are their numbers in the batch, None for all."""
 
-MEMORY = 64
-"""Secants kept for each row at most: enough to end a linear problem of so many dimensions exactly."""
+MEMORY = 80
+"""Secants kept for each row at most: enough to end a linear problem of fewer dimensions exactly."""
 
 
 class FixedPoint(NamedTuple):
