@@ -6,6 +6,7 @@ fails when a public kind has no line. A name may go on after a comma to say what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from diffeo import bases, bijections, elementwise, nets, presets
 from diffeo.encodings.columns import Column, Columns
+from diffeo.encodings.dequantization import Dequantization
 from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
+from diffeo.encodings.noise import VariationalNoise
 from diffeo.functional import linear_spline, quadratic_spline
 from diffeo.functional.log_dets import RouletteLogDet
 
@@ -27,18 +30,29 @@ small = {"layers": 2, "hidden": (8,)}
 masked = {"layers": 2, "hidden": 8, "blocks": 1}
 spline = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4}
 
+transformer = {"hidden": 8, "blocks": 1, "heads": 2}
+pixel = {"hidden": 8, "blocks": 1, "kernel": 3, "bins": 4}
+
 
 def fitted(kind: Any) -> Any:
     """The kind, set from correlated, shifted and skewed rows."""
     g = torch.Generator().manual_seed(0)
     features = kind.event_shape.numel()
     rows = torch.randn(300, features, generator=g) @ torch.randn(features, features, generator=g)
-    kind.initialize(3 * rows + 0.5 * rows.square() + 10)
+    kind.initialize((3 * rows + 0.5 * rows.square() + 10).reshape(-1, *kind.event_shape))
     return kind
 
 
 def contraction(features: int, **options: Any) -> Any:
     return nets.LipschitzMLP(features, (8, 8), lipschitz=0.9, **options)
+
+
+def causal(length: int, width: int, params: int = 2, **options: Any) -> Any:
+    return nets.CausalTransformer(length, width, params, hidden=8, layers=1, heads=2, **options)
+
+
+def masked_conv(height: int, width: int, params: int, **options: Any) -> Any:
+    return nets.MaskedConvNet(height, width, params, hidden=8, blocks=1, kernel=3, **options)
 
 
 def of_context(numbers: int) -> Any:
@@ -76,6 +90,15 @@ def _discrete_table() -> tuple[Columns, Tensor, Tensor]:
     return columns, torch.tensor(rows, dtype=torch.float64), torch.tensor(outside, dtype=torch.float64)
 
 
+def _images(bits: int = 8, **options: Any) -> tuple[Dequantization, Tensor, Tensor]:
+    shape = (2, 1, 3)
+    rows = torch.tensor([[0, 255, 128, 1, 254, 127], [255] * 6, [0] * 6, [17, 3, 99, 200, 64, 5]])
+    rows = (rows >> (8 - bits) << (8 - bits)).reshape(-1, *shape).double()
+    outside = torch.zeros(5, *shape, dtype=torch.float64)
+    outside[:, 1, 0, 2] = torch.tensor([-1.0, 256.0, 0.5, math.inf, -math.inf])
+    return Dequantization(shape, bits, **options), rows, outside
+
+
 CASES: dict[str, dict[str, Callable[[], Any]]] = {
     "bijections": {
         "ActNorm": lambda: b.ActNorm((3,)),
@@ -89,6 +112,25 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Autoregressive, interval": lambda: Auto(ResMADE(3, 4, 8, 1), Linear(4)),
         "Autoregressive, mixed": lambda: Auto(MADE(3, 12, (8,)), mixed(), [1, 0, 2]),
         "Autoregressive, circular": lambda: Auto(MADE(2, 12, (8,)), Circular4),
+        "AutoregressiveTokens": lambda: b.AutoregressiveTokens(causal(3, 2), e.Affine()),
+        "AutoregressiveTokens, reverse, vector": lambda: b.AutoregressiveTokens(
+            causal(2, 3, context_shape=(2,)), e.Affine(), reverse=True
+        ),
+        "AutoregressiveTokens, interval, image": lambda: b.AutoregressiveTokens(
+            causal(3, 1, 4, context_shape=(1, 2, 1)), Linear(4)
+        ),
+        "AutoregressiveTokens, uncached": lambda: b.AutoregressiveTokens(
+            causal(3, 2), e.Affine(), sampler=b.Uncached()
+        ),
+        "AutoregressiveTokens, Jacobi": lambda: b.AutoregressiveTokens(
+            causal(3, 2, checkpoint=True), e.Affine(), sampler=b.Jacobi(1e-6)
+        ),
+        "AutoregressiveTokens, masked convolutions": lambda: b.AutoregressiveTokens(
+            masked_conv(2, 3, 2), e.Affine(), reverse=True
+        ),
+        "AutoregressiveTokens, masked convolutions, image": lambda: b.AutoregressiveTokens(
+            masked_conv(2, 2, 4, levels=4, context_shape=(1, 2, 1)), Linear(4, -0.5, 0.5)
+        ),
         "Chain": lambda: b.Chain([b.LU(2), b.Sigmoid((2,)), b.Pointwise(Linear(4), (2,)), b.Logit((2,))]),
         "Chain, set from data": lambda: b.Chain([b.Standardize((2,)), b.Permute([1, 0]), b.ActNorm((2,))]),
         "Contractive": lambda: b.Contractive(contraction(3)),
@@ -112,8 +154,26 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Coupling, nothing passes": lambda: Couple([False], MLP(0, 2, (8,), context_features=2), e.Affine()),
         "Coupling, mixed": lambda: Couple([True, False, False], MLP(1, 24, (8,)), mixed()),
         "Coupling, interval": lambda: Couple([True, False], MLP(1, 13, (8,)), Interval4),
+        "Dense": lambda: b.Dense(3),
         "Exp": lambda: b.Exp((2,)),
         "Exp, scalar": lambda: b.Exp(()),
+        "Haar": lambda: b.Haar((2, 2, 4)),
+        "ImageCoupling": lambda: b.ImageCoupling(
+            b.channel_mask(3), nets.ConvNet((1, 2, 2), 4, 4), e.Affine()
+        ),
+        "ImageCoupling, any channels": lambda: b.ImageCoupling(
+            torch.tensor([False, True, False])[:, None, None], nets.ConvNet((1, 2, 2), 4, 4), e.Affine()
+        ),
+        "ImageCoupling, checkerboard": lambda: b.ImageCoupling(
+            b.checkerboard(2, 3), nets.ResidualConvNet((2, 2, 3), 22, 4, 1), Rational(4)
+        ),
+        "ImageCoupling, image": lambda: b.ImageCoupling(
+            b.channel_mask(2), nets.ResidualConvNet((1, 2, 2), 2, 4, 1, context_shape=(1, 4, 3)), e.Affine()
+        ),
+        "ImageCoupling, vector, interval": lambda: b.ImageCoupling(
+            b.channel_mask(2), nets.ConvNet((1, 2, 2), 4, 4, context_shape=(2,)), Linear(4)
+        ),
+        "Interleave": lambda: b.Interleave((2, 2, 3)),
         "Inverse": lambda: b.Inverse(Auto(MADE(3, 2, (8,)), e.Affine())),
         "Inverse, logarithm": lambda: b.Inverse(b.Exp((2,))),
         "LU": lambda: b.LU(3),
@@ -127,6 +187,20 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Marginal": lambda: b.Marginal(2, 8),
         "Marginal, set": lambda: fitted(b.Marginal(2, 8)),
         "Marginal, scalar": lambda: fitted(b.Marginal(1, 8)),
+        "Multiscale": lambda: b.Multiscale([b.Squeeze((1, 4, 4)), b.OnChannels(b.LU(2), (2, 2, 2))]),
+        "Multiscale, one level": lambda: b.Multiscale([b.OnChannels(b.LU(2), (2, 2, 1))]),
+        "Multiscale, Haar": lambda: b.Multiscale([b.Haar((1, 4, 4)), b.Haar((1, 2, 2))], [1]),
+        "Multiscale, set, context": lambda: b.Multiscale(
+            [
+                fitted(b.OnChannels(b.Chain([b.ActNorm((2,)), b.LU(2)]), (2, 2, 2))),
+                b.ImageCoupling(
+                    b.checkerboard(2, 2), nets.ConvNet((1, 2, 2), 2, 4, context_shape=(2,)), e.Affine()
+                ),
+            ]
+        ),
+        "OnChannels": lambda: b.OnChannels(b.Chain([b.ActNorm((3,)), b.LU(3)]), (3, 2, 2)),
+        "OnChannels, interval": lambda: b.OnChannels(b.Logit((2,)), (2, 1, 3)),
+        "OnChannels, dense": lambda: b.OnChannels(b.Dense(2), (2, 2, 2)),
         "OnColumns, interval": lambda: b.OnColumns([1], b.Logit((1,)), 2),
         "OnColumns": lambda: b.OnColumns([2, 0], b.LU(2), 3),
         "OnColumns, given": lambda: b.OnColumns([1], conditional(4), 3, b.LU(2)),
@@ -150,6 +224,8 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Sigmoid, scalar": lambda: b.Sigmoid((1,)),
         "Softplus": lambda: b.Softplus((2,)),
         "Softplus, scalar": lambda: b.Softplus((1,)),
+        "Squeeze": lambda: b.Squeeze((2, 4, 2)),
+        "Squeeze, block": lambda: b.Squeeze((1, 3, 3), 3),
         "Standardize": lambda: b.Standardize((3,)),
         "Standardize, set": lambda: fitted(b.Standardize((3,))),
         "Sylvester": lambda: b.Sylvester(4, 2, 3),
@@ -157,6 +233,7 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Sylvester, context": lambda: b.Sylvester(2, 2, 3, of_context(b.Sylvester.num_params(2, 2, 3))),
         "Tanh": lambda: b.Tanh((2,)),
         "Tanh, scalar": lambda: b.Tanh((1,)),
+        "Tokens": lambda: b.Tokens((2, 3, 2)),
         "Triangular": lambda: b.Triangular(3),
         "Whiten": lambda: b.Whiten(3),
         "Whiten, set": lambda: fitted(b.Whiten(3)),
@@ -201,6 +278,8 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "CouplingNSF, context": lambda: p.CouplingNSF(3, 2, **spline),
         "Gaussianization": lambda: p.Gaussianization(2, layers=3, components=4),
         "Gaussianization, context": lambda: p.Gaussianization(3, 2, layers=2, hidden=(8,), components=3),
+        "Glow": lambda: p.Glow((1, 4, 2), levels=1, layers=2, hidden=8),
+        "Glow, classes": lambda: p.Glow((2, 2, 2), p.Classes(3), levels=1, layers=2, hidden=8),
         "FFJORD": lambda: p.FFJORD(2, hidden=8),
         "FFJORD, context": lambda: p.FFJORD(1, 2, hidden=8, layers=1),
         "FlowMatching": lambda: p.FlowMatching(2, hidden=8),
@@ -215,11 +294,18 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "NICE, one column": lambda: p.NICE(1, 2, **small),
         "NSF": lambda: p.NSF(2, **spline),
         "NSF, context": lambda: p.NSF(1, 2, **spline),
+        "PixelFlow": lambda: p.PixelFlow((1, 2, 1), **pixel),
+        "PixelFlow, layers, classes": lambda: p.PixelFlow((3, 1, 2), p.Classes(3), layers=2, **pixel),
+        "PixelFlow, image": lambda: p.PixelFlow((1, 2, 2), p.Image(1, 2, 1), **pixel),
         "Planar": lambda: p.Planar(2, **small),
         "Planar, context": lambda: p.Planar(1, 2, **small),
         "Radial": lambda: p.Radial(3, **small),
         "Radial, classes": lambda: p.Radial(2, p.Classes(3), **small),
         "RealNVP": lambda: p.RealNVP(2, **small),
+        "RealNVPImage": lambda: p.RealNVPImage((1, 2, 4), levels=1, layers=2, hidden=8),
+        "RealNVPImage, image": lambda: p.RealNVPImage(
+            (1, 2, 2), p.Image(1, 2, 2), levels=1, layers=2, hidden=8, reversible=True
+        ),
         "RealNVP, classes": lambda: p.RealNVP(3, p.Classes(4), **small),
         "IResNet": lambda: p.IResNet(2, **small),
         "IResNet, context": lambda: p.IResNet(1, 2, **small),
@@ -227,22 +313,41 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "ResidualFlow, classes": lambda: p.ResidualFlow(3, p.Classes(4), **small),
         "RevNet": lambda: p.RevNet(3, **small),
         "RevNet, one column": lambda: p.RevNet(1, 2, **small),
+        "SplineGlow": lambda: p.SplineGlow((3, 2, 2), levels=1, layers=2, hidden=8),
+        "SplineGlow, context": lambda: p.SplineGlow((1, 4, 2), 2, levels=1, layers=2, hidden=8),
         "Sylvester": lambda: p.Sylvester(3, rank=2, **small),
         "Sylvester, context": lambda: p.Sylvester(2, 2, reflections=3, **small),
         "SOSPF": lambda: p.SOSPF(2, **masked, degree=3, polynomials=2),
         "SOSPF, context": lambda: p.SOSPF(3, 2, **masked, degree=3, polynomials=2),
+        "Jet": lambda: p.Jet((2, 2, 2), patch=2, layers=2, **transformer),
+        "Jet, reversible, classes": lambda: p.Jet(
+            (1, 4, 2), p.Classes(3), patch=2, layers=2, reversible=True, **transformer
+        ),
         "Tabular": lambda: p.Tabular(2, **spline),
         "Tabular, marginal": lambda: p.Tabular(2, 2, marginal=8, **spline),
+        "TarFlow": lambda: p.TarFlow((2, 2, 2), patch=1, layers=1, blocks=2, hidden=8, heads=2),
+        "TarFlow, classes": lambda: p.TarFlow(
+            (1, 2, 4), p.Classes(3), patch=2, layers=1, blocks=2, hidden=8, heads=2, drop=0.1, checkpoint=True
+        ),
+        "TarFlow, image": lambda: p.TarFlow(
+            (1, 2, 2), p.Image(1, 2, 1), patch=1, blocks=2, hidden=8, heads=2
+        ),
         "UNAF": lambda: p.UNAF(2, **masked, embedding=3, width=8),
         "UNAF, context": lambda: p.UNAF(1, 2, **masked, embedding=3, width=8),
     },
     "encodings": {
         "Columns": _table,
         "Columns, discrete": _discrete_table,
+        "Dequantization": _images,
+        "Dequantization, 5 bits": lambda: _images(5, draws=3),
+        "Dequantization, logit": lambda: _images(logit=0.05, draws=2),
+        "Dequantization, variational": lambda: _images(noise=VariationalNoise((2, 1, 3), 4), draws=2),
     },
 }  # fmt: skip
 
 
+VECTORS = {name: kind for name, kind in p.KINDS.items() if issubclass(kind, p.VectorPreset)}
+"""The presets of tables; those of images take a shape in place of a number of columns."""
 APART = {"DeepSigmoid", "MixtureCDF", "NAF", "Gaussianization"}
 """Mixtures: their units start apart, else nothing would tell them apart; near the identity, not on it."""
 

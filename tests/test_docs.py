@@ -23,7 +23,7 @@ REFERENCE = ROOT / "docs" / "reference.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ROOMS = ("bijections", "elementwise", "nets", "bases", "presets", "encodings")
-LISTED = (*ROOMS, "data", "testing", "io", "train", "objectives")
+LISTED = (*ROOMS, "data", "latents", "denoise", "guidance", "testing", "io", "train", "objectives")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def test_commands_and_options_exist(page):
     text = read(page)
     for name in re.findall(r"(?:`|^\$ )diffeo (\w+)", text, re.M):
         assert name in COMMANDS, f"{page.name}: there is no command diffeo {name}"
-    known = {o for command in COMMANDS.values() for p in command.params for o in p.opts}
+    commands = [*COMMANDS.values(), *COMMANDS["images"].commands.values()]
+    known = {o for command in commands for p in command.params for o in p.opts + p.secondary_opts}
     for line in text.splitlines():
         script = re.search(r"benchmarks/\w+\.py", line)
         parsers = [script.group(), "benchmarks/data.py"] if script else []
@@ -107,6 +108,8 @@ def test_commands_and_options_exist(page):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_an_example_and_a_line(name):
+    for below in getattr(COMMANDS[name], "commands", ()):
+        assert f"`diffeo {name} {below}" in read(REFERENCE)
     result = CliRunner().invoke(app, [name, "--help"])
     assert f"Example: diffeo {name}" in " ".join(result.output.split())
     assert f"`diffeo {name}" in read(REFERENCE)

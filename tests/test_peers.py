@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import VECTORS
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -32,7 +33,7 @@ from diffeo.elementwise import (
 from diffeo.functional.domains import bounds
 from diffeo.nets import MADE, MLP, ResMADE
 from diffeo.objectives import Batch, Likelihood
-from diffeo.presets import KINDS, MAF, NSF, RealNVP
+from diffeo.presets import MAF, NSF, RealNVP
 from diffeo.testing import randomize_
 from diffeo.testing.density import require_integral
 from diffeo.testing.points import generator
@@ -51,8 +52,8 @@ splines = pytest.mark.parametrize("family", SPLINES, ids=lambda f: type(f).__nam
 
 
 def small(name: str, features: int = 3, context: int | None = None) -> Flow:
-    hidden = (8,) if isinstance(KINDS[name](1).hidden, tuple) else 8  # type: ignore[attr-defined]
-    flow = KINDS[name](features, context, layers=2, hidden=hidden).build()
+    hidden = (8,) if isinstance(VECTORS[name](1).hidden, tuple) else 8  # type: ignore[attr-defined]
+    flow = VECTORS[name](features, context, layers=2, hidden=hidden).build()
     return randomize_(flow, scale=0.2).double().eval()
 
 
@@ -63,7 +64,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 # -- nflows, normflows, torchflows --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(VECTORS))
 def test_log_det_is_that_of_the_autograd_jacobian(name: str):
     """nflows, normflows, torchflows: no test compares a log-det with the Jacobian of the map."""
     flow = small(name)
@@ -117,7 +118,7 @@ def test_circular_flow_has_no_density_outside_the_circle():
     assert log_prob[1:].tolist() == [-math.inf] * 3
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(VECTORS))
 def test_eval_keeps_parameter_gradients(name: str):
     """zuko: after eval() the log-density has no gradient in the parameters."""
     flow = small(name)
@@ -162,7 +163,7 @@ def _environment() -> dict[str, str]:
 # -- torchflows ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(VECTORS))
 def test_log_prob_of_samples_has_the_right_sign(name: str):
     """torchflows: the log-density that comes with a sample has the wrong sign of the log-det."""
     flow = small(name, context=2)
@@ -171,7 +172,7 @@ def test_log_prob_of_samples_has_the_right_sign(name: str):
     torch.testing.assert_close(log_prob, flow.log_prob(x, context), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(VECTORS))
 def test_every_preset_honors_its_context(name: str):
     """torchflows: two families ignore the context; normflows: coupling layers take none."""
     flow = small(name, context=2)
@@ -215,7 +216,7 @@ def test_training_leaves_frozen_parameters_frozen():
     assert all(torch.equal(a, b) for a, b in zip(frozen, before, strict=True))
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(VECTORS))
 def test_the_callers_data_stay_as_they_are(name: str):
     """normflows: a shift is added to the caller's own tensor."""
     flow, x, context = small(name, context=2), normal(5, 3), normal(5, 2)
@@ -291,7 +292,7 @@ def test_samples_of_several_contexts_stand_beside_each_other():
     assert (x.std(0) < 1.3).all()
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(VECTORS))
 def test_float64_flows_sample_float64(name: str):
     """nflows: sampling a float64 flow crashes."""
     assert small(name, context=2).sample(3, normal(2, 2)).dtype == torch.float64
@@ -309,7 +310,7 @@ def test_act_norm_of_a_constant_column():
 # -- flowjax ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(VECTORS))
 def test_nan_stays_nan(name: str):
     """flowjax: a NaN log-density becomes -inf."""
     log_prob = small(name).log_prob(

@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 
 from diffeo import plots
 from diffeo.data.toys import TOYS
-from diffeo.errors import ShapeError
+from diffeo.errors import ConfigError, DataError, ShapeError
 from diffeo.presets import RealNVP
 from diffeo.train.report import FitReport, Point
 
@@ -139,6 +139,48 @@ def test_cobweb_starts_at_y_and_within_limits(ax):
     assert ax.lines[2].get_xydata()[0].tolist() == [2, 2]
     assert ax.get_xlim() == (-1, 3)
     assert plots.cobweb(lambda x: 0 * x, 2.0, ax).get_xlim() == (1, 3)  # a staircase of no length
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_image_grid_puts_each_image_in_its_place(ax, channels, dtype):
+    pixels = torch.randint(256, (5, channels, 4, 6)).to(dtype)
+    assert plots.image_grid(pixels, ax, columns=3, gap=2) is ax
+    drawn = np.asarray(ax.images[0].get_array())
+    assert drawn.shape == (10, 22) + (() if channels == 1 else (3,))
+    assert ax.images[0].get_clim() == (0, 255)
+    for i in range(5):
+        top, left = i // 3 * 6, i % 3 * 8
+        shown = drawn[top : top + 4, left : left + 6].reshape(4, 6, channels)
+        np.testing.assert_array_equal(shown, pixels[i].permute(1, 2, 0))
+
+
+def test_image_grid_of_rows_and_columns(ax):
+    """A way a row, as ``interpolate(...).transpose(0, 1)`` gives."""
+    ways = torch.randint(256, (2, 5, 1, 4, 4), dtype=torch.uint8)
+    plots.image_grid(ways, ax, gap=0)
+    np.testing.assert_array_equal(
+        ax.images[0].get_array(), torch.cat([torch.cat([*w[:, 0]], 1) for w in ways])
+    )
+
+
+@pytest.mark.parametrize(
+    ("pixels", "columns", "error", "match"),
+    [
+        (np.zeros((4, 4)), None, ShapeError, r"\(N, C, H, W\).*shape \(4, 4\)\."),
+        (np.zeros((2, 3, 1, 4, 4)), 2, ShapeError, "columns=2"),
+        (np.zeros((3, 2, 4, 4)), None, ShapeError, "C = 1 or 3"),
+        (np.zeros((0, 1, 4, 4)), None, DataError, "no image"),
+        (np.zeros((3, 0, 1, 4, 4)), None, DataError, "no image"),
+        (np.full((1, 1, 4, 4), math.nan), None, DataError, "whole numbers"),
+        (np.full((1, 1, 4, 4), 0.5), None, DataError, "whole numbers"),
+        (np.full((1, 1, 4, 4), 256), None, DataError, "whole numbers"),
+        (np.zeros((3, 1, 4, 4)), 0, ConfigError, "columns=0"),
+    ],
+)
+def test_image_grid_refuses_what_is_no_image(ax, pixels, columns, error, match):
+    with pytest.raises(error, match=match):
+        plots.image_grid(pixels, ax, columns)
 
 
 def test_new_axes_where_none_are_given():

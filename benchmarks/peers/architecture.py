@@ -1,4 +1,7 @@
-"""The flows every contestant builds: nets with two hidden layers of 64; five layers, splines of 8 bins."""
+"""The flows every contestant builds: nets with two hidden layers of 64; five layers, splines of 8 bins.
+
+Glow: three levels of eight steps, convolutions of 3 x 3, 1 x 1 and 3 x 3 with 64 channels between.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,11 @@ TOLERANCE = 1e-5
 FREQUENCIES = 3
 """A continuous flow's net sees the time as so many sines and cosines."""
 
+LEVELS, STEPS, CHANNELS = 3, 8, 64
+"""Glow's levels, steps a level and hidden channels."""
+IMAGES = {"Glow, gray": 1, "Glow, RGB": 3}
+"""Models of square images, by their channels; what is the number of columns elsewhere is their side."""
+
 LAYERED = ("RealNVP", "CouplingNSF", "MAF", "NSF")
 """Models whose nets run once a layer: the floor is known, and most libraries have them."""
 
@@ -27,6 +35,13 @@ class Spec:
 
     model: str
     features: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one data point."""
+        if self.model not in IMAGES:
+            return (self.features,)
+        return (IMAGES[self.model], self.features, self.features)
 
     @property
     def coupling(self) -> bool:
@@ -62,8 +77,15 @@ class Spec:
     @property
     def parameters(self) -> int:
         """Weights and biases of all nets: what each contestant should have."""
+        if self.model in IMAGES:
+            widths = [4 * IMAGES[self.model] * 2**level for level in range(LEVELS)]
+            return sum(STEPS * self._conv_net(width // 2, width) for width in widths)
         layers = 1 if self.model == "FFJORD" else LAYERS
         return sum((n + 1) * m for layer in range(layers) for n, m in self.products(layer))
+
+    @staticmethod
+    def _conv_net(seen: int, given: int) -> int:
+        return (9 * seen + 1) * CHANNELS + (CHANNELS + 1) * CHANNELS + (9 * CHANNELS + 1) * given
 
 
 class Unsupported(Exception):

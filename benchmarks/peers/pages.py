@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from peers.architecture import LAYERED
+from peers.architecture import IMAGES, LAYERED
 
 TIMED = ("log_prob", "train", "sample")
 MEMORY, ROUND_TRIP = "memory", "round_trip"
@@ -51,6 +51,14 @@ PAGES = (
             "ResidualFlow": Plan(("sample", ROUND_TRIP), (2, 8), (256, 1024)),
             "FFJORD": Plan((*TIMED, ROUND_TRIP), (2, 8), (256, 1024)),
         },
+    ),
+    Page(
+        "peers_images",
+        "Glow beside other libraries",
+        "Square images with sides of D pixels. Three levels of eight steps: activation normalization, 1 x 1 "
+        "convolution by LU factors, affine coupling of channels by a net of 3 x 3, 1 x 1 and 3 x 3 "
+        "convolutions with 64 channels between.",
+        dict.fromkeys(IMAGES, Plan((*TIMED, MEMORY, ROUND_TRIP), (32, 64), (16, 64))),
     ),
 )
 PLANS = {model: plan for page in PAGES for model, plan in page.plans.items()}

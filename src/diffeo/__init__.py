@@ -22,11 +22,13 @@ _NAMES = {
     "Flow": "flow",
     "fit": "train",
     "fit_table": "train",
+    "fit_images": "train",
     "FitReport": "train",
     "Likelihood": "objectives",
     "save": "io",
     "load": "io",
     "Table": "data",
+    "bits_per_dim": "encodings",
 }
 """Each public name that is not itself a module, and the module it lives in."""
 
@@ -34,11 +36,13 @@ __all__ = [
     "Flow",
     "fit",
     "fit_table",
+    "fit_images",
     "FitReport",
     "Likelihood",
     "save",
     "load",
     "Table",
+    "bits_per_dim",
     "bijections",
     "elementwise",
     "nets",
@@ -46,6 +50,9 @@ __all__ = [
     "encodings",
     "presets",
     "data",
+    "latents",
+    "denoise",
+    "guidance",
     "objectives",
     "io",
     "train",
@@ -60,11 +67,14 @@ if TYPE_CHECKING:
         bases,
         bijections,
         data,
+        denoise,
         elementwise,
         encodings,
         errors,
         functional,
+        guidance,
         io,
+        latents,
         nets,
         objectives,
         plots,
@@ -73,10 +83,11 @@ if TYPE_CHECKING:
         train,
     )
     from diffeo.data import Table
+    from diffeo.encodings import bits_per_dim
     from diffeo.flow import Flow
     from diffeo.io import load, save
     from diffeo.objectives import Likelihood
-    from diffeo.train import FitReport, fit, fit_table
+    from diffeo.train import FitReport, fit, fit_images, fit_table
 
 
 def __getattr__(name: str) -> Any:

@@ -88,3 +88,54 @@ class MaskedNet(Protocol):
         ...
 
     def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper: ...
+
+
+class ImageNet(Protocol):
+    """A net from images to images of the same height and width; knows nothing of flows."""
+
+    in_shape: torch.Size
+    """``(channels, height, width)`` of what it takes; the channels may be 0."""
+    out_shape: torch.Size
+    context_shape: torch.Size | None
+    """A vector ``(n,)``, an image ``(c, h, w)`` of any height and width, or None."""
+
+    def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(*batch, *in_shape)`` to ``(*batch, *out_shape)``."""
+        ...
+
+
+class CausalNet(Protocol):
+    """A net over a sequence of ``length`` vectors; the parameters of one see those before it, and context."""
+
+    length: int
+    width: int
+    params: int
+    context_shape: torch.Size | None
+
+    def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(*batch, length, width)`` to ``(*batch, length, width, params)``."""
+        ...
+
+    def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:
+        """One pass, a vector at a time: takes the one before, ``(*batch, width)``, gives ``(*batch, width,
+        params)``."""
+        ...
+
+
+class Windows(Protocol):
+    """One pass of a causal net in windows: the parameters of the next vectors, were they as guessed."""
+
+    def propose(self, guess: Tensor) -> Tensor:
+        """``(*batch, n, width)`` to ``(*batch, n, width, params)``; as often as wanted."""
+        ...
+
+    def accept(self, vectors: Tensor) -> None:
+        """Go on behind these n, which must be the last that were proposed."""
+        ...
+
+
+class Windowed(ABC):
+    """A causal net that keeps what it needs of earlier vectors and takes several new ones at once."""
+
+    @abstractmethod
+    def windows(self, context: Tensor | None, batch_shape: torch.Size) -> Windows: ...

@@ -183,6 +183,16 @@ class Flow(nn.Module, Initializable):
         """This flow as a ``torch.distributions.Distribution``, at a fixed context."""
         return FlowDistribution(self, context)
 
+    def without_encoding(self) -> Flow:
+        """The flow of the encoded vectors alone: the same bijection, base and context, without the door.
+
+        Its ``log_prob`` takes what ``encoding.encode`` gives and is differentiable in it, where data may be
+        whole numbers. The parts are shared; the recipe is not, as nothing rebuilds this flow.
+        """
+        flow = Flow(self.bijection, self.base, None, self.context_encoding)
+        flow.training = self.training  # without recursion: the parts are in modes of their own
+        return flow
+
     # -- set from data ------------------------------------------------------------------------
 
     @torch.no_grad()

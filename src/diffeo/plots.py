@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffeo.data.pictures import grid
 from diffeo.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -249,6 +250,47 @@ def cobweb(
     ax.set(xlabel="x", xlim=(float(x[0]), float(x[-1])))
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def image_grid(pixels: Any, ax: Axes | None = None, columns: int | None = None, gap: int = 1) -> Axes:
+    """Draw images in rows and columns: samples, reconstructions, ways through latent space.
+
+    ``image_grid(latents.interpolate(flow, x0, x1, 8).transpose(0, 1))`` draws one way a row. For a file,
+    use ``data.save_grid``.
+
+    Args:
+        pixels: whole numbers 0 .. 255, tensor or array: ``(N, C, H, W)``, or ``(rows, columns, C, H, W)``; C
+            is 1 for grey or 3 for RGB.
+        ax: axes to draw on; new ones by default.
+        columns: images in a row, where ``pixels`` does not say; by default about as many as rows.
+        gap: pixels of grey between images.
+
+    Raises:
+        ShapeError: for another shape.
+        DataError: for no image, or for numbers that are no pixels.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> from diffeo import plots
+        >>> ax = plots.image_grid(torch.randint(256, (3, 5, 1, 8, 8)))
+        >>> ax.images[0].get_array().shape  # 3 rows and 5 columns of 8 pixels, with gaps
+        (26, 44)
+    """
+    images = torch.as_tensor(_array(pixels))
+    if images.dim() not in (4, 5) or (images.dim() == 5 and columns is not None):
+        raise ShapeError(
+            f"image_grid draws (N, C, H, W), or (rows, columns, C, H, W) without columns=; pixels has shape "
+            f"{tuple(images.shape)}" + ("." if columns is None else f" and columns={columns}.")
+        )
+    if images.dim() == 5:
+        columns = max(images.shape[1], 1)
+        images = images.flatten(0, 1)
+    canvas = grid(images, columns, zoom=1, gap=gap).permute(1, 2, 0).numpy()
+    ax = _axes(ax)
+    # Of one channel, a plain matrix: shared limits, else one bright image would darken the others.
+    ax.imshow(canvas[..., 0] if canvas.shape[-1] == 1 else canvas, cmap="gray", vmin=0, vmax=255)
+    ax.set_axis_off()
     return ax
 
 

@@ -51,3 +51,57 @@ def test_ends_belong_to_the_box():
 def test_bad_fields_are_refused(bad: dict[str, float]):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         PiecewiseLinear(**bad)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_gradient_of_zero_for_the_value_is_left_out():
+    """Before a uniform base nothing depends on y; its zeros change nothing, and count where they move."""
+    torch.manual_seed(0)
+    family = PiecewiseLinear(bins=6, low=-0.5, high=0.5)
+    x, params = torch.rand(20).double() - 0.5, torch.randn(20, 6).double().requires_grad_()
+    y, log_slope = family.forward(x, params)
+    (alone,) = torch.autograd.grad(log_slope.sum(), params, retain_graph=True)
+    (both,) = torch.autograd.grad(log_slope.sum() + (0 * y).sum(), params, retain_graph=True)
+    assert torch.equal(alone, both)
+    (wanted,) = torch.autograd.grad(y.sum(), params, retain_graph=True)
+    assert wanted.abs().max() > 1e-3
+    weight = torch.zeros(20, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad((weight * y).sum(), params, create_graph=True)
+    assert (slope == 0).all()
+    (back,) = torch.autograd.grad((slope * wanted).sum(), weight)
+    torch.testing.assert_close(back, wanted.square().sum(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_hundreds_of_bins(dtype: torch.dtype):
+    """Against sums in float64, at points in every bin; a level may have nearly all the mass."""
+    family = PiecewiseLinear(bins=256, low=-0.5, high=0.5, min_slope=1e-5)
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(256, dtype=torch.float64)
+    phi = 1e-5 / 256 + (1 - 1e-5) * logits.softmax(-1)
+    level = torch.arange(256)
+    x = (level + 0.25) / 256 - 0.5
+    y, log_slope = family.forward(x.to(dtype), logits.to(dtype).expand(256, 256))
+    wanted = phi.cumsum(-1) - 0.75 * phi - 0.5
+    tolerance = 200 * torch.finfo(dtype).eps
+    torch.testing.assert_close(y.double(), wanted, rtol=0, atol=tolerance)
+    torch.testing.assert_close(log_slope.double(), (256 * phi).log(), rtol=0, atol=tolerance)
+    certain = torch.zeros(256, 256, dtype=dtype)
+    certain[:, 3] = 80
+    log_mass = family.forward(x.to(dtype), certain)[1] - math.log(256)
+    assert -2e-5 < log_mass[3] < 0
+    assert (log_mass[level != 3] > math.log(3e-8)).all()
+
+
+def test_rounding_does_not_leave_the_box():
+    """A float32 sum of probabilities may pass one; beyond the box a uniform base has no density."""
+    torch.manual_seed(0)
+    family = PiecewiseLinear(bins=256, low=-0.5, high=0.5, min_slope=1e-5)
+    logits = 6 * torch.randn(4000, 256)
+    logits[:, 200:] -= 40
+    x = 0.3 + 0.2 * torch.rand(4000)
+    assert (logits.softmax(-1).cumsum(-1)[:, 199] > 1).any()
+    y, log_slope = family.forward(x, logits)
+    assert (y <= 0.5).all()
+    again, _ = family.inverse(y, logits)
+    assert (again <= 0.5).all()
+    assert log_slope.isfinite().all()

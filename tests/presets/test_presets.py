@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import VECTORS
 from torch import Tensor
 
 import diffeo
@@ -16,17 +17,31 @@ from diffeo.bases import Normal
 from diffeo.encodings import Column, Columns, OneHotContext, StandardizedContext
 from diffeo.encodings.kinds import Positive
 from diffeo.errors import ConfigError
-from diffeo.presets import KINDS, MAF, NSF, Classes, CouplingNSF, Preset, RealNVP, Tabular, Vector, choose
+from diffeo.presets import (
+    KINDS,
+    MAF,
+    NSF,
+    Classes,
+    CouplingNSF,
+    Image,
+    ImagePreset,
+    Preset,
+    RealNVP,
+    Tabular,
+    Vector,
+    VectorPreset,
+    choose,
+)
 from diffeo.presets.base import CAPS
 from diffeo.testing import randomize_
 
 SMALL: dict[str, Any] = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4, "dropout": 0.1}
 NEAR = {"NAF", "Gaussianization"}
 """Mixtures, whose units start apart: near the base, not equal to it."""
-kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+kinds = pytest.mark.parametrize("kind", VECTORS.values(), ids=VECTORS.keys())
 
 
-def small(kind: type[Preset], features: int = 3, context: Any = None, **more: Any) -> Preset:
+def small(kind: type[VectorPreset], features: int = 3, context: Any = None, **more: Any) -> VectorPreset:
     known = {f.name: str(f.type) for f in fields(kind)}
     values = {name: value for name, value in SMALL.items() if name in known}
     if "hidden" in values and known["hidden"].startswith("tuple"):
@@ -45,20 +60,26 @@ def test_the_presets():
         "FFJORD",
         "FlowMatching",
         "Gaussianization",
+        "Glow",
         "IAF",
         "IResNet",
+        "Jet",
         "MAF",
         "NAF",
         "NICE",
         "NSF",
+        "PixelFlow",
         "Planar",
         "Radial",
         "RealNVP",
+        "RealNVPImage",
         "ResidualFlow",
         "RevNet",
         "SOSPF",
+        "SplineGlow",
         "Sylvester",
         "Tabular",
+        "TarFlow",
         "UNAF",
     ]
     assert all(kind.__name__ == name for name, kind in KINDS.items())
@@ -197,7 +218,15 @@ BAD: dict[str, list[Any]] = {
     "reflections": [0, 2.0, CAPS["reflections"] + 1],
     "bound": [-1.0, 0.0, math.nan, math.inf, 1e7, "3", True],
     "dropout": [-0.1, 1.0, math.nan, "0"],
+    "levels": [0, 2.0, CAPS["levels"] + 1],
+    "patch": [0, 2.0, CAPS["patch"] + 1],
+    "heads": [0, 2.0, CAPS["heads"] + 1],
+    "noise": [-0.1, math.nan, 1e7, "0"],
+    "drop": [-0.1, 1.0, math.nan, "0"],
+    "kernel": [0, 2.0, CAPS["kernel"] + 1],
+    "shape": [(1, 8), (0, 8, 8), (1, 8, 2.0), [1, 8, 8], 8, None, (1, 4096, 4097), (64, 4096, 4096)],
 }
+NEEDED: tuple[dict[str, Any], dict[str, Any]] = {"features": 3}, {"shape": (1, 8, 8)}
 BAD_HIDDEN: dict[bool, list[Any]] = {
     False: [0, -1, 2.5, CAPS["hidden"] + 1, (8, 8), None],
     True: [(), (0,), (8, -1), (8.0,), [8], 8, None, (CAPS["hidden"] + 1,), (8,) * (CAPS["layers"] + 1)],
@@ -218,7 +247,7 @@ def bad_fields() -> list[Any]:
 @pytest.mark.parametrize(("kind", "name", "value"), bad_fields())
 def test_fields_that_cannot_be(kind: type[Preset], name: str, value: Any):
     with pytest.raises(ConfigError, match=name):
-        kind(**({"features": 3} | {name: value})).build()
+        kind(**(NEEDED[issubclass(kind, ImagePreset)] | {name: value})).build()
 
 
 def test_every_size_has_a_cap_and_a_bad_case():
@@ -249,6 +278,13 @@ def test_the_smallest_values_build(kind: type[Preset]):
     flow = kind(1, **values).build()
     diffeo.fit(flow, normal(20, 1), max_steps=2)
     assert flow.sample(5).isfinite().all()
+
+
+def test_images_are_no_context_of_vectors():
+    with pytest.raises(ConfigError, match="its context cannot be an image"):
+        MAF(3, Image(1, 2, 2))
+    with pytest.raises(ConfigError, match="more than 16777216 numbers"):
+        Image(64, 4096, 4096)
 
 
 def test_presets_are_frozen():
@@ -292,7 +328,7 @@ def test_missing_fields_take_their_defaults(kind: type[Preset]):
         ({"features": 3, "hidden": [[8]]}, "MAF.hidden"),
         (
             {"features": 3, "context": {"kind": "Tokens", "size": 3}},
-            "is no context; known kinds: Vector, Classes",
+            "is no context; known kinds: Vector, Classes, Image",
         ),
         ({"features": 3, "context": {"kind": "Vector"}}, "is no context"),
         ({"features": 3, "context": {"kind": "Vector", "size": 3, "more": 1}}, "is no context"),
@@ -309,8 +345,8 @@ def test_recipes_that_cannot_be(values: dict[str, Any], says: str):
 def test_a_preset_of_ones_own():
     @dataclass(frozen=True)
     class Wide(RealNVP):
-        def base(self) -> Normal:
-            return Normal((self.features,))
+        def base(self, latent_shape: torch.Size) -> Normal:
+            return Normal(latent_shape)
 
     flow = Wide(2, layers=1, hidden=(8,)).build()
     assert flow.recipe is not None

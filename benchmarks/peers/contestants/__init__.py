@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from peers.architecture import LAYERED, Spec
+from peers.architecture import IMAGES, LAYERED, Spec
 
 
 class Contestant(Protocol):
@@ -59,21 +59,26 @@ def _layered(function: str = "build", **others: str) -> dict[str, str]:
     return {**dict.fromkeys(LAYERED, function), **others}
 
 
+GLOW = dict.fromkeys(IMAGES, "images")
+
+
 OURS, DEFAULTS, COMPILED, FLOOR = "diffeo", "diffeo defaults", "diffeo compiled", "floor"
+REVERSIBLE = "diffeo reversible"
 ENTRIES = {
     "zuko": Entry("torch", "zuko", ("zuko",), _layered(FFJORD="continuous")),
     "nflows": Entry("torch", "nflows", ("nflows",), _layered()),
-    "normflows": Entry("torch", "normflows", ("normflows",), _layered(ResidualFlow="residual")),
+    "normflows": Entry("torch", "normflows", ("normflows",), _layered(ResidualFlow="residual") | GLOW),
     "FrEIA": Entry("torch", "freia", ("FrEIA",), _layered()),
     "FlowJAX": Entry("jax", "flowjax", ("flowjax", "jax", "jaxlib", "equinox", "optax"), _layered()),
     OURS: Entry(
         "torch",
         "diffeo",
         ("diffeo", "torch"),
-        _layered(ResidualFlow="residual", FFJORD="continuous"),
+        _layered(ResidualFlow="residual", FFJORD="continuous") | GLOW,
         about="about",
     ),
     DEFAULTS: Entry("torch", "diffeo", ("torchdiffeq",), {"FFJORD": "continuous_by_default"}),
+    REVERSIBLE: Entry("torch", "diffeo", (), dict.fromkeys(IMAGES, "reversible_images")),
     COMPILED: Entry("torch", "diffeo", (), _layered("build_compiled")),
     FLOOR: Entry("torch", "floor", (), _layered()),
 }

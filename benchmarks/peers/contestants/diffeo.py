@@ -24,15 +24,19 @@ from diffeo.bijections import (
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Affine, RationalQuadratic
 from diffeo.nets import MADE, MLP, LipschitzMLP, Tanh, VelocityMLP
+from diffeo.presets import Glow
 from diffeo.train.optimizer import FlatAdamW
 from peers.architecture import (
     BINS,
     BOUND,
+    CHANNELS,
     FREQUENCIES,
     HIDDEN,
     LAYERS,
     LEARNING_RATE,
+    LEVELS,
     LIPSCHITZ,
+    STEPS,
     TOLERANCE,
     Spec,
 )
@@ -71,7 +75,7 @@ class Ours(OnTorch):
         run = super().prepare(kind, batch)
         if kind != "train":
             return run
-        x = torch.randn(batch, self.features, generator=torch.Generator().manual_seed(batch))
+        x = torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(batch))
 
         def train() -> Tensor:
             self.flat.zero_grad()
@@ -92,7 +96,7 @@ class Ours(OnTorch):
 
 def build(spec: Spec) -> OnTorch:
     flow = flow_of(spec)
-    return Ours(spec.features, flow, flow.log_prob, flow.sample)
+    return Ours(spec.shape, flow, flow.log_prob, flow.sample)
 
 
 def residual(spec: Spec) -> OnTorch:
@@ -132,10 +136,29 @@ def _both_ways(spec: Spec, flow: Flow, note: str = "") -> OnTorch:
     def round_trip(z: Tensor) -> Tensor:
         return flow.to_latent(flow.to_data(z))
 
-    return Ours(spec.features, flow, flow.log_prob, flow.sample, round_trip=round_trip, note=note)
+    return Ours(spec.shape, flow, flow.log_prob, flow.sample, round_trip=round_trip, note=note)
+
+
+def images(spec: Spec, reversible: bool = False) -> OnTorch:
+    """The preset, which has a learned prior of what leaves besides."""
+    preset = Glow(spec.shape, levels=LEVELS, layers=STEPS, hidden=CHANNELS, reversible=reversible)  # type: ignore[arg-type]
+    flow = preset.build()
+    flow.initialize(torch.randn(16, *spec.shape))
+    return Ours(
+        spec.shape,
+        flow,
+        flow.log_prob,
+        flow.sample,
+        round_trip=lambda x: flow.to_data(flow.to_latent(x)),
+        note="with a learned prior of what leaves, one more net a level but the last",
+    )
+
+
+def reversible_images(spec: Spec) -> OnTorch:
+    return images(spec, reversible=True)
 
 
 def build_compiled(spec: Spec) -> OnTorch:
     torch._dynamo.reset()
     flow = flow_of(spec)
-    return OnTorch(spec.features, flow, torch.compile(flow, dynamic=False), flow.sample, compiles=True)
+    return OnTorch(spec.shape, flow, torch.compile(flow, dynamic=False), flow.sample, compiles=True)

@@ -31,4 +31,4 @@ def build(spec: Spec) -> OnTorch:
         return flow(torch.randn(n, spec.features), rev=True, jac=False)[0]
 
     note = "one-sided couplings, random permutations between layers"
-    return OnTorch(spec.features, flow, log_prob, sample, note=note)
+    return OnTorch(spec.shape, flow, log_prob, sample, note=note)

@@ -44,4 +44,4 @@ def build(spec: Spec) -> OnTorch:
                 )
             )
     flow = Flow(CompositeTransform(parts), StandardNormal((spec.features,)))
-    return OnTorch(spec.features, flow, flow.log_prob, flow.sample)
+    return OnTorch(spec.shape, flow, flow.log_prob, flow.sample)

@@ -9,7 +9,7 @@ import torch
 from normflows.flows.neural_spline.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressive
 from normflows.flows.neural_spline.coupling import PiecewiseRationalQuadraticCoupling
 
-from peers.architecture import BINS, BOUND, HIDDEN, LAYERS, LIPSCHITZ, Spec
+from peers.architecture import BINS, BOUND, CHANNELS, HIDDEN, LAYERS, LEVELS, LIPSCHITZ, STEPS, Spec
 from peers.contestants.on_torch import OnTorch, Perceptron
 from peers.contestants.weights import fit_contractions
 
@@ -47,7 +47,7 @@ def build(spec: Spec) -> OnTorch:
     base = nf.distributions.DiagGaussian(spec.features, trainable=False)
     flow = nf.NormalizingFlow(base, parts)
     note = "" if spec.coupling else "random permutations between layers (it has no reversal)"
-    return OnTorch(spec.features, flow, flow.log_prob, lambda n: flow.sample(n)[0], note=note)
+    return OnTorch(spec.shape, flow, flow.log_prob, lambda n: flow.sample(n)[0], note=note)
 
 
 def residual(spec: Spec) -> OnTorch:
@@ -59,10 +59,36 @@ def residual(spec: Spec) -> OnTorch:
     base = nf.distributions.DiagGaussian(spec.features, trainable=False)
     flow = nf.NormalizingFlow(base, [nf.flows.Residual(net, reverse=True) for net in nets])
     return OnTorch(
-        spec.features,
+        spec.shape,
         flow,
         flow.log_prob,
         lambda n: flow.sample(n)[0],
         round_trip=lambda z: flow.inverse(flow.forward(z)),
         note="a sample always comes with its log-density; an activation before the first layer too",
+    )
+
+
+def images(spec: Spec) -> OnTorch:
+    """Its Glow as in its example, with normal bases of fixed parameters; what leaves has no learned prior."""
+    channels, side, _ = spec.shape
+    bases, flows, merges = [], [], []
+    for level in range(LEVELS):  # the coarsest first
+        inner, size = channels * 2 ** (LEVELS + 1 - level), side // 2 ** (LEVELS - level)
+        steps = [nf.flows.GlowBlock(inner, CHANNELS) for _ in range(STEPS)]
+        flows.append([*steps, nf.flows.Squeeze()])
+        latent = inner if not level else inner // 2
+        bases.append(nf.distributions.DiagGaussian((latent, size, size), trainable=False))
+        merges += [nf.flows.Merge()] if level else []
+    flow = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
+
+    def round_trip(x: torch.Tensor) -> torch.Tensor:
+        return flow.forward_and_log_det(flow.inverse_and_log_det(x)[0])[0]
+
+    return OnTorch(
+        spec.shape,
+        flow,
+        lambda x: flow.log_prob(x, None),
+        lambda n: flow.sample(n)[0],
+        round_trip=round_trip,
+        note="a sample always comes with its log-density; scales by a sigmoid",
     )

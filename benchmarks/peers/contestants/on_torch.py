@@ -15,7 +15,7 @@ class OnTorch:
 
     def __init__(
         self,
-        features: int,
+        shape: tuple[int, ...],
         module: nn.Module,
         log_prob: Callable[[Tensor], Tensor],
         sample: Callable[[int], Tensor],
@@ -24,7 +24,7 @@ class OnTorch:
         note: str = "",
         compiles: bool = False,
     ):
-        self.features, self.module, self.log_prob, self.sample = features, module, log_prob, sample
+        self.shape, self.module, self.log_prob, self.sample = shape, module, log_prob, sample
         self.round_trip, self.note, self.compiles = round_trip, note, compiles
         trained = [p for p in module.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in trained)
@@ -32,7 +32,7 @@ class OnTorch:
 
     def prepare(self, kind: str, batch: int) -> Callable[[], Tensor]:
         self.module.train(kind == "train")
-        x = torch.randn(batch, self.features, generator=torch.Generator().manual_seed(batch))
+        x = torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(batch))
 
         def train() -> Tensor:
             assert self.optimizer is not None

@@ -58,4 +58,4 @@ def _contestant(spec: Spec, flow: zuko.lazy.Flow, note: str) -> OnTorch:
         transform = flow().transform
         return transform(transform.inv(z))
 
-    return OnTorch(spec.features, flow, log_prob, sample, round_trip=round_trip, note=note)
+    return OnTorch(spec.shape, flow, log_prob, sample, round_trip=round_trip, note=note)

@@ -1,4 +1,4 @@
-"""The command line: ``diffeo fit | score | sample | info | demo``."""
+"""The command line: ``diffeo fit | score | sample | info | demo | images``."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from diffeo.cli.images import images
 from diffeo.errors import ConfigError, DataError, DiffeoError
 
 if TYPE_CHECKING:
     from diffeo.data.tables import Table
-    from diffeo.flow import Flow
 
 
 class OneLineErrors(TyperGroup):
@@ -31,7 +31,8 @@ class OneLineErrors(TyperGroup):
             message = str(error)
             if isinstance(error, FileNotFoundError) and error.filename is not None:
                 message = f"{error.filename} does not exist."
-            typer.echo(f"diffeo: error: {' '.join(message.split())}", err=True)
+            line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+            typer.echo(f"diffeo: error: {line}", err=True)  # names of files and columns are data
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("diffeo: interrupted; no output was written", err=True)
@@ -49,9 +50,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Learn the density of a table, score rows under it, draw new rows from it.",
+    help="Learn the density of a table or of images, score under it, draw new ones from it.",
     epilog="Start with `diffeo demo`, then `diffeo fit TABLE -o model.safetensors`.",
 )
+app.add_typer(images)
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `diffeo fit` wrote.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, Feather/Arrow, NPY or NPZ.")]
@@ -168,12 +170,13 @@ def score(
     share of the training rows that scored lower: near 0 is unusual. Where a column is integer or
     repeats values, `standard_error` says how far off the estimate may be.
     """
+    from diffeo.cli import options
     from diffeo.data.files import WRITERS, check_output
     from diffeo.data.scores import score_table, table_encoding
     from diffeo.data.tables import Table
 
     check_output(output, tuple(WRITERS))
-    flow = _load(model)
+    flow = options.load_model(model)
     encoding = table_encoding(flow)
     rows = Table.read(table)
     scores = score_table(flow, rows)
@@ -213,7 +216,7 @@ def sample(
     if given and given_table is not None:
         raise ConfigError("give either --given or --given-table, not both.")
     values = options.numbers(given or ())
-    flow = _load(model)
+    flow = options.load_model(model)
     rows: Table | None = Table.read(given_table) if given_table is not None else None
     if values:
         options.check_given(values, flow)
@@ -228,14 +231,14 @@ def info(
     ] = None,
 ) -> None:
     """Say what a model file holds, or, without one, what diffeo runs on: versions, threads, kernels."""
-    from diffeo.cli import report
+    from diffeo.cli import options, report
 
     if model is None:
         report.say_versions()
     else:
         from diffeo import io
 
-        report.say_model(model, _load(model), io.inspect(model).notes)
+        report.say_model(model, options.load_model(model), io.inspect(model).notes)
 
 
 @app.command(epilog="Example: `diffeo demo -o demo`")
@@ -255,11 +258,3 @@ def demo(
     if not output.parent.is_dir():
         raise DataError(f"the folder {output.parent} does not exist; create it first.")
     run(output, Console(), seconds)
-
-
-def _load(model: Path) -> Flow:
-    import diffeo
-
-    if model.is_dir():
-        raise DataError(f"{model} is a folder, not a model file.")
-    return diffeo.load(model).eval()

@@ -10,13 +10,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffeo.errors import ConfigError
+from diffeo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffeo.data.images import Images
     from diffeo.flow import Flow
 
-_OF_THE_TABLE = ("features", "context", "circular")
-"""Fields that the table decides."""
+_OF_THE_DATA = ("features", "context", "circular", "shape")
+"""Fields that the table or the images decide."""
+WITH_NAMES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather", ".arrow", ".ipc", ".npz")
+"""Kinds of table that can hold names beside numbers."""
 
 
 def assignments(items: Sequence[str], option: str, example: str) -> dict[str, str]:
@@ -91,14 +96,77 @@ def _number(text: str) -> float | None:
     return None
 
 
-def preset_class(name: str) -> type[Any]:
-    """The preset of this name, in any case."""
+def load_model(path: Path) -> Flow:
+    """The flow of a model file, in evaluation mode."""
+    import diffeo
+
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a model file.")
+    return diffeo.load(path).eval()
+
+
+def size(text: str | None) -> tuple[int, int] | None:
+    """``64`` or ``48x64`` (height first) as height and width."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise ConfigError(f"--size {text!r} is no size; write --size 64, or --size 48x64 for height x width.")
+    return int(parts[0]), int(parts[-1])
+
+
+def images_for(flow: Flow, path: Path, *, strict: bool = False, workers: int | None = None) -> Images:
+    """Images made to fit a model's."""
+    from diffeo.data.images import read_images
+
+    channels, height, width = flow.event_shape
+    return read_images(path, size=(height, width), channels=channels, strict=strict, workers=workers)
+
+
+def class_context(
+    model: Path, flow: Flow, name: str | None, count: int, *, any_class: bool = True
+) -> Tensor | None:
+    """The context of ``count`` images: the class named, or, where any will do, one class after the other."""
+    import torch
+
+    from diffeo import io
+    from diffeo.encodings import OneHotContext
+
+    if flow.context_shape is None:
+        if name is not None:
+            raise ConfigError(f"{model} knows no classes; leave --class out.")
+        return None
+    if not isinstance(flow.context_encoding, OneHotContext):
+        raise ConfigError(f"{model} is conditioned on vectors or images, which only Python can give.")
+    size = len(flow.context_encoding.classes)
+    listed = io.inspect(model).notes.get("classes")
+    names = [str(n) for n in listed] if isinstance(listed, list) and len(listed) == size else []
+    if name is None:
+        if any_class:
+            return torch.arange(count) % size
+        raise ConfigError(f"{model} needs --class: {', '.join(names) or f'0 to {size - 1}'}.")
+    if name in names:
+        return torch.full((count,), names.index(name))
+    if name.isascii() and name.isdigit() and int(name) < size:
+        return torch.full((count,), int(name))
+    raise ConfigError(
+        f"{model} knows no class {name!r}; its classes: {', '.join(names) or f'0 to {size - 1}'}."
+    )
+
+
+def preset_class(name: str, images: bool = False) -> type[Any]:
+    """The preset of this name, in any case: one for tables, or one for images."""
     from diffeo import presets
 
+    own = [key for key, kind in presets.KINDS.items() if issubclass(kind, presets.ImagePreset) == images]
     for key, kind in presets.KINDS.items():
-        if key.lower() == name.lower():
+        if key.lower() != name.lower():
+            continue
+        if key in own:
             return kind
-    raise ConfigError(f"there is no preset {name!r}; there are {', '.join(presets.KINDS)}.")
+        of, command = ("tables", "diffeo fit") if images else ("images", "diffeo images fit")
+        raise ConfigError(f"{key} is for {of}: use {command}, or one of {', '.join(own)}.")
+    raise ConfigError(f"there is no preset {name!r}; there are {', '.join(own)}.")
 
 
 def settings(preset: type[Any] | None, items: Sequence[str]) -> dict[str, Any]:
@@ -109,11 +177,13 @@ def settings(preset: type[Any] | None, items: Sequence[str]) -> dict[str, Any]:
     if preset is None:
         raise ConfigError("--set needs --preset: the fields belong to a preset.")
     hints = typing.get_type_hints(preset)
-    known = [f.name for f in fields(preset) if f.init and f.name not in _OF_THE_TABLE]
+    known = [f.name for f in fields(preset) if f.init and f.name not in _OF_THE_DATA]
     found: dict[str, Any] = {}
     for name, text in texts.items():
-        if name in _OF_THE_TABLE:
-            raise ConfigError(f"--set {name}: the table decides this; its fields are {', '.join(known)}.")
+        if name in _OF_THE_DATA:
+            raise ConfigError(
+                f"--set {name}: the {_data_of(preset)} this; its fields are {', '.join(known)}."
+            )
         if name not in known:
             raise ConfigError(f"{preset.__name__} has no field {name!r}; its fields are {', '.join(known)}.")
         try:
@@ -121,6 +191,10 @@ def settings(preset: type[Any] | None, items: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             raise ConfigError(f"--set {name}={text}: {text!r} is not {_wanted(hints[name])}.") from None
     return found
+
+
+def _data_of(preset: type[Any]) -> str:
+    return "images decide" if "shape" in (f.name for f in fields(preset)) else "table decides"
 
 
 def _wanted(kind: Any) -> str:

@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffeo.data.images import Images
     from diffeo.data.schema import Schema
     from diffeo.flow import Flow
     from diffeo.train import FitReport
@@ -85,6 +88,60 @@ def notes(result: FitReport, rows: int, seed: int) -> dict[str, Any]:
     }
 
 
+def say_images(images: Images, err: bool = False) -> None:
+    """What was read, and what was done to it."""
+    channels, height, width = images.shape
+    kind = "grey" if channels == 1 else "RGB"
+    lines = [f"{len(images):,} image{'s' * (len(images) > 1)}, {kind}, {height} x {width} (height x width)"]
+    if images.changes:
+        lines.append("changed: " + ", ".join(f"{k} {v:,}" for k, v in sorted(images.changes.items())))
+    if images.classes:
+        more = " ..." if len(images.classes) > 10 else ""
+        lines.append(f"{len(images.classes)} classes: {', '.join(images.classes[:10])}{more}")
+    if images.skipped:
+        lines.append(f"skipped {len(images.skipped):,}, which cannot be read:")
+        lines += [f"  {name}: {why}" for name, why in images.skipped[:5]]
+        lines += [f"  and {len(images.skipped) - 5:,} more"] * (len(images.skipped) > 5)
+    for line in lines:
+        print(_one_line(line), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)  # file names are data, not terminal commands
+
+
+def say_image_result(result: FitReport, output: Path) -> None:
+    """How a fit to images went, and whether the flow is any good."""
+    _say(f"trained {result.steps:,} steps in {result.seconds:.1f} s ({result.stopped})")
+    names = {"valid": "this flow", "pixels": "independent pixels", "uniform": "uniform"}
+    _say("held-out images, bits per dimension (lower is better):")
+    bits = result.bits_per_dim
+    _grid([("", "bits"), *((name, f"{bits[key]:.3f}") for key, name in names.items())], right=(1,))
+    gap = bits["pixels"] - bits["valid"]
+    if gap > 0:
+        _say(f"The flow needs {gap:.3f} bits per dimension fewer than independent pixels.")
+    else:
+        _say(
+            f"The flow needs {-gap:.3f} bits more than independent pixels: train longer, or get more images."
+        )
+    _say(f"wrote {output}")
+
+
+def image_notes(result: FitReport, images: Images, seed: int) -> dict[str, Any]:
+    """What a model file keeps of its run."""
+    bits = {k: round(v, 4) for k, v in result.bits_per_dim.items() if math.isfinite(v)}
+    found = notes(result, len(images), seed)
+    found = {"images" if k == "rows" else k: v for k, v in found.items() if k != "held out"}
+    return {**found, "bits/dim": bits, **({"classes": list(images.classes)} if images.classes else {})}
+
+
+def say_error(images: Tensor, back: Tensor) -> None:
+    """How far reconstructions are from their originals."""
+    error = (images.int() - back.int()).abs()
+    share = float((error > 0).double().mean())
+    _say(f"largest pixel error {int(error.max())} of 255; {share:.2%} of the pixels differ")
+
+
 def verdict(found: dict[str, float]) -> str:
     """One sentence on the flow beside the plain densities."""
     flow = found["flow"]
@@ -123,7 +180,7 @@ def say_versions() -> None:
 
 def say_model(path: Path, flow: Flow, notes: Mapping[str, Any]) -> None:
     """What a model file holds, and the notes its run left."""
-    from diffeo.encodings.columns import Columns
+    from diffeo.encodings import Columns, Dequantization
 
     _say(f"{path} ({os.path.getsize(path):,} bytes)")
     recipe = flow.recipe or {}
@@ -134,6 +191,10 @@ def say_model(path: Path, flow: Flow, notes: Mapping[str, Any]) -> None:
         _say(f"fields      {', '.join(f'{k}={v}' for k, v in shown.items())}")
     _say(f"parameters  {sum(p.numel() for p in flow.parameters()):,}")
     encoding = flow.encoding
+    if isinstance(encoding, Dequantization):
+        noise = type(encoding.noise).__name__.removesuffix("Noise").lower()
+        _say(f"pixels      {encoding.bits} bits, {noise} noise")
+        _say("likelihood  a bound, in nats of the discrete image")
     if not isinstance(encoding, Columns):
         _say(f"event       {tuple(flow.event_shape)}")
         _say_notes(notes)
@@ -166,8 +227,11 @@ def _say_notes(notes: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[tuple[Any, ...]]:
-    """The callbacks that draw a progress bar on stderr; none when stderr is no terminal."""
+def progress(shape: Sequence[int] | None = None) -> Iterator[tuple[Any, ...]]:
+    """The callbacks that draw a progress bar on stderr; none when stderr is no terminal.
+
+    ``shape`` is that of the images, whose scores are shown in bits per dimension.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield ()
@@ -177,22 +241,27 @@ def progress() -> Iterator[tuple[Any, ...]]:
     bar = Progress(
         TextColumn("{task.fields[stage]:<8}"),
         BarColumn(),
-        TextColumn("{task.fields[nats]}"),
+        TextColumn("{task.fields[score]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
     )
     with bar:
-        yield (Bar(bar),)
+        yield (Bar(bar, 1.0 if shape is None else -1 / (math.log(2) * math.prod(shape))),)
 
 
 class Bar:
-    """A training callback that moves a rich progress bar."""
+    """A training callback that moves a rich progress bar.
 
-    def __init__(self, bar: Any):
-        self._bar = bar
-        self._task = bar.add_task("", total=None, stage="start", nats="")
+    Args:
+        bar: the bar.
+        scale: of a nat in what is shown.
+    """
+
+    def __init__(self, bar: Any, scale: float = 1.0):
+        self._bar, self._scale = bar, scale
+        self._task = bar.add_task("", total=None, stage="start", score="")
 
     def on_progress(self, progress: Any) -> None:
         self._bar.update(
@@ -200,9 +269,8 @@ class Bar:
             completed=progress.step,
             total=progress.steps,
             stage=progress.stage,
-            nats=f"train {_nats(progress.train)}  valid {_nats(progress.valid)}",
+            score=f"train {self._shown(progress.train)}  valid {self._shown(progress.valid)}",
         )
 
-
-def _nats(value: float | None) -> str:
-    return "     ..." if value is None or math.isnan(value) else f"{value:8.3f}"
+    def _shown(self, nats: float | None) -> str:
+        return "     ..." if nats is None or math.isnan(nats) else f"{self._scale * nats:8.3f}"

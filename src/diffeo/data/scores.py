@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffeo.data.tables import Table
+from diffeo.encodings import Dequantization
 from diffeo.encodings.columns import Columns, delta_method
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
@@ -29,6 +30,8 @@ class Scores:
 
 def table_encoding(flow: Flow) -> Columns:
     """The flow's encoding of table columns; a ``ConfigError`` where it has none."""
+    if isinstance(flow.encoding, Dequantization):
+        raise ConfigError("this model was fitted to images, not to a table; use diffeo images.")
     if not isinstance(flow.encoding, Columns):
         raise ConfigError(
             "this flow was not fitted to a table, so it knows no columns; use log_prob and sample."

@@ -2,9 +2,11 @@
 
 from diffeo.encodings.base import Encoding
 from diffeo.encodings.columns import Column, Columns
-from diffeo.encodings.context import ContextEncoding, OneHotContext, StandardizedContext
+from diffeo.encodings.context import ContextEncoding, ImageContext, OneHotContext, StandardizedContext
+from diffeo.encodings.dequantization import Dequantization, bits_per_dim
+from diffeo.encodings.noise import Noise, UniformNoise, VariationalNoise
 
-KINDS: dict[str, type[Encoding]] = {"Columns": Columns}
+KINDS: dict[str, type[Encoding]] = {"Columns": Columns, "Dequantization": Dequantization}
 """Encodings that a model file can hold, by class name."""
 
 __all__ = [
@@ -12,7 +14,13 @@ __all__ = [
     "Column",
     "Columns",
     "ContextEncoding",
+    "Dequantization",
     "Encoding",
+    "ImageContext",
+    "Noise",
     "OneHotContext",
     "StandardizedContext",
+    "UniformNoise",
+    "VariationalNoise",
+    "bits_per_dim",
 ]

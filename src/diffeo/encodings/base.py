@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ class Encoding(nn.Module, ABC):
     are fixed, so that scores are deterministic.
     """
 
+    data_dtype: ClassVar[torch.dtype] = torch.float64
+    """What ``fit`` holds data in; one of whole numbers takes only those that it can hold."""
     exact: bool
     event_shape: torch.Size
     """Shape of one data point before encoding."""

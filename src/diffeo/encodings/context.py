@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from diffeo._typing import Initializable
-from diffeo.errors import DataError
+from diffeo.errors import ConfigError, DataError
 
 
 class ContextEncoding(nn.Module, Initializable):
@@ -58,13 +59,20 @@ class StandardizedContext(ContextEncoding):
 
 
 class OneHotContext(ContextEncoding):
-    """Turns a class number 0 .. classes - 1 into a one-hot vector; any other number into zeros."""
+    """Turns a class number 0 .. classes - 1 into a one-hot vector; any other number into zeros.
+
+    Args:
+        classes: how many.
+        drop: in training, the probability of forgetting a row's class, which then is zeros too; above 0,
+            the flow also learns the density without a class, which ``diffeo.guidance`` needs.
+    """
 
     classes: Tensor
     marker: Tensor
 
-    def __init__(self, classes: int):
+    def __init__(self, classes: int, drop: float = 0.0):
         super().__init__()
+        self.drop = drop
         self.event_shape, self.latent_shape = torch.Size(()), torch.Size((classes,))
         self.register_buffer("classes", torch.arange(classes), persistent=False)
         self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the dtype
@@ -78,4 +86,53 @@ class OneHotContext(ContextEncoding):
             )
 
     def forward(self, context: Tensor) -> Tensor:
-        return (context.unsqueeze(-1) == self.classes).to(self.marker.dtype)
+        one_hot = (context.unsqueeze(-1) == self.classes).to(self.marker.dtype)
+        if self.training and self.drop > 0:
+            kept = torch.rand(context.shape, device=context.device) >= self.drop
+            one_hot = one_hot * kept.unsqueeze(-1)
+        return one_hot
+
+
+class ImageContext(ContextEncoding):
+    """Centers and scales the pixels of an image: 0..255 to [-1, 1], by ``c / 127.5 - 1``.
+
+    The map is fixed, so that a pixel means the same in every data set. Pixels may be of any real dtype; those
+    outside 0..255 land outside [-1, 1].
+
+    Args:
+        shape: ``(channels, height, width)`` of one context.
+
+    Shape:
+        ``(*batch, channels, height, width)``, before and after.
+
+    Raises:
+        ConfigError: unless the shape is three positive numbers.
+        DataError: in ``initialize``, for pixels that are not finite.
+
+    Example:
+        >>> ImageContext((1, 1, 3))(torch.tensor([[[0, 51, 255]]], dtype=torch.uint8))
+        tensor([[[-1.0000, -0.6000,  1.0000]]])
+    """
+
+    marker: Tensor
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        self.event_shape = self.latent_shape = torch.Size(shape)
+        if len(self.event_shape) != 3 or min(self.event_shape) < 1:
+            raise ConfigError(
+                f"an image context has the shape (channels, height, width), each at least 1; got {(*shape,)}."
+            )
+        self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the dtype
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Nothing to learn from data; refuses pixels that are not finite."""
+        bad = ~x.isfinite()
+        if bool(bad.any()):
+            raise DataError(
+                f"the context holds {x[bad][0].item()} at index {tuple(bad.nonzero()[0].tolist())}, but its "
+                f"pixels must be finite, 0 to 255."
+            )
+
+    def forward(self, context: Tensor) -> Tensor:
+        return context.to(self.marker.dtype) / 127.5 - 1

@@ -1,10 +1,13 @@
 """Nets: parameters from features and context. They know nothing of flows."""
 
 from diffeo.nets.angles import OnAngles
+from diffeo.nets.conv import ConvNet, ResidualConvNet
 from diffeo.nets.lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
 from diffeo.nets.masked import MADE, FullPasses, MaskedLinear, ResMADE
+from diffeo.nets.masked_conv import MaskedConvNet
 from diffeo.nets.mlp import MLP, ResidualMLP
 from diffeo.nets.smooth import ELU, Activation, LipSwish, SiLU, Sine, SmoothMLP, Tanh
+from diffeo.nets.transformer import CausalTransformer, VisionTransformer
 from diffeo.nets.velocity import VelocityMLP
 
 __all__ = [
@@ -12,18 +15,23 @@ __all__ = [
     "MADE",
     "MLP",
     "Activation",
+    "CausalTransformer",
+    "ConvNet",
     "FullPasses",
     "LipSwish",
     "LipschitzConvNet",
     "LipschitzMLP",
     "LipschitzNet",
+    "MaskedConvNet",
     "MaskedLinear",
     "OnAngles",
     "ResMADE",
+    "ResidualConvNet",
     "ResidualMLP",
     "SiLU",
     "Sine",
     "SmoothMLP",
     "Tanh",
     "VelocityMLP",
+    "VisionTransformer",
 ]

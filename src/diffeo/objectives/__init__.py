@@ -1,14 +1,18 @@
 """Objectives: what the one training loop minimizes."""
 
+from diffeo.objectives.augment import Flipped
 from diffeo.objectives.base import Batch, Objective
 from diffeo.objectives.likelihood import Likelihood, RegularizedLikelihood
 from diffeo.objectives.matching import FlowMatching, Independent, OptimalTransport, Pairing
+from diffeo.objectives.noisy import NoisyLikelihood
 
 __all__ = [
     "Batch",
+    "Flipped",
     "FlowMatching",
     "Independent",
     "Likelihood",
+    "NoisyLikelihood",
     "Objective",
     "OptimalTransport",
     "Pairing",

@@ -8,11 +8,11 @@ from diffeo.bijections import LU, ActNorm, Autoregressive, Chain, Inverse, Rever
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Affine, RationalQuadratic
 from diffeo.nets import MADE, ResMADE
-from diffeo.presets.base import Preset
+from diffeo.presets.base import VectorPreset
 
 
 @dataclass(frozen=True)
-class MAF(Preset):
+class MAF(VectorPreset):
     """Masked autoregressive flow: affine, one net pass a density, the order reversed between layers.
 
     Departures from the paper: ActNorm stands where the paper has batch normalization; log-scales are
@@ -46,7 +46,7 @@ class MAF(Preset):
 
 
 @dataclass(frozen=True)
-class IAF(Preset):
+class IAF(VectorPreset):
     """Inverse autoregressive flow: one net pass a sample; density of one's own samples comes free.
 
     For variational inference and distillation, where sampling is what is trained. The density of
@@ -83,7 +83,7 @@ class IAF(Preset):
 
 
 @dataclass(frozen=True)
-class NSF(Preset):
+class NSF(VectorPreset):
     """Neural spline flow, autoregressive: residual MADE, rational-quadratic splines, LU between layers.
 
     The best density estimator of the classical kinds, and the default for tables.

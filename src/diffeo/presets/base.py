@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, ClassVar
+
+import torch
 
 from diffeo.bases import Normal
 from diffeo.bases.base import Base
 from diffeo.bijections.base import Bijection
 from diffeo.encodings.base import Encoding
-from diffeo.encodings.context import ContextEncoding, OneHotContext, StandardizedContext
+from diffeo.encodings.context import ContextEncoding, ImageContext, OneHotContext, StandardizedContext
+from diffeo.encodings.dequantization import Dequantization
+from diffeo.encodings.noise import VariationalNoise
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.objectives import Likelihood, Objective
@@ -31,9 +36,16 @@ CAPS = {
     "degree": 128,
     "polynomials": 64,
     "embedding": 4096,
-    "width": 4096,
     "size": 16384,
     "circular": 16384,
+    "shape": 4096,
+    "channels": 4096,
+    "height": 4096,
+    "width": 4096,
+    "levels": 16,
+    "patch": 256,
+    "heads": 256,
+    "kernel": 63,
 }
 """The largest value of each size, by field name: a recipe from a foreign file must not eat the machine."""
 
@@ -64,7 +76,34 @@ class Classes:
         return OneHotContext(self.size)
 
 
-CONTEXTS: dict[str, type[Vector] | type[Classes]] = {"Vector": Vector, "Classes": Classes}
+@dataclass(frozen=True)
+class Image:
+    """A context that is an image, pixel values 0 .. 255; for presets of images."""
+
+    channels: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_pixels(self.channels, self.height, self.width)
+
+    def build(self) -> ContextEncoding:
+        return ImageContext((self.channels, self.height, self.width))
+
+
+Context = Vector | Classes | Image
+CONTEXTS: dict[str, type[Context]] = {"Vector": Vector, "Classes": Classes, "Image": Image}
+LOGIT = 1e-4
+"""How far from 0 and 1 the logits of images end, of a preset's own door."""
+PIXELS = 2**24
+"""The most numbers an image may have."""
+
+
+def check_pixels(*shape: int) -> None:
+    """Refuse images of more numbers than any machine that this runs on could work with."""
+    if math.prod(shape) > PIXELS:
+        raise ConfigError(f"images of shape {shape} have more than {PIXELS} numbers; use smaller ones.")
 
 
 @dataclass(frozen=True)
@@ -72,31 +111,26 @@ class Preset(ABC):
     """A recipe for a flow: a frozen dataclass whose ``build`` gives a ``Flow`` that can be saved.
 
     Every field is a plain value, so the recipe goes into the model's file and rebuilds the flow.
-
-    Args:
-        features: D, columns of the data.
-        context: ``Vector(n)``, ``Classes(n)``, an integer (short for ``Vector``), or None.
     """
 
-    features: int
-    context: Vector | Classes | int | None = None
-    circular: ClassVar[tuple[int, ...]] = ()
-    """Columns that are angles, in a preset that has this field; others take every column for real."""
     learning_rate: ClassVar[float] = 2e-3
     """Peak of the learning rate where ``fit`` is given no recipe."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.context, int) and not isinstance(self.context, bool):
-            object.__setattr__(self, "context", Vector(self.context))
         check_fields(self)
 
+    @property
     @abstractmethod
-    def bijection(self, context_features: int) -> Bijection:
-        """The map, its last layers at zero."""
+    def conditioned_on(self) -> Context | None:
+        """What the flow's context is, or None."""
 
-    def base(self) -> Base:
+    @abstractmethod
+    def map(self, context_shape: torch.Size | None) -> Bijection:
+        """The map of the data, its last layers at zero, for encoded contexts of this shape."""
+
+    def base(self, latent_shape: torch.Size) -> Base:
         """The base density: standard normal unless the preset says otherwise."""
-        return Normal((self.features,))
+        return Normal(latent_shape)
 
     def objective(self) -> Objective:
         """What ``fit`` minimizes unless told otherwise."""
@@ -104,18 +138,18 @@ class Preset(ABC):
 
     def build(self, encoding: Encoding | None = None) -> Flow:
         """The untrained flow; it equals its base density up to fixed maps and permutations."""
-        spec = self.context
-        assert not isinstance(spec, int)
+        spec = self.conditioned_on
         context = None if spec is None else spec.build()
-        flow = Flow(self.bijection(0 if spec is None else spec.size), self.base(), encoding, context)
+        bijection = self.map(None if context is None else context.latent_shape)
+        flow = Flow(bijection, self.base(bijection.latent_shape), encoding, context)
         flow.recipe = self.to_recipe()
         return flow
 
     def to_recipe(self) -> dict[str, Any]:
         """The preset as plain JSON."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        if is_dataclass(self.context) and not isinstance(self.context, type):
-            values["context"] = {"kind": type(self.context).__name__, **asdict(self.context)}
+        if (spec := self.conditioned_on) is not None:
+            values["context"] = {"kind": type(spec).__name__, **asdict(spec)}
         return {"preset": type(self).__name__, "fields": values}
 
     @classmethod
@@ -127,19 +161,93 @@ class Preset(ABC):
             raise ConfigError(
                 f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}."
             )
-        if "features" not in values:
-            raise ConfigError(f"{cls.__name__} needs the field 'features'.")
+        for f in fields(cls):
+            if f.default is MISSING and f.name not in values:
+                raise ConfigError(f"{cls.__name__} needs the field {f.name!r}.")
         values = dict(values)
         spec = values.get("context")
         if isinstance(spec, Mapping):
             kind = CONTEXTS.get(str(spec.get("kind")))
-            if kind is None or set(spec) != {"kind", "size"}:
+            if kind is None or set(spec) != {"kind", *(f.name for f in fields(kind))}:
                 raise ConfigError(f"{dict(spec)} is no context; known kinds: {', '.join(CONTEXTS)}.")
-            values["context"] = kind(spec["size"])
+            values["context"] = kind(**{f.name: spec[f.name] for f in fields(kind)})
         for f in fields(cls):
             if isinstance(values.get(f.name), list):
                 values[f.name] = tuple(values[f.name])
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class VectorPreset(Preset):
+    """A recipe for a flow of vectors: tables.
+
+    Args:
+        features: D, columns of the data.
+        context: ``Vector(n)``, ``Classes(n)``, an integer (short for ``Vector``), or None.
+    """
+
+    features: int
+    context: Vector | Classes | int | None = None
+    circular: ClassVar[tuple[int, ...]] = ()
+    """Columns that are angles, in a preset that has this field; others take every column for real."""
+
+    def __post_init__(self) -> None:
+        _expand_context(self)
+        super().__post_init__()
+        if isinstance(self.context, Image):
+            raise ConfigError(f"{type(self).__name__} is for vectors; its context cannot be an image.")
+
+    @property
+    def conditioned_on(self) -> Vector | Classes | None:
+        assert not isinstance(self.context, int)
+        return self.context
+
+    def map(self, context_shape: torch.Size | None) -> Bijection:
+        return self.bijection(0 if context_shape is None else context_shape.numel())
+
+    @abstractmethod
+    def bijection(self, context_features: int) -> Bijection:
+        """The map, for contexts of so many numbers."""
+
+
+@dataclass(frozen=True)
+class ImagePreset(Preset):
+    """A recipe for a flow of images, behind a ``Dequantization`` as a rule.
+
+    Args:
+        shape: ``(channels, height, width)``.
+        context: ``Classes(n)``, ``Image(c, h, w)``, ``Vector(n)``, an integer (a ``Vector``), or None.
+    """
+
+    learning_rate: ClassVar[float] = 1e-3
+
+    shape: tuple[int, int, int]
+    context: Vector | Classes | Image | int | None = None
+
+    def __post_init__(self) -> None:
+        _expand_context(self)
+        super().__post_init__()
+        if len(self.shape) != 3:
+            raise ConfigError(f"shape must be (channels, height, width), not {self.shape}.")
+        check_pixels(*self.shape)
+
+    @property
+    def conditioned_on(self) -> Context | None:
+        assert not isinstance(self.context, int)
+        return self.context
+
+    def encoding(self, bits: int = 8) -> Dequantization:
+        """The door that suits this preset: logits of variationally dequantized pixels as a rule.
+
+        On logits black and white grounds are as wide as what is between them, which shortens training
+        many times where images have such grounds.
+        """
+        return Dequantization(self.shape, bits, noise=VariationalNoise(self.shape), logit=LOGIT)
+
+
+def _expand_context(preset: VectorPreset | ImagePreset) -> None:
+    if isinstance(preset.context, int) and not isinstance(preset.context, bool):
+        object.__setattr__(preset, "context", Vector(preset.context))
 
 
 def check_fields(spec: Any) -> None:
@@ -169,5 +277,7 @@ def _check_field(where: str, name: str, kind: str, value: Any) -> None:
             raise ConfigError(f"{where} must be {low} to {most} numbers, not {value!r}.")
         for item in value:
             _check_field(where, name, kind[len("tuple[") :].split(",")[0], item)
-    elif name == "context" and not isinstance(value, Vector | Classes | None):
-        raise ConfigError(f"{where} must be Vector(n), Classes(n), an integer or None, not {value!r}.")
+    elif name == "context" and not isinstance(value, Context | None):
+        raise ConfigError(
+            f"{where} must be Vector(n), Classes(n), Image(c, h, w), an integer or None, not {value!r}."
+        )

@@ -12,7 +12,7 @@ from diffeo.functional.solvers import FixedSteps
 from diffeo.functional.traces import ExactTrace, Hutchinson
 from diffeo.nets import Sine, VelocityMLP
 from diffeo.objectives import Objective
-from diffeo.presets.base import Preset
+from diffeo.presets.base import VectorPreset
 
 EXACT = 16
 """Up to so many features training takes the exact trace."""
@@ -35,7 +35,7 @@ def _field(
 
 
 @dataclass(frozen=True)
-class FFJORD(Preset):
+class FFJORD(VectorPreset):
     """A continuous flow by maximum likelihood: free-form fields, exact density.
 
     Departures from the paper: data are standardized first; training takes a few fixed steps of fourth
@@ -81,7 +81,7 @@ class FFJORD(Preset):
 
 
 @dataclass(frozen=True)
-class FlowMatching(Preset):
+class FlowMatching(VectorPreset):
     """A continuous flow by flow matching: trained by regression, without a solve.
 
     A step is one pass of the net, so that it trains fast at any D; the density, exact as FFJORD's, is not

@@ -9,7 +9,7 @@ from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Additive, Affine, RationalQuadratic
 from diffeo.elementwise.base import Elementwise
 from diffeo.nets import MLP, ResidualMLP
-from diffeo.presets.base import Preset
+from diffeo.presets.base import VectorPreset
 
 
 def alternating(features: int, layer: int) -> list[bool]:
@@ -23,7 +23,7 @@ def _sizes(mask: list[bool], family: Elementwise) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class NICE(Preset):
+class NICE(VectorPreset):
     """Additive couplings and one diagonal scaling: volume-preserving up to that scaling.
 
     The first coupling flow, and the cheapest; kept for teaching and as a baseline.
@@ -60,7 +60,7 @@ class NICE(Preset):
 
 
 @dataclass(frozen=True)
-class RealNVP(Preset):
+class RealNVP(VectorPreset):
     """Affine couplings with bounded log-scales: fast both ways.
 
     Departures from the paper: for vectors, not images (no squeezing, checkerboards or convolutions);
@@ -94,7 +94,7 @@ class RealNVP(Preset):
 
 
 @dataclass(frozen=True)
-class CouplingNSF(Preset):
+class CouplingNSF(VectorPreset):
     """Neural spline flow with coupling layers: rational-quadratic splines, LU mixing between layers.
 
     Nearly as good as the autoregressive one and equally fast both ways.

@@ -10,11 +10,11 @@ from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Bernstein, DeepSigmoid, MixtureCDF, MonotonicNet, SumOfSquares
 from diffeo.elementwise.base import Elementwise
 from diffeo.nets import MLP, ResMADE
-from diffeo.presets.base import Preset
+from diffeo.presets.base import VectorPreset
 
 
 @dataclass(frozen=True)
-class _Masked(Preset):
+class _Masked(VectorPreset):
     """Autoregressive layers of one family, as NSF has them: residual MADE, LU and reversal between."""
 
     layers: int = 3
@@ -175,7 +175,7 @@ class BPF(_Masked):
 
 
 @dataclass(frozen=True)
-class Gaussianization(Preset):
+class Gaussianization(VectorPreset):
     """Gaussianization flow: rotations, and between them each column made normal by a mixture of its own.
 
     No net: columns meet in the rotations alone, so every layer is shallow and cheap, and many are needed.

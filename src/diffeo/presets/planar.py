@@ -10,11 +10,11 @@ from diffeo import bijections
 from diffeo.bijections import Chain, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.nets import MLP
-from diffeo.presets.base import Preset
+from diffeo.presets.base import VectorPreset
 
 
 @dataclass(frozen=True)
-class _Layered(Preset):
+class _Layered(VectorPreset):
     """Standardize, then layers whose numbers are their own, or a net's of the context."""
 
     learning_rate: ClassVar[float] = 2e-2

@@ -11,12 +11,12 @@ from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Additive
 from diffeo.functional.log_dets import EXACT_FEATURES, ExactLogDet, LogDet, RouletteLogDet, SeriesLogDet
 from diffeo.nets import MLP, Activation, LipschitzMLP, LipSwish, Sine
-from diffeo.presets.base import Preset
+from diffeo.presets.base import VectorPreset
 from diffeo.presets.coupling import alternating
 
 
 @dataclass(frozen=True)
-class RevNet(Preset):
+class RevNet(VectorPreset):
     """Reversible residual blocks: each half of the columns moved by a net of the other, then ActNorm.
 
     As NICE, it keeps volume up to the scales of ActNorm, but every column moves in every block.
@@ -61,7 +61,7 @@ class RevNet(Preset):
 
 
 @dataclass(frozen=True)
-class IResNet(Preset):
+class IResNet(VectorPreset):
     """Invertible residual network: free-form nets, contracting by certificate, with ActNorm between.
 
     No halves, no order, no solver: every column sees every other in every block. Sampling solves a fixed
@@ -99,7 +99,7 @@ class IResNet(Preset):
 
 
 @dataclass(frozen=True)
-class ResidualFlow(Preset):
+class ResidualFlow(VectorPreset):
     """Residual flow: as IResNet, with LipSwish nets and an unbiased log-determinant in training.
 
     For more columns than a Jacobian can be computed for: a training step costs a fixed expected number of

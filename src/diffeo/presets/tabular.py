@@ -21,11 +21,11 @@ from diffeo.bijections.base import Bijection
 from diffeo.elementwise import CircularRationalQuadratic, Elementwise, RationalQuadratic
 from diffeo.errors import ConfigError
 from diffeo.nets import OnAngles, ResMADE
-from diffeo.presets.base import CAPS, Classes, Preset, Vector
+from diffeo.presets.base import CAPS, Classes, Vector, VectorPreset
 
 
 @dataclass(frozen=True)
-class Tabular(Preset):
+class Tabular(VectorPreset):
     """What ``fit_table`` builds: a neural spline flow that starts where simple statistics end.
 
     Optionally each column through a spline that makes it normal (``Marginal``), then whitening
@@ -120,7 +120,7 @@ class Tabular(Preset):
 
 def choose(
     rows: int, features: int, context: Vector | Classes | None = None, circular: tuple[int, ...] = ()
-) -> list[Preset]:
+) -> list[VectorPreset]:
     """The presets worth racing on a table of this size, the safest first.
 
     Args:

@@ -187,7 +187,7 @@ def _latents(s: Subject) -> None:
 @rules.add("NaN", 9)
 def _nan(s: Subject) -> None:
     clean = s.flow.log_prob(s.x, s.context)
-    x = s.x.clone()
+    x = s.x.clone(memory_format=torch.contiguous_format)
     x.reshape(len(x), -1)[0, -1] = math.nan
     log_prob = s.flow.log_prob(x, s.context)
     require(log_prob[0].isnan(), f"log_prob of a row with NaN is {log_prob[0].item():g}")

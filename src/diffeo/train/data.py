@@ -100,7 +100,7 @@ class Epochs:
 def rows_for(flow: Flow, x: ArrayLike, context: ArrayLike | None, weights: ArrayLike | None) -> Rows:
     """Check data against the flow and make them tensors of its dtype; errors name row and column."""
     parameter = next(flow.parameters(), torch.empty(0))
-    exact = torch.float64 if flow.encoding is not None else parameter.dtype
+    exact = parameter.dtype if flow.encoding is None else flow.encoding.data_dtype
     data = _tensor(x, "x", exact, flow.event_shape)
     if (context is None) != (flow.context_shape is None):
         raise ContextError(
@@ -130,7 +130,9 @@ def _tensor(values: ArrayLike, name: str, dtype: torch.dtype | None, event: torc
         raise ShapeError(f"{name} has shape {tuple(tensor.shape)}; this flow needs ({wanted}).")
     if not len(tensor):
         raise DataError(f"{name} has no rows.")
-    tensor = tensor.detach().to(dtype or tensor.dtype)
+    tensor = tensor.detach()
+    dtype = dtype or tensor.dtype
+    tensor = tensor.to(dtype) if dtype.is_floating_point else tensor
     bad = (~torch.isfinite(tensor)).nonzero()
     if len(bad):
         where = ", ".join(map(str, bad[0].tolist()[1:]))
@@ -140,7 +142,26 @@ def _tensor(values: ArrayLike, name: str, dtype: torch.dtype | None, event: torc
             + (f", column {where}" if where else "")
             + f": {value}. Drop or fill those rows first."
         )
-    return tensor
+    return tensor if dtype.is_floating_point else _whole(tensor, name, dtype)
+
+
+def _whole(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
+    """Cast to a dtype of whole numbers what it can hold; the error names the first that it cannot."""
+    if tensor.dtype == dtype:
+        return tensor
+    tensor = tensor if tensor.is_floating_point() else tensor.long()
+    low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    bad = (tensor < low) | (tensor > high) | (tensor != tensor.floor())
+    if bool(bad.any()):
+        row = int(bad.flatten(1).any(1).nonzero()[0])
+        where = bad[row].nonzero()[0].tolist()
+        unit = bool(tensor.min() >= 0) and bool(tensor.max() <= 1)
+        cure = f"multiply by {high} and round." if unit else "round and clip them first."
+        raise DataError(
+            f"{name} has {int(bad.sum())} values that are no whole numbers from {low} to {high}, the first "
+            f"in row {row} at ({', '.join(map(str, where))}): {tensor[row][tuple(where)].item():.6g}; {cure}"
+        )
+    return tensor.to(dtype)
 
 
 def _from_numpy(values: ArrayLike, name: str) -> Tensor:

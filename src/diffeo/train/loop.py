@@ -150,6 +150,11 @@ def default_batch_size(rows: int) -> int:
     return int(min(512, max(32, 2 ** round(math.log2(max(1, rows / 20))))))
 
 
+def _at_a_time(rows: int, flow: Flow) -> int:
+    """So many rows of a table; of images as many as have so many pixels, but no fewer than 64."""
+    return max(min(64, rows), rows // flow.event_shape[1:].numel())
+
+
 class Run:
     """One run of the loop: its state, and the verbs that move it."""
 
@@ -195,7 +200,7 @@ class Run:
         flow.train()
         before = None if checkpoint is None else checkpoint.restore_if_there(self)
         if before is None:
-            sample = self.rows.sample(100_000)
+            sample = self.rows.sample(_at_a_time(100_000, flow))
             flow.initialize(sample.x, sample.context)
             self.ema.load_state_dict(flow.state_dict())
             before = 0.0
@@ -294,7 +299,7 @@ class Run:
         assert self.valid is not None
         total = weight = 0.0
         with torch.no_grad():
-            for batch in self.valid.batches(4096):
+            for batch in self.valid.batches(_at_a_time(4096, self.flow)):
                 w = float(len(batch.rows)) if batch.weights is None else float(batch.weights.sum())
                 if w > 0:
                     total -= float(self.objective(self.ema, batch)) * w
@@ -319,10 +324,11 @@ class Run:
             self.best_valid = valid
             self.report.best_step = self.step
             self.best = {k: v.detach().clone() for k, v in self.ema.state_dict().items()}
-        self._tell(elapsed, valid)
+        self._tell(elapsed, valid, self.ema)
 
-    def _tell(self, elapsed: float, valid: float) -> None:
-        progress = Progress(self.step, self.plan.steps if self.plan else None, elapsed, self.recent, valid)
+    def _tell(self, elapsed: float, valid: float, flow: Flow | None = None) -> None:
+        steps = self.plan.steps if self.plan else None
+        progress = Progress(self.step, steps, elapsed, self.recent, valid, flow=flow)
         for callback in self.callbacks:
             callback.on_progress(progress)
 

@@ -9,10 +9,16 @@ from typing import Any, Protocol
 import numpy
 import torch
 
+from diffeo.flow import Flow
+
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. ``train`` and ``valid`` are mean nats a row; NaN until first measured."""
+    """Where a run stands. ``train`` and ``valid`` are mean nats a row; NaN until first measured.
+
+    ``flow`` is what was just measured, the running mean of the weights in evaluation mode, to look at and not
+    to keep or change; None between measurements.
+    """
 
     step: int
     steps: int | None
@@ -20,6 +26,7 @@ class Progress:
     train: float
     valid: float
     stage: str = "fit"
+    flow: Flow | None = field(default=None, repr=False, compare=False)
 
 
 class Callback(Protocol):
@@ -66,6 +73,8 @@ class FitReport:
         skipped: steps skipped because loss or gradient was not finite.
         versions: of what the result depends on.
         baselines: held-out nats a row of this flow and of plain densities on the same rows.
+        bits_per_dim: of images, lower is better: of this flow in training (``train``) and on held-out images
+            (``valid``), and of plain models on the latter.
     """
 
     curves: list[Point] = field(default_factory=list)
@@ -79,6 +88,7 @@ class FitReport:
     skipped: int = 0
     versions: dict[str, str] = field(default_factory=versions)
     baselines: dict[str, float] = field(default_factory=dict)
+    bits_per_dim: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON."""

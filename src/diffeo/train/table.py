@@ -20,7 +20,7 @@ from diffeo.encodings.columns import Columns
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow
 from diffeo.objectives import FlowMatching, Likelihood
-from diffeo.presets import KINDS, Preset, Vector, choose
+from diffeo.presets import KINDS, Preset, Vector, VectorPreset, choose
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.data import Rows
 from diffeo.train.loop import fit, objective_of
@@ -38,7 +38,7 @@ def fit_table(
     given: Sequence[str] = (),
     weights: str | None = None,
     columns: Mapping[str, str] | None = None,
-    preset: Preset | None = None,
+    preset: VectorPreset | None = None,
     validation: float = 0.1,
     max_seconds: float | None = None,
     seed: int = 0,
@@ -220,7 +220,7 @@ def _build(preset: Preset, encoding: Columns, seed: int) -> Flow:
 
 
 def _race(
-    presets: Sequence[Preset],
+    presets: Sequence[VectorPreset],
     encoding: Columns,
     train: Rows,
     valid: Rows,

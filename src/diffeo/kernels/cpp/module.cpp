@@ -170,11 +170,37 @@ void scalar(bool wide, bool inverse, bool backward, int threads, const Numbers &
     (wide ? in_use->table.scalar_f64 : in_use->table.scalar_f32)(call, n, parallel_for);
 }
 
+// tensors: x, w1, b1, w2, b2, w3, b3, y, or for the gradient x, w1, ..., b3, g_y, g_x (or 0), g_w1, ..., g_b3.
+void conv(bool wide, bool backward, int threads, const Numbers &sizes, const Numbers &tensors) {
+    require(sizes.size() == 7 && tensors.size() == (backward ? 15 : 8), "bad call");
+    for (const int64_t size : sizes) require(size > 0 && size < (int64_t(1) << 40), "sizes are positive");
+    ConvCall call{};
+    call.images = sizes[0];
+    call.height = int(sizes[1]);
+    call.width = int(sizes[2]);
+    call.in = int(sizes[3]);
+    call.hidden = int(sizes[4]);
+    call.out = int(sizes[5]);
+    call.stride = sizes[6];
+    const void **given[] = {&call.x, &call.w1, &call.b1, &call.w2, &call.b2, &call.w3, &call.b3, &call.g_y};
+    void **made[] = {&call.g_x, &call.g_w1, &call.g_b1, &call.g_w2, &call.g_b2, &call.g_w3, &call.g_b3};
+    for (int i = 0; i < (backward ? 8 : 7); i++) *given[i] = pointer(uintptr_t(tensors[size_t(i)]));
+    if (!backward) call.y = pointer(uintptr_t(tensors[7]));
+    for (int i = 0; backward && i < 7; i++) *made[i] = pointer(uintptr_t(tensors[size_t(8 + i)]));
+    // no more workers than rows of pixels, so that each has some
+    const int64_t lines = call.images * call.height;
+    const int most = workers(threads, call.images * call.height * call.width), n = lines < most ? int(lines) : most;
+    const int64_t bytes = (wide ? in_use->table.conv_memory_f64 : in_use->table.conv_memory_f32)(call, n);
+    char *memory = scratch(n * bytes);
+    nb::gil_scoped_release release;
+    (wide ? in_use->table.conv_f64 : in_use->table.conv_f32)(call, memory, n, parallel_for);
+}
+
 } // namespace
 } // namespace diffeo
 
 NB_MODULE(_native, m) {
-    m.attr("ABI") = 3;
+    m.attr("ABI") = 4;
     m.attr("ROWS") = diffeo::ROWS;
     m.def("instruction_sets", &diffeo::instruction_sets, "Compiled in and supported by this processor, best first.");
     m.def("use", &diffeo::use, nb::arg("name"));
@@ -182,4 +208,5 @@ NB_MODULE(_native, m) {
     m.def("run", &diffeo::run, "A chain of stages, either way.");
     m.def("back", &diffeo::back, "Its gradient.");
     m.def("scalar", &diffeo::scalar, "A family on its own, or its gradient.");
+    m.def("conv", &diffeo::conv, "Three convolutions of images, or their gradient.");
 }

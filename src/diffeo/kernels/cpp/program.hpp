@@ -97,6 +97,16 @@ struct ScalarCall {
     void *y, *log_slope, *g_x, *g_params;
 };
 
+// Three convolutions of images, channels last: x is (images, height, width, in), its pixels `stride` numbers
+// apart, y (images, height, width, out). w1 is (hidden, in, 3, 3), w2 (hidden, hidden), w3 (out, 3, 3, hidden).
+// With g_y a backward call: g_x may be null, the others not.
+struct ConvCall {
+    int64_t images, stride;
+    int height, width, in, hidden, out;
+    const void *x, *w1, *b1, *w2, *b2, *w3, *b3, *g_y;
+    void *y, *g_x, *g_w1, *g_b1, *g_w2, *g_b2, *g_w3, *g_b3;
+};
+
 struct Table {
     void (*run_f32)(const Call &, char *scratch, int workers, ParallelFor);
     void (*run_f64)(const Call &, char *scratch, int workers, ParallelFor);
@@ -104,6 +114,10 @@ struct Table {
     void (*back_f64)(const Call &, char *scratch, int workers, ParallelFor);
     void (*scalar_f32)(const ScalarCall &, int workers, ParallelFor);
     void (*scalar_f64)(const ScalarCall &, int workers, ParallelFor);
+    int64_t (*conv_memory_f32)(const ConvCall &, int workers); // bytes of one worker
+    int64_t (*conv_memory_f64)(const ConvCall &, int workers);
+    void (*conv_f32)(const ConvCall &, char *scratch, int workers, ParallelFor);
+    void (*conv_f64)(const ConvCall &, char *scratch, int workers, ParallelFor);
 };
 
 } // namespace diffeo

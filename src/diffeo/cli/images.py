@@ -1,0 +1,313 @@
+"""``diffeo images``: fit, sample, interpolate, score, reconstruct; thin skins over what Python has too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffeo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from diffeo.flow import Flow
+
+images = typer.Typer(
+    name="images",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Learn the density of images: fit, sample, interpolate, score, reconstruct.",
+    epilog="Example: `diffeo images fit PHOTOS -o model.safetensors --size 32 --max-seconds 600`",
+)
+
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Model file that `diffeo images fit` wrote.")
+]
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="IMAGES", help="Folder of PNG, JPEG and WebP, one such file, or an NPY or NPZ."),
+]
+Picture = Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Picture to write.")]
+Class = Annotated[
+    str | None,
+    typer.Option("--class", metavar="K", help="Class, by name or number, of a model with classes."),
+]
+Workers = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Threads that decode; default: one a processor.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read; else skip it.")]
+
+
+@images.command(epilog="Example: `diffeo images fit PHOTOS -o faces.safetensors --size 32 --flips --resume`")
+def fit(
+    source: Source,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="Model file to write.")],
+    preset: Annotated[str | None, typer.Option(help="Kind of flow; default: Glow.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable)."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S", help="Crop and resize to S x S, or HxW; default: as they are, if all agree."
+        ),
+    ] = None,
+    bits: Annotated[int, typer.Option(min=1, max=8, help="Bits kept of each pixel, from the highest.")] = 8,
+    grey: Annotated[
+        bool | None, typer.Option("--grey/--rgb", help="Make all grey or RGB; default: grey if all are.")
+    ] = None,
+    classes: Annotated[
+        bool,
+        typer.Option("--classes", help="Condition on classes: the folders in IMAGES, or `y` of an NPZ."),
+    ] = False,
+    uniform: Annotated[
+        bool,
+        typer.Option("--uniform", help="Uniform dequantization, where the preset learns it: a looser bound."),
+    ] = False,
+    flips: Annotated[bool, typer.Option("--flips", help="Mirror images at random in training.")] = False,
+    max_seconds: Annotated[
+        float | None, typer.Option(metavar="S", min=0.1, help="Time to train; default: 600.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the batches.")] = 0,
+    strict: Strict = False,
+    workers: Workers = None,
+    samples: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for grids of samples as training goes.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for TensorBoard's curves and samples.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="F", help="Keep the run here; the same command then resumes it.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Short for --checkpoint MODEL.run: resumes if it is there, else starts."
+        ),
+    ] = False,
+) -> None:
+    """Fit a flow to images and write the model.
+
+    Prints what became of the files, trains with a progress bar, and ends with the held-out bits per dimension
+    beside those of plain models. Images of another shape are cropped around their middle, then resized;
+    transparent ones are put on black. The file of --checkpoint or --resume is removed at the run's end.
+    """
+    from diffeo.cli import options, report
+    from diffeo.data.files import check_output
+    from diffeo.train.watch import check_folder, check_tensorboard
+
+    if resume and checkpoint is not None:
+        raise ConfigError("--resume and --checkpoint both name where the run is kept; give one.")
+    kept = output.with_name(f"{output.name}.run") if resume else checkpoint
+    check_output(output)
+    if kept is not None:
+        check_output(kept)
+    options.apart({"IMAGES": source, "--output": output, "--checkpoint": kept})
+    for folder in (samples, tensorboard):
+        if folder is not None:
+            check_folder(folder)
+    if tensorboard is not None:
+        check_tensorboard()
+    kind = options.preset_class(preset or "Glow", images=True)
+    settings = options.settings(kind, set_ or ())
+
+    import diffeo
+    from diffeo.data.images import read_images
+    from diffeo.encodings import Dequantization
+    from diffeo.train.images import class_context, default_preset
+
+    found = read_images(
+        source,
+        size=options.size(size),
+        channels=None if grey is None else 1 if grey else 3,
+        labels=classes,
+        strict=strict,
+        workers=workers,
+    )
+    model = default_preset(found.shape, class_context(found), kind, **settings)
+    plain = Dequantization(found.shape, bits, logit=model.encoding().logit)
+    report.say_images(found)
+    with report.progress(found.shape) as callbacks:
+        flow, result = diffeo.fit_images(
+            found,
+            preset=model,
+            bits=None if uniform else bits,
+            encoding=plain if uniform else None,
+            flips=flips,
+            max_seconds=max_seconds,
+            seed=seed,
+            callbacks=callbacks,
+            checkpoint=kept,
+            samples=samples,
+            tensorboard=tensorboard,
+        )
+    diffeo.save(flow, output, notes=report.image_notes(result, found, seed))
+    report.say_image_result(result, output)
+
+
+@images.command(
+    epilog="Example: `diffeo images sample faces.safetensors -o grid.png -n 36 --temperature 0.7`"
+)
+def sample(
+    model: ModelFile,
+    output: Picture,
+    n: Annotated[int, typer.Option("-n", "--images", metavar="N", min=1, help="Images to draw.")] = 16,
+    temperature: Annotated[
+        float,
+        typer.Option(metavar="T", min=1e-6, help="Below 1: cleaner, less varied; 1 is the model itself."),
+    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed; default: a different draw each time.")
+    ] = None,
+    columns: Annotated[
+        int | None, typer.Option(metavar="C", min=1, help="Images in a row; default: as many as rows.")
+    ] = None,
+    class_: Class = None,
+) -> None:
+    """Draw new images from a model, as a grid.
+
+    From a model with classes, each image is of the next class unless --class says which. Where the model was
+    trained with noise on the images, it is taken out.
+    """
+    import torch
+
+    from diffeo.cli import options
+    from diffeo.data.pictures import check_png, save_grid
+    from diffeo.latents import tempered
+
+    check_png(output)
+    flow = _load(model)
+    context = options.class_context(model, flow, class_, n)
+    generator = torch.Generator()
+    generator.manual_seed(seed) if seed is not None else generator.seed()
+    sigma = ((flow.recipe or {}).get("fields") or {}).get("noise", 0)
+    flow = flow if temperature == 1 else tempered(flow, temperature)
+    save_grid(_draw(flow, n, context, generator, sigma), output, columns)
+
+
+@images.command(epilog="Example: `diffeo images interpolate faces.safetensors anna.png ben.png -o strip.png`")
+def interpolate(
+    model: ModelFile,
+    first: Annotated[Path, typer.Argument(metavar="A", help="Image to start from.")],
+    last: Annotated[Path, typer.Argument(metavar="B", help="Image to end at.")],
+    output: Picture,
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Images of the strip, both ends counted.")
+    ] = 9,
+    class_: Class = None,
+) -> None:
+    """Go from one image to another through the model's latent space, as a strip.
+
+    The images are cropped and resized to the model's as in `diffeo images fit`.
+    """
+    from diffeo import latents
+    from diffeo.cli import options, report
+    from diffeo.data.pictures import check_png, save_grid
+
+    check_png(output)
+    options.apart({"A": first, "B": last, "--output": output})
+    flow = _load(model)
+    context = options.class_context(model, flow, class_, 1)
+    ends = [options.images_for(flow, path, strict=True) for path in (first, last)]
+    for end in ends:
+        report.say_images(end)
+    strip = latents.interpolate(flow, ends[0].pixels[:1], ends[1].pixels[:1], steps, context, batch_size=64)
+    save_grid(strip[:, 0], output, steps)
+
+
+@images.command(epilog="Example: `diffeo images score faces.safetensors PHOTOS -o scores.csv --draws 16`")
+def score(
+    model: ModelFile,
+    source: Source,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="OUT", help="Table to write; `-`: CSV on stdout.")
+    ],
+    draws: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, max=4096, help="Draws of noise: more give a tighter bound, slower."),
+    ] = None,
+    class_: Class = None,
+    strict: Strict = False,
+    workers: Workers = None,
+) -> None:
+    """Score images under a model.
+
+    Writes each image's `name`, its `bits_per_dim` (lower is better) and its `log_prob`, the log-likelihood of
+    the discrete image in nats, both as bounds. The images are cropped and resized to the model's.
+    """
+    from diffeo.cli import options, report
+    from diffeo.data.files import check_output, write_columns
+    from diffeo.data.image_scores import score_images
+
+    check_output(output, options.WITH_NAMES)
+    flow = _load(model)
+    found = options.images_for(flow, source, strict=strict, workers=workers)
+    report.say_images(found, err=True)
+    context = options.class_context(model, flow, class_, len(found), any_class=False)
+    scores = score_images(flow, found, context=context, draws=draws)
+    write_columns(output, scores.columns())
+
+
+@images.command(epilog="Example: `diffeo images reconstruct faces.safetensors PHOTOS -o there-and-back.png`")
+def reconstruct(
+    model: ModelFile,
+    source: Source,
+    output: Picture,
+    n: Annotated[
+        int, typer.Option("-n", "--images", metavar="N", min=1, help="Images to show, from the first.")
+    ] = 8,
+    class_: Class = None,
+    strict: Strict = False,
+    workers: Workers = None,
+) -> None:
+    """Take images to the latent space and back: the originals above what comes back.
+
+    Says the largest difference of a pixel, which shows how well the model inverts.
+    """
+    import torch
+
+    from diffeo import latents
+    from diffeo.cli import options, report
+    from diffeo.data.pictures import check_png, save_grid
+
+    check_png(output)
+    options.apart({"IMAGES": source, "--output": output})
+    flow = _load(model)
+    found = options.images_for(flow, source, strict=strict, workers=workers)
+    report.say_images(found)
+    shown = found.pixels[:n]
+    context = options.class_context(model, flow, class_, len(shown), any_class=False)
+    back = latents.reconstruct(flow, shown, context, batch_size=64)
+    save_grid(torch.cat([shown, back]), output, len(shown))
+    report.say_error(shown, back)
+
+
+def _load(model: Path) -> Flow:
+    """A model of images."""
+    from diffeo.cli import options
+    from diffeo.data.image_scores import image_door
+
+    flow = options.load_model(model)
+    image_door(flow)
+    return flow
+
+
+def _draw(flow: Flow, n: int, context: Tensor | None, generator: Generator, sigma: float) -> Tensor:
+    """New images, a part at a time."""
+    import torch
+
+    from diffeo.denoise import sample_denoised
+
+    parts = []
+    for i in range(0, n, 64):
+        given = None if context is None else context[i : i + 64]
+        shape = (min(64, n - i),) if given is None else ()
+        if sigma > 0:
+            parts.append(sample_denoised(flow, sigma, shape, given, generator=generator))
+        else:
+            parts.append(flow.sample(shape, given, generator=generator))
+    return torch.cat(parts)

@@ -1,0 +1,199 @@
+"""What fills an image's cells: the noise that makes whole numbers real ones, and its density."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffeo.bijections import ImageCoupling
+from diffeo.elementwise import Affine
+from diffeo.errors import ConfigError
+from diffeo.functional.shapes import sum_event
+from diffeo.nets import ConvNet
+
+_WORD = 0xFFFFFFFF
+_MOST_PIXELS = 2**24
+
+
+class Noise(nn.Module, ABC):
+    """A density on the unit cube for each image: where in its cell of real vectors an image is placed.
+
+    It draws by transforming uniform numbers, so that training (fresh ones) and evaluation (fixed ones)
+    are one computation, with gradients to the noise's own parameters.
+    """
+
+    shape: torch.Size | None = None
+    """Shape of the images it is for; None for any."""
+
+    @abstractmethod
+    def forward(self, uniform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Uniform numbers strictly between 0 and 1 to ``u`` in [0, 1], and ``log q(u | image)``.
+
+        ``uniform`` and ``u`` are ``(K, *batch, C, H, W)``, ``image`` is ``(*batch, C, H, W)`` with pixels
+        between -1/2 and 1/2, ``log q`` is ``(K, *batch)``.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """What rebuilds the noise but for the images' shape, as keyword arguments."""
+        return {}
+
+
+class UniformNoise(Noise):
+    """The same density everywhere in the cell: ``log q(u | x) = 0``.
+
+    References: Uria et al. 2013 (RNADE); Theis et al. 2016, section 3.1.
+
+    Example:
+        >>> import torch
+        >>> uniform = torch.full((1, 5, 1, 2, 2), 0.25)
+        >>> UniformNoise()(uniform, torch.zeros(5, 1, 2, 2))[1]
+        tensor([[0., 0., 0., 0., 0.]])
+    """
+
+    def forward(self, uniform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        return uniform, uniform.new_zeros(uniform.shape[:-3])
+
+
+class VariationalNoise(Noise):
+    """A flow that learns where in its cell an image is best placed: a tighter bound than uniform noise.
+
+    Its weights train with the flow's own. It starts as uniform noise exactly, so that it can only gain.
+
+    Formula: ``u = sigmoid(w)``, ``w = g(e; x)``, e logistic, so that ``log q(u | x) = log p(e)
+    - log|det dg/de| - log|det du/dw|``. The map g is affine for every pixel, then ``layers`` affine
+    couplings over alternating checkerboards, all conditioned on features that two 3 x 3 convolutions
+    find in x. An image of one number has no couplings. Cost: ``9 h (C + h) + layers (27 C h + 2 h^2)``
+    multiplications a pixel and draw, h being ``hidden``.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        hidden: channels of the features and of the couplings' nets, 1 to 4096.
+        layers: how many couplings, 0 to 64.
+
+    Raises:
+        ConfigError: for sizes outside these limits.
+
+    References: Ho et al. 2019 (Flow++), section 3.1.
+
+    Example:
+        >>> import torch
+        >>> noise = VariationalNoise((1, 2, 2), hidden=4)
+        >>> u, log_q = noise(torch.full((1, 5, 1, 2, 2), 0.25), torch.zeros(5, 1, 2, 2))
+        >>> u[0, 0, 0, 0], log_q.shape
+        (tensor([0.2500, 0.2500], grad_fn=<SelectBackward0>), torch.Size([1, 5]))
+    """
+
+    def __init__(self, shape: Sequence[int], hidden: int = 16, layers: int = 2):
+        super().__init__()
+        size = image_shape(shape)
+        check_whole("hidden", hidden, 1, 4096)
+        check_whole("layers", layers, 0, 64)
+        self.shape, self.hidden, self.layers, self.family = size, hidden, layers, Affine()
+        self.near = nn.Conv2d(size[0], hidden, 3, padding=1)
+        self.far = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.affine = nn.Conv2d(hidden, size[0] * self.family.num_params, 1)
+        nn.init.zeros_(self.affine.weight)
+        nn.init.zeros_(self.affine.bias)  # type: ignore[arg-type]
+        i, j, k = torch.meshgrid(*map(torch.arange, size), indexing="ij")
+        masks = [(i + j + k + turn) % 2 == 0 for turn in range(layers if size.numel() > 1 else 0)]
+        self.couplings = nn.ModuleList(self._coupling(mask) for mask in masks)
+
+    def _coupling(self, mask: Tensor) -> ImageCoupling:
+        channels, *size = mask.shape
+        # of images of one pixel, which are vectors, the net sees and changes only its own channels
+        seen, changed = (int(mask.sum()), int((~mask).sum())) if size == [1, 1] else (channels, channels)
+        params, context = changed * self.family.num_params, (self.hidden, *size)
+        net = ConvNet((seen, *size), params, self.hidden, context_shape=context)
+        return ImageCoupling(mask, net, self.family)
+
+    def forward(self, uniform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        rows = image.reshape(-1, *image.shape[-3:])
+        # channels last in memory, in which convolutions of many channels are twice as fast
+        near = F.relu(self.near(rows)).contiguous(memory_format=torch.channels_last)
+        features = F.relu(self.far(near))
+        params = self.affine(features).unflatten(1, (rows.shape[1], self.family.num_params)).movedim(2, -1)
+
+        draws = len(uniform)
+        e = uniform.log() - torch.log1p(-uniform)
+        e = e.reshape(draws * len(rows), *rows.shape[1:])
+        w, log_slope = self.family.forward(e, _repeat(params, draws))
+        log_q = sum_event(_log_logistic(e) - log_slope, 3)
+        features = _repeat(features, draws).contiguous(memory_format=torch.channels_last)
+        for coupling in self.couplings:
+            w, log_det = coupling(w, features)
+            log_q = log_q - log_det
+        log_q = log_q - sum_event(_log_logistic(w), 3)
+        return torch.sigmoid(w).reshape(uniform.shape), log_q.reshape(uniform.shape[:-3])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"hidden": self.hidden, "layers": self.layers}
+
+
+NOISES: dict[str, type[UniformNoise] | type[VariationalNoise]] = {
+    "UniformNoise": UniformNoise,
+    "VariationalNoise": VariationalNoise,
+}
+"""Noises that a model file can hold, by class name."""
+
+
+def hashed_uniform(levels: Tensor, draws: int, dtype: torch.dtype) -> Tensor:
+    """Fixed numbers strictly between 0 and 1, uniform and independent, for each image from its own pixels.
+
+    The first draws are the same however many there are. Two images that differ in any pixel have unrelated
+    numbers, so that a mean over many images is one over the noise as well.
+
+    Args:
+        levels: whole numbers, ``(*batch, C, H, W)``.
+        draws: K.
+        dtype: of the answer.
+
+    Shape: ``(K, *batch, C, H, W)``.
+    """
+    places = _mix(torch.arange(levels.shape[-3:].numel(), device=levels.device) * 0x9E3779B9)
+    # an odd multiplier for each place: images that differ in one pixel never have the same sum
+    key = _mix((levels.flatten(-3) * (places | 1)).sum(-1))
+    numbers = torch.arange(draws, device=levels.device).reshape(-1, *[1] * key.dim())
+    key = _mix(key + numbers * 0x85EBCA6B)
+    words = _mix(key[..., None] + places).reshape(draws, *levels.shape)
+    return ((words >> 9).to(dtype) + 0.5) * 2.0**-23  # 24 bits with the half: exact in float32
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A 32-bit finalizer of two multiplications, of words held in int64."""
+    x = x & _WORD
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _WORD
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _WORD
+    return x ^ (x >> 16)
+
+
+def _repeat(t: Tensor, times: int) -> Tensor:
+    """The rows of t, all of them so many times over."""
+    return t if times == 1 else t.expand(times, *t.shape).flatten(0, 1)
+
+
+def _log_logistic(w: Tensor) -> Tensor:
+    """The log of the logistic density, which is the slope of the sigmoid."""
+    return F.logsigmoid(w) + F.logsigmoid(-w)
+
+
+def image_shape(shape: Sequence[int]) -> torch.Size:
+    """The shape of an image, three sizes; a ``ConfigError`` for any other."""
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    if len(sizes) != 3:
+        raise ConfigError(f"an image's shape is (channels, height, width), not {shape!r}.")
+    for name, size in zip(("channels", "height", "width"), sizes, strict=True):
+        check_whole(name, size, 1, 16384)
+    if torch.Size(sizes).numel() > _MOST_PIXELS:
+        raise ConfigError(f"images of shape {sizes} are too large; they may hold {_MOST_PIXELS} numbers.")
+    return torch.Size(sizes)
+
+
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Refuse what is no whole number from ``low`` to ``high``, by name."""
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")

@@ -1,0 +1,110 @@
+"""A net of three convolutions over images: in the kernels where they may, else in PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffeo.functional import native
+from diffeo.functional.scalar import second_order
+
+
+def three_convolutions(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+    """``last(relu(middle(relu(first(x)))))``, convolutions of 3 x 3, 1 x 1 and 3 x 3 pixels.
+
+    In the kernels nothing is kept of the forward pass but x; the backward pass computes the hidden layers
+    again.
+
+    Args:
+        x: ``(N, C, H, W)``.
+        weights: weight and bias of each layer, as ``conv2d`` takes them.
+
+    Shape: ``(N, C', H, W)``, the channels last in memory.
+    """
+    if not _taken(x, weights):
+        return plain(x, *weights)
+    w1, b1, w2, b2, w3, b3 = weights
+    # each pixel's part in its neighbors' sums: one row for each channel and neighbor
+    spread = w3.permute(0, 2, 3, 1).flatten(0, 2)
+    inputs = (w.contiguous() for w in (w1, b1, w2, b2, spread, b3))
+    return _Three.apply(x.movedim(1, -1), *inputs).movedim(-1, 1)
+
+
+def plain(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor) -> Tensor:
+    """The same in PyTorch."""
+    h = F.relu(F.conv2d(x, w1, b1, padding=1))
+    return F.conv2d(F.relu(F.conv2d(h, w2, b2)), w3, b3, padding=1)
+
+
+def _taken(x: Tensor, weights: tuple[Tensor, ...]) -> bool:
+    tensors = (x, *weights)
+    return (
+        native.usable()
+        and x.numel() > 0
+        and all(native.plain_tensor(t) and t.dtype is x.dtype for t in tensors)
+        and native.addressable(*tensors)
+    )
+
+
+def _pixels(x: Tensor) -> tuple[Tensor, int]:
+    """Images with channels last, and how far apart two pixels are; a copy where that is not one number."""
+    n, height, width, channels = x.shape
+    step = x.stride(2) if width > 1 else x.stride(1) if height > 1 else x.stride(0) if n > 1 else channels
+    wanted = (height * width * step, width * step, step, 1)
+    even = all(size == 1 or a == b for size, a, b in zip(x.shape, x.stride(), wanted, strict=True))
+    return (x, step) if even and step >= channels else (x.contiguous(), channels)
+
+
+class _Three(torch.autograd.Function):
+    """Images with channels last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *weights: Tensor):
+        ctx.save_for_backward(x, *weights)
+        y = x.new_empty(*x.shape[:-1], weights[-1].numel())
+        _call(x, weights, [y])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor):
+        (g_y,) = grad_outputs
+        inputs = ctx.saved_tensors
+        # a derivative of this derivative may be asked for, or several at once by vmap
+        if torch.is_grad_enabled() or not (native.usable() and native.addressable(g_y)):
+            return tuple(_plain_gradients(inputs, ctx.needs_input_grad, g_y))
+        x, *weights = inputs
+        g_x = torch.empty_like(x, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
+        grads = [torch.empty_like(w) for w in weights]
+        _call(x, weights, [g_y.contiguous(), g_x, *grads])
+        return g_x, *grads
+
+
+def _call(x: Tensor, weights: Any, others: list[Tensor | None]) -> None:
+    """The kernel, forward for ``[y]``, backward for the gradients of y, x and weights."""
+    assert native.native is not None
+    x, stride = _pixels(x)
+    n, height, width, channels = x.shape
+    sizes = [n, height, width, channels, len(weights[0]), weights[-1].numel(), stride]
+    tensors = [x, *weights, *others]
+    native.native.conv(
+        x.dtype is torch.float64,
+        len(others) > 1,
+        torch.get_num_threads(),
+        sizes,
+        [0 if t is None else t.data_ptr() for t in tensors],
+    )
+
+
+def _plain_gradients(inputs: Any, wanted: Any, g_y: Tensor) -> list[Tensor | None]:
+    """The gradients by PyTorch; they can be differentiated again."""
+    with torch.enable_grad():
+        # views, or the gradient of one would take in its way into another
+        x, w1, b1, w2, b2, spread, b3 = starts = [t.view_as(t) for t in inputs]
+        w3 = spread.unflatten(0, (b3.numel(), 3, 3)).movedim(-1, 1)
+        y = plain(x.movedim(-1, 1), w1, b1, w2, b2, w3, b3).movedim(1, -1)
+        asked = [t for t, want in zip(starts, wanted, strict=True) if want]
+        found = iter(second_order((y,), asked, (g_y,)))
+        return [next(found) if want else None for want in wanted]
