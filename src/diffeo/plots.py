@@ -261,10 +261,10 @@ def image_grid(pixels: Any, ax: Axes | None = None, columns: int | None = None, 
 
     Args:
         pixels: whole numbers 0 .. 255, tensor or array: ``(N, C, H, W)``, or ``(rows, columns, C, H, W)``; C
-            is 1 for grey or 3 for RGB.
+            is 1 for gray or 3 for RGB.
         ax: axes to draw on; new ones by default.
         columns: images in a row, where ``pixels`` does not say; by default about as many as rows.
-        gap: pixels of grey between images.
+        gap: pixels of gray between images.
 
     Raises:
         ShapeError: for another shape.

@@ -98,7 +98,7 @@ def test_fit_passes_its_options_on(run, monkeypatch):
     monkeypatch.setattr(diffeo, "fit_images", fit_images, raising=False)
     text = run(
         "fit", "photos", "-o", "new", "--preset", "realnvpimage", "--set", "blocks=2", "--size", "4x8",
-        "--bits", "5", "--grey", "--classes", "--uniform", "--flips", "--max-seconds", "7", "--seed", "3",
+        "--bits", "5", "--gray", "--classes", "--uniform", "--flips", "--max-seconds", "7", "--seed", "3",
         "--samples", "s", "--tensorboard", "t", "--checkpoint", "k", code=130,
     )  # fmt: skip
     assert "interrupted" in text

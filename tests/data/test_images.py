@@ -129,11 +129,11 @@ def test_every_kind_of_pixel(tmp_path):
     assert found.changes == {"put on black": 1, "16 bits made 8": 1, "made RGB": 2}
     gray_only = read_images(tmp_path, channels=1)
     assert gray_only.shape == (1, 8, 8)
-    assert gray_only.changes["made grey"] == 4
+    assert gray_only.changes["made gray"] == 4
     assert read_images(tmp_path, channels=3).changes["made RGB"] == 2
 
 
-def test_transparency_of_grey_and_of_palettes(tmp_path):
+def test_transparency_of_gray_and_of_palettes(tmp_path):
     values = np.full((2, 2), 200, np.uint8)
     Image.fromarray(np.dstack([values, np.array([[0, 255], [255, 255]], np.uint8)]), "LA").save(
         tmp_path / "a.png"
@@ -141,7 +141,7 @@ def test_transparency_of_grey_and_of_palettes(tmp_path):
     Image.fromarray(values).save(tmp_path / "b.png", transparency=200)
     Image.fromarray(values).save(tmp_path / "c.png")
     found = read_images(tmp_path)
-    assert found.shape == (1, 2, 2)  # all grey, so they stay so
+    assert found.shape == (1, 2, 2)  # all gray, so they stay so
     assert found.pixels[:, 0].tolist() == [[[0, 200], [200, 200]], [[0, 0], [0, 0]], [[200, 200], [200, 200]]]
     assert found.changes == {"put on black": 2}
 

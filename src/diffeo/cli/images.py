@@ -56,8 +56,8 @@ def fit(
         ),
     ] = None,
     bits: Annotated[int, typer.Option(min=1, max=8, help="Bits kept of each pixel, from the highest.")] = 8,
-    grey: Annotated[
-        bool | None, typer.Option("--grey/--rgb", help="Make all grey or RGB; default: grey if all are.")
+    gray: Annotated[
+        bool | None, typer.Option("--gray/--rgb", help="Make all gray or RGB; default: gray if all are.")
     ] = None,
     classes: Annotated[
         bool,
@@ -123,7 +123,7 @@ def fit(
     found = read_images(
         source,
         size=options.size(size),
-        channels=None if grey is None else 1 if grey else 3,
+        channels=None if gray is None else 1 if gray else 3,
         labels=classes,
         strict=strict,
         workers=workers,

@@ -91,7 +91,7 @@ def notes(result: FitReport, rows: int, seed: int) -> dict[str, Any]:
 def say_images(images: Images, err: bool = False) -> None:
     """What was read, and what was done to it."""
     channels, height, width = images.shape
-    kind = "grey" if channels == 1 else "RGB"
+    kind = "gray" if channels == 1 else "RGB"
     lines = [f"{len(images):,} image{'s' * (len(images) > 1)}, {kind}, {height} x {width} (height x width)"]
     if images.changes:
         lines.append("changed: " + ", ".join(f"{k} {v:,}" for k, v in sorted(images.changes.items())))

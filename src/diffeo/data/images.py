@@ -90,7 +90,7 @@ def read_images(
         path: a folder; an image; or .npy/.npz with uint8 of shape ``(N, H, W)``, ``(N, C, H, W)`` or
             ``(N, H, W, C)``, in an NPZ under ``x``, ``images``, ``x_train`` or as the only such array.
         size: side of the square, or ``(height, width)``; None where all images agree.
-        channels: 1 for grey, 3 for RGB; None: 3 unless all are grey.
+        channels: 1 for gray, 3 for RGB; None: 3 unless all are gray.
         labels: also read classes: the folders directly below ``path``, or ``y`` or ``labels`` in the NPZ.
         strict: an error instead of a skipped file.
         workers: threads that decode; default: one a processor, at most 8.
@@ -231,7 +231,7 @@ def _two_sizes(source: Path, *found: tuple[str, Bytes]) -> str:
 
 
 def _stack(arrays: list[Bytes], changes: Counter[str]) -> Tensor:
-    """All arrays as one, grey ones made RGB if any is; each is let go as soon as it is copied."""
+    """All arrays as one, gray ones made RGB if any is; each is let go as soon as it is copied."""
     channels = max(len(array) for array in arrays)
     pixels = np.empty((len(arrays), channels, *arrays[0].shape[1:]), np.uint8)
     for i in range(len(arrays)):

@@ -45,7 +45,7 @@ class Wanted:
                 f"size must be whole numbers from 1 to {_LARGEST_SIDE} (height, width), not {self.size}."
             )
         if self.channels not in (None, 1, 3):
-            raise ConfigError(f"channels must be 1 (grey), 3 (RGB) or None, not {self.channels!r}.")
+            raise ConfigError(f"channels must be 1 (gray), 3 (RGB) or None, not {self.channels!r}.")
 
     def read(self, path: Path) -> tuple[Bytes, list[str]]:
         """A file's picture, as ``of`` gives it."""
@@ -77,10 +77,10 @@ class Wanted:
         image = _upright(image, done)
         image = _eight_bits(image, done)
         image = _on_black(image, done)
-        grey = image.mode in ("1", "L")
-        channels = self.channels or (1 if grey else 3)
-        if grey != (channels == 1):
-            done.append("made RGB" if grey else "made grey")
+        gray = image.mode in ("1", "L")
+        channels = self.channels or (1 if gray else 3)
+        if gray != (channels == 1):
+            done.append("made RGB" if gray else "made gray")
         image = image.convert("L" if channels == 1 else "RGB")
         image = self._fit(image, done)
         return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1).copy(), done
@@ -109,7 +109,7 @@ def _upright(image: Image, done: list[str]) -> Image:
 
 
 def _eight_bits(image: Image, done: list[str]) -> Image:
-    """16 bits of grey rounded to 8; Pillow itself reads other depths as 8."""
+    """16 bits of gray rounded to 8; Pillow itself reads other depths as 8."""
     from PIL import Image as pil
 
     if not image.mode.startswith("I"):
@@ -187,7 +187,7 @@ def save_grid(
         path: of the PNG.
         columns: images in a row; default: about as many as rows.
         zoom: width and height of a pixel; default: a row of small images becomes some 500 points wide.
-        gap: pixels of middle grey between images.
+        gap: pixels of middle gray between images.
 
     Example:
         >>> import tempfile

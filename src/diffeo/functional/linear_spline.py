@@ -40,7 +40,7 @@ def linear_spline(
     k = _equal_bin(inner, xs, low, high)
     ys = _ends(soft, k, low, high, min_slope)
     slope = _slope(take(soft, k), bins, min_slope)
-    y = snap(ys[0] + slope * (inner - xs[k]), *ys)
+    y = snap(ys[0] + slope * (inner - _at(xs, k)), *ys)
     return torch.where(off, 0.5 * (low + high), y), torch.where(off, -math.inf, slope.log())
 
 
@@ -56,7 +56,8 @@ def linear_spline_inverse(
     ys = _ends(soft, k, low, high, min_slope)
     slope = _slope(take(soft, k), bins, min_slope)
     xs = _grid(bins, low, high, y)
-    x = snap(xs[k] + (inner - ys[0]) / slope, xs[k], xs[k + 1])
+    left, right = _at(xs, k), _at(xs, k + 1)
+    x = snap(left + (inner - ys[0]) / slope, left, right)
     return torch.where(off, 0.5 * (low + high), x), torch.where(off, -math.inf, -slope.log())
 
 
@@ -77,8 +78,13 @@ def _equal_bin(x: Tensor, grid: Tensor, low: float, high: float) -> Tensor:
     bins = len(grid) - 1
     k = ((x.detach() - low) * (bins / (high - low))).nan_to_num(0.0).long().clamp(0, bins - 1)
     # the quotient is a bin off at most, by rounding
-    k = torch.where((x >= grid[k + 1]) & (k < bins - 1), k + 1, k)
-    return torch.where(x < grid[k], (k - 1).clamp(min=0), k)
+    k = torch.where((x >= _at(grid, k + 1)) & (k < bins - 1), k + 1, k)
+    return torch.where(x < _at(grid, k), (k - 1).clamp(min=0), k)
+
+
+def _at(grid: Tensor, k: Tensor) -> Tensor:
+    """Entries k of a vector; under ``vmap`` an index without axes would have to be a number."""
+    return grid[k.unsqueeze(-1)].squeeze(-1)
 
 
 def _slope(soft: Tensor, bins: int, min_slope: float) -> Tensor:

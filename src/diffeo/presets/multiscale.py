@@ -180,6 +180,7 @@ class RealNVPImage(_Multiscale):
     """
 
     layers: int = 3
+    hidden: int = 32
     blocks: int = 1
 
     def level(self, shape: torch.Size, context_shape: torch.Size | None) -> list[Bijection]:
