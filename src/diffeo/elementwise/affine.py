@@ -10,7 +10,7 @@ from torch import Tensor
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional.affine import soft_clip
-from diffeo.functional.scalar import AFFINE, Scalar
+from diffeo.functional.scalar import AFFINE, Plain, Scalar, apply
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,19 @@ class Affine(Elementwise):
         return Scalar(AFFINE, high=math.log(self.max_scale)) if type(self) is Affine else None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return self._apply(x, params, self._forward, inverse=False)
+
+    def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return self._apply(y, params, self._inverse, inverse=True)
+
+    def _apply(self, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        known = self.scalar
+        return plain(x, params) if known is None else apply(known, x, params, plain, inverse=inverse)
+
+    def _forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = soft_clip(params[..., 1], math.log(self.max_scale))
         return x * log_scale.exp() + params[..., 0], log_scale
 
-    def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = soft_clip(params[..., 1], math.log(self.max_scale))
         return (y - params[..., 0]) / log_scale.exp(), -log_scale

@@ -101,6 +101,7 @@ struct Program {
             s.c = tensor(&s.g_c);
             s.bound = real();
             s.sums = sums(int64_t(D) * D + 2 * D);
+            need = take(D) + take(D + 16) + take((int64_t(D) * (D + 16)) / ROWS + 1);
             break;
         case StageKind::residual:
         case StageKind::transport: need = field(s); break;

@@ -249,15 +249,19 @@ template <class T> struct LU {
         for (int v = 0; v < block.vectors; v++) g_log_det += load(block.log_det + v * N);
         const T total = sum<T>(g_log_det);
         T *g_w = stage.g_a ? sums : nullptr, *g_diagonal = sums + int64_t(D) * D, *g_bias = g_diagonal + D;
-        for (int i = 0; i < D; i++) {
-            if (stage.g_c) g_bias[i] += dot(g, i, nullptr, 0);
-            for (int k = 0; g_w && k < i; k++) g_w[i * D + k] += dot(g, i, u, k);
-        }
+        for (int i = 0; stage.g_c && i < D; i++) g_bias[i] += row_sum(g, i);
+        const int pad = (D + N - 1) / N * N;
+        T *at = block.memory.template take<T>(int64_t(pad) * ROWS);
+        T *dw = block.memory.template take<T>(int64_t(pad) * D); // of the whole square, half of it of use
+        weigh(g, u, at, pad, dw);
+        for (int i = 0; g_w && i < D; i++)
+            for (int k = 0; k < i; k++) g_w[i * D + k] += dw[i * pad + k];
         for (int k = 0; k < D; k++) columns(g, k, k + 1, D, Vec<T>{} + T(1)); // L^T
+        weigh(g, x, at, pad, dw);
         for (int i = 0; i < D; i++) {
             const T r = log_diagonal[i], per = 1 / (1 + (r < 0 ? -r : r) / bound);
-            if (stage.g_b) g_diagonal[i] += (dot(g, i, x, i) * diagonal(i)[0] + total) * per * per;
-            for (int k = i + 1; g_w && k < D; k++) g_w[i * D + k] += dot(g, i, x, k);
+            if (stage.g_b) g_diagonal[i] += (dw[i * pad + i] * diagonal(i)[0] + total) * per * per;
+            for (int k = i + 1; g_w && k < D; k++) g_w[i * D + k] += dw[i * pad + k];
         }
         for (int k = D - 1; k >= 0; k--) columns(g, k, 0, k, diagonal(k)); // U^T
     }
@@ -269,14 +273,16 @@ template <class T> struct LU {
             store(g + k * ROWS + v * N, acc);
         }
     }
-    // Row i of g times row k of x, or summed where x is null.
-    T dot(const T *g, int i, const T *x, int k) const {
+    T row_sum(const T *g, int i) const {
         Vec<T> acc{};
-        for (int v = 0; v < block.vectors; v++) {
-            const Vec<T> a = load(g + i * ROWS + v * N);
-            acc += x ? a * load(x + k * ROWS + v * N) : a;
-        }
+        for (int v = 0; v < block.vectors; v++) acc += load(g + i * ROWS + v * N);
         return sum<T>(acc);
+    }
+    // dw = g x^T
+    void weigh(const T *g, const T *x, T *at, int pad, T *dw) const {
+        to_row_major(x, D, at, pad);
+        clear(dw, int64_t(D) * pad);
+        outer<T>(Weights<T>{nullptr, 0, D, D, nullptr}, 0, D, g, at, pad, block.rows, dw);
     }
 };
 
