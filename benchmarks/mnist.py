@@ -66,6 +66,9 @@ def run(name: str, train: Tensor, test: Tensor, asked: argparse.Namespace) -> di
         callbacks=[Curve(name)],
         recipe=Recipe(learning_rate=preset.learning_rate, products=torch.bfloat16 if asked.bf16 else None),
     )
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        diffeo.save(flow, asked.out / f"{name}.safetensors")
     tick = time.monotonic()
     scores = bits(flow, test)
     scoring = time.monotonic() - tick
@@ -73,8 +76,6 @@ def run(name: str, train: Tensor, test: Tensor, asked: argparse.Namespace) -> di
     tighter = bits(flow, test[:1000])
     flow.encoding.draws = 1  # type: ignore[union-attr]
     if asked.out is not None:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        diffeo.save(flow, asked.out / f"{name}.safetensors")
         pixels = flow.sample(64, generator=torch.Generator().manual_seed(0))
         save_image(grid(pixels), asked.out / f"{name}.png")
     return {

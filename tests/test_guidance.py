@@ -112,8 +112,11 @@ def test_the_flow_itself_stays_and_save_refuses_the_guided(tmp_path):
 def test_what_cannot_be():
     with pytest.raises(ConfigError, match="has none"):
         guided(MAF(2, 3, hidden=(8,)).build(), 1.0)
+    for context in (None, Classes(3), 2):  # none, none forgotten in training, no class at all
+        with pytest.raises(ConfigError, match="never saw an unknown class"):
+            guided(TarFlow((1, 2, 2), context, patch=1, hidden=8, heads=2).build(), 1.0)
     with pytest.raises(ConfigError, match="takes none"):
-        guided(TarFlow((1, 2, 2), patch=1, hidden=8, heads=2).build(), 1.0)
+        Guided(CausalTransformer(2, 1, 2, 8), 1.0)
     for weight in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="weight of guidance"):
             Guided(net(), weight)

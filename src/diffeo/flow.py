@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -228,3 +229,15 @@ class Flow(nn.Module, Initializable):
         context = self._encode_context(context)
         assert context is not None
         return context.expand(*full, *context.shape[len(batch) :]), full
+
+
+@contextmanager
+def evaluating(flow: Flow) -> Iterator[None]:
+    """The flow in evaluation mode; every layer's own mode is put back, whatever happens inside."""
+    modes = [(module, module.training) for module in flow.modules()]
+    flow.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

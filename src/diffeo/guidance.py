@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffeo._typing import CausalNet, Stepper, Windowed, Windows
 from diffeo.bijections import AutoregressiveTokens
 from diffeo.elementwise import Affine
+from diffeo.encodings.context import OneHotContext
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.functional.affine import soft_clip
@@ -124,7 +125,7 @@ def guided(flow: Flow, weight: float, *, rising: bool = False) -> Flow:
         rising: let it rise along the tokens; see ``Guided``.
 
     Raises:
-        ConfigError: for a flow without such layers, or without context.
+        ConfigError: for a flow without such layers, or that never saw an unknown class.
 
     Example:
         >>> import torch, diffeo
@@ -139,6 +140,12 @@ def guided(flow: Flow, weight: float, *, rising: bool = False) -> Flow:
     layers = [m for m in tokens if isinstance(m.family, Affine)]
     if not layers:
         raise ConfigError("only AutoregressiveTokens layers of Affine are guided, and this flow has none.")
+    door = flow.context_encoding
+    if not isinstance(door, OneHotContext) or not door.drop:
+        raise ConfigError(
+            "this flow never saw an unknown class, which guidance compares with; train one with "
+            "context=Classes(n) and drop=0.1."
+        )
     for layer in layers:
         assert isinstance(layer.family, Affine)
         layer.net = Guided(layer.net, weight, layer.family, rising=rising)

@@ -8,8 +8,7 @@ draws fresh noise) is switched for the call and left as it was, layer by layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from diffeo.bases.normal import DiagonalNormal, Tempered
 from diffeo.errors import ConfigError, ContextError, DataError, DomainError, ShapeError
-from diffeo.flow import Flow
+from diffeo.flow import Flow, evaluating
 from diffeo.functional.domains import bounds, describe
 from diffeo.functional.shapes import batch_shape, broadcast_batch
 
@@ -346,20 +345,8 @@ def _in_parts(
     contexts: Sequence[Tensor | None] = [None] * len(rows)
     if context is not None and flow.context_shape is not None:
         contexts = context.reshape(count, *flow.context_shape).split(batch_size)
-    with _evaluating(flow):
+    with evaluating(flow):
         return torch.cat([function(x, c) for x, c in zip(rows, contexts, strict=True)])
-
-
-@contextmanager
-def _evaluating(flow: Flow) -> Iterator[None]:
-    """The flow in evaluation mode; every layer's own mode is put back, whatever happens inside."""
-    modes = [(module, module.training) for module in flow.modules()]
-    flow.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _same_batch(z0: Tensor, z1: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import diffeo
 from diffeo.bijections import AutoregressiveTokens, Jacobi, Stepwise, Tokens, Uncached
 from diffeo.elementwise import Affine, IntervalRationalQuadratic, Mixed, PiecewiseLinear, RationalQuadratic
 from diffeo.errors import ConfigError, NotConverged, ShapeError
 from diffeo.nets import CausalTransformer
+from diffeo.presets import TarFlow
 from diffeo.testing import randomize_
 from diffeo.testing.points import draw, generator
 
@@ -292,3 +294,14 @@ def test_numbers_that_cannot_be():
     family = Mixed([Affine(), RationalQuadratic(4)])
     with pytest.raises(ShapeError, match="2 columns"):
         AutoregressiveTokens(CausalTransformer(3, 3, family.num_params, 8), family)
+
+
+def test_a_flow_with_another_sampler_is_saved_all_the_same(tmp_path):
+    flow = TarFlow((1, 2, 2), patch=1, blocks=1, layers=1, hidden=8, heads=2).build()
+    for layer in flow.modules():
+        if isinstance(layer, AutoregressiveTokens):
+            layer.sampler = Jacobi(1e-6)
+    diffeo.save(flow, tmp_path / "model")
+    again = diffeo.load(tmp_path / "model")
+    kinds = [type(m.sampler) for m in again.modules() if isinstance(m, AutoregressiveTokens)]
+    assert kinds == [Stepwise]  # how it is sampled is no part of the model

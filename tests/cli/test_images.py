@@ -22,7 +22,7 @@ from diffeo.data.pictures import grid
 from diffeo.denoise import sample_denoised
 from diffeo.errors import ConfigError
 from diffeo.latents import interpolate, tempered
-from diffeo.presets import Classes, Glow, TarFlow
+from diffeo.presets import Classes, Glow, PixelFlow, TarFlow
 from diffeo.train import Checkpoint
 
 COMMANDS = ("fit", "sample", "interpolate", "score", "reconstruct")
@@ -203,6 +203,17 @@ def test_interpolate_goes_from_one_to_the_other(run):
     assert torch.equal(strip[0], ends[0][0])
     assert torch.equal(strip[-1], ends[1][0])
     assert torch.equal(read_images("a.png").pixels[0], grid(strip, 5))
+
+
+def test_interpolate_asks_for_the_class_and_stays_where_the_base_is(run):
+    diffeo.save(model(Classes(2)), "c2")
+    assert "--class" in run(
+        "interpolate", "c2", "photos/cat/00.png", "photos/dog/01.png", "-o", "a.png", code=2
+    )
+    shape = (3, 4, 4)
+    preset = PixelFlow(shape, hidden=4, blocks=1, bins=4)
+    diffeo.save(preset.build(preset.encoding()), "p")
+    run("interpolate", "p", "photos/cat/00.png", "photos/dog/01.png", "-o", "a.png")
 
 
 def test_score_names_every_image(run):

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffeo import Flow
 from diffeo.bases import LearnedNormal
 from diffeo.bijections import Reverse
-from diffeo.encodings import Dequantization, OneHotContext
+from diffeo.encodings import Dequantization, OneHotContext, VariationalNoise
 from diffeo.errors import ConfigError
 from diffeo.objectives import Batch, Likelihood, NoisyLikelihood
 from diffeo.presets import Classes, TarFlow
@@ -26,6 +26,14 @@ def of_scale(deviation: float) -> Flow:
     with torch.no_grad():
         flow.base.log_scale.fill_(math.log(deviation))  # type: ignore[union-attr, operator]
     return flow
+
+
+def test_learned_noise_is_refused():
+    shape = (1, 2, 2)
+    door = Dequantization(shape, noise=VariationalNoise(shape))
+    flow = TarFlow(shape, patch=1, hidden=8, heads=2, noise=0.1).build(door)
+    with pytest.raises(ConfigError, match="uniform noise"):
+        NoisyLikelihood(0.1)(flow, batch(torch.zeros(3, *shape)))
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -135,3 +135,9 @@ def test_an_odd_size_names_one_that_would_do():
         Glow((1, 7, 7), levels=1).build()
     with pytest.raises(diffeo.errors.ShapeError, match="fewer levels"):
         Glow((1, 28, 28), levels=3).build()
+
+
+def test_classes_may_be_missing_among_the_images():
+    preset = Glow(SHAPE, Classes(3), levels=1, layers=1, hidden=4)
+    flow, _ = diffeo.fit_images(pictures(20), context=torch.arange(20) % 2, preset=preset, max_steps=2)
+    assert flow.sample((), torch.tensor([2])).shape == (1, *SHAPE)

@@ -69,7 +69,7 @@ class AutoregressiveTokens(Bijection):
             ``net.length`` tokens.
         family: the scalar map.
         reverse: whether the last token comes first. Alternate it from layer to layer.
-        sampler: how ``inverse`` is computed; it has no weights and may be changed at any time.
+        sampler: how ``inverse`` is computed; it has no weights, is in no file, and may be changed any time.
 
     Shape: ``(*batch, T, C)``; context ``(*batch, *net.context_shape)`` where the net takes one.
 

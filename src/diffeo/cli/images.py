@@ -205,17 +205,21 @@ def interpolate(
     The images are cropped and resized to the model's as in `diffeo images fit`.
     """
     from diffeo import latents
+    from diffeo.bases.normal import DiagonalNormal
     from diffeo.cli import options, report
     from diffeo.data.pictures import check_png, save_grid
 
     check_png(output)
     options.apart({"A": first, "B": last, "--output": output})
     flow = _load(model)
-    context = options.class_context(model, flow, class_, 1)
+    context = options.class_context(model, flow, class_, 1, any_class=False)
     ends = [options.images_for(flow, path, strict=True) for path in (first, last)]
     for end in ends:
         report.say_images(end)
-    strip = latents.interpolate(flow, ends[0].pixels[:1], ends[1].pixels[:1], steps, context, batch_size=64)
+    # a great circle would leave a bounded base
+    path = latents.Slerp() if isinstance(flow.base, DiagonalNormal) else latents.Linear()
+    x0, x1 = (end.pixels[:1] for end in ends)
+    strip = latents.interpolate(flow, x0, x1, steps, context, path=path, batch_size=64)
     save_grid(strip[:, 0], output, steps)
 
 

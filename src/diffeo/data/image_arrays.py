@@ -151,11 +151,9 @@ def _choose(
 def _header(file: Any, size: int, what: str) -> tuple[tuple[int, ...], bool, Any]:
     """Shape, whether columns come first, and dtype; the rest of the file is as long as they say."""
     version = npy.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
+    if version != (1, 0):  # the others are for names of columns, in headers of any length
         raise ValueError(f"NPY version {version}")
-    shape, order, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(
-        file
-    )
+    shape, order, dtype = npy.read_array_header_1_0(file)
     if dtype.hasobject:
         raise DataError(f"{what} holds Python objects, which are never read; save numbers.")
     if any(n < 0 for n in shape) or file.tell() + math.prod(shape) * dtype.itemsize != size:

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffeo.data.images import Images
 from diffeo.encodings import Dequantization, bits_per_dim
 from diffeo.errors import ConfigError, DataError
-from diffeo.flow import Flow
+from diffeo.flow import Flow, evaluating
 
 _WORK = 2**22
 """Numbers that a histogram of some pixels may take."""
@@ -55,7 +55,7 @@ def score_images(
         images: of the flow's shape.
         context: one for each image, where the flow takes one.
         draws: of dequantization noise, for this call; more give a tighter bound at their cost.
-        chunk: images times draws at a time.
+        chunk: images times draws at a time, or the draws of one image.
 
     Raises:
         DataError: for images of another shape; it names the cure.
@@ -68,18 +68,17 @@ def score_images(
             f"the images have shape {images.shape} but the model's are {(channels, *size)}; "
             f"read them with size={(*size,)} and channels={channels}."
         )
-    before, training = door.draws, flow.training
-    flow.eval()
+    before = door.draws
     try:
         door.draws = before if draws is None else draws
         step = max(1, chunk // door.draws)
-        parts = [
-            flow.log_prob(images.pixels[i : i + step], None if context is None else context[i : i + step])
-            for i in range(0, len(images), step)
-        ]
+        with evaluating(flow):
+            parts = [
+                flow.log_prob(images.pixels[i : i + step], None if context is None else context[i : i + step])
+                for i in range(0, len(images), step)
+            ]
     finally:
         door.draws = before
-        flow.train(training)
     log_prob = torch.cat(parts).double()
     return ImageScores(images.names, log_prob.numpy(), bits_per_dim(log_prob, flow.event_shape).numpy())
 

@@ -72,6 +72,8 @@ class OneHotContext(ContextEncoding):
 
     def __init__(self, classes: int, drop: float = 0.0):
         super().__init__()
+        if not 0 <= drop < 1:
+            raise ConfigError(f"drop is a probability below 1, not {drop}.")
         self.drop = drop
         self.event_shape, self.latent_shape = torch.Size(()), torch.Size((classes,))
         self.register_buffer("classes", torch.arange(classes), persistent=False)

@@ -18,6 +18,7 @@ from diffeo.encodings.noise import (
     check_whole,
     hashed_uniform,
     image_shape,
+    margin,
 )
 from diffeo.errors import ConfigError, DataError, FormatError, ShapeError
 
@@ -116,9 +117,8 @@ class Dequantization(Encoding):
         k = pixels >> (8 - self.bits)
         level = k.to(self.marker.dtype)
         u, log_q = self.noise(self._uniform(k), self._seen((level + 0.5) / self.levels))
-        # a cell's ends belong to its neighbors, at least after rounding
-        margin = 1024 * torch.finfo(u.dtype).eps
-        v = (level + u.clamp(margin, 1 - margin)) / self.levels
+        ends = margin(u.dtype)
+        v = (level + u.clamp(ends, 1 - ends)) / self.levels
         log_weight = -self.event_shape.numel() * math.log(self.levels) - log_q
         if self.logit is None:
             y = v - 0.5

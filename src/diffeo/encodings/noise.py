@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -62,9 +63,9 @@ class UniformNoise(Noise):
 class VariationalNoise(Noise):
     """A flow that learns where in its cell an image is best placed: a tighter bound than uniform noise.
 
-    Its weights train with the flow's own. It starts as uniform noise exactly, so that it can only gain.
+    Its weights train with the flow's own. It starts as uniform noise, up to the ``margin`` at a cell's ends.
 
-    Formula: ``u = sigmoid(w)``, ``w = g(e; x)``, e logistic, so that ``log q(u | x) = log p(e)
+    Formula: ``u = sigmoid(w)`` up to that margin, ``w = g(e; x)``, e logistic: ``log q(u | x) = log p(e)
     - log|det dg/de| - log|det du/dw|``. The map g is affine for every pixel, then ``layers`` affine
     couplings over alternating checkerboards, all conditioned on features that two 3 x 3 convolutions
     find in x. An image of one number has no couplings. Cost: ``9 h (C + h) + layers (27 C h + 2 h^2)``
@@ -84,8 +85,8 @@ class VariationalNoise(Noise):
         >>> import torch
         >>> noise = VariationalNoise((1, 2, 2), hidden=4)
         >>> u, log_q = noise(torch.full((1, 5, 1, 2, 2), 0.25), torch.zeros(5, 1, 2, 2))
-        >>> u[0, 0, 0, 0], log_q.shape
-        (tensor([0.2500, 0.2500], grad_fn=<SelectBackward0>), torch.Size([1, 5]))
+        >>> [round(number, 2) for number in u[0, 0, 0, 0].tolist()], log_q.shape
+        ([0.25, 0.25], torch.Size([1, 5]))
     """
 
     def __init__(self, shape: Sequence[int], hidden: int = 16, layers: int = 2):
@@ -128,7 +129,11 @@ class VariationalNoise(Noise):
             w, log_det = coupling(w, features)
             log_q = log_q - log_det
         log_q = log_q - sum_event(_log_logistic(w), 3)
-        return torch.sigmoid(w).reshape(uniform.shape), log_q.reshape(uniform.shape[:-3])
+        # off the ends by a map whose slope is counted: to clamp would heap up mass that the flow could find
+        ends = margin(w.dtype)
+        u = ends + (1 - 2 * ends) * torch.sigmoid(w)
+        log_q = log_q - math.prod(image.shape[-3:]) * math.log1p(-2 * ends)
+        return u.reshape(uniform.shape), log_q.reshape(uniform.shape[:-3])
 
     def to_json(self) -> dict[str, Any]:
         return {"hidden": self.hidden, "layers": self.layers}
@@ -139,6 +144,11 @@ NOISES: dict[str, type[UniformNoise] | type[VariationalNoise]] = {
     "VariationalNoise": VariationalNoise,
 }
 """Noises that a model file can hold, by class name."""
+
+
+def margin(dtype: torch.dtype) -> float:
+    """How far noise stays from a cell's ends, which belong to its neighbors, at least after rounding."""
+    return 1024 * torch.finfo(dtype).eps
 
 
 def hashed_uniform(levels: Tensor, draws: int, dtype: torch.dtype) -> Tensor:

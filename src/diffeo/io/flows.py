@@ -132,7 +132,7 @@ def _outline(flow: Flow) -> list[Any]:
 
 
 def _is_setting(key: str) -> bool:
-    return not key.startswith("_") and key not in ("training", "recipe")
+    return not key.startswith("_") and key not in ("training", "recipe", "sampler")
 
 
 def _plain(value: Any) -> Any:

@@ -132,7 +132,9 @@ class MaskedConvNet(nn.Module):
         self.length, self.width, self.params = height * width, 1, params
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         self.given = None if context_shape is None else SpatialContext(context_shape, hidden, self.size)
-        self.levels = nn.Parameter(0.5 * torch.randn(levels, EMBEDDED)) if levels else None
+        self.levels = (
+            nn.Parameter(nn.init.normal_(torch.empty(levels, EMBEDDED), std=0.5)) if levels else None
+        )
         self.first = _Causal(1 + (EMBEDDED if levels else 0), hidden, kernel, strict=True)
         self.position = nn.Parameter(torch.zeros(height, width, hidden))
         self.blocks = nn.ModuleList(_Block(hidden, 2 ** (i % 3)) for i in range(blocks))

@@ -98,7 +98,7 @@ class _Transformer(nn.Module):
         self.checkpoint = checkpoint
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         self.input = linear(width, hidden)
-        self.position = nn.Parameter(0.02 * torch.randn(length, hidden))
+        self.position = nn.Parameter(nn.init.normal_(torch.empty(length, hidden), std=0.02))
         numbers = 0 if self.context_shape is None else self.context_shape.numel()
         self.from_context = nn.Linear(numbers, hidden, bias=False) if numbers else None
         self.blocks = nn.ModuleList(_Block(hidden, heads, expansion) for _ in range(layers))
@@ -179,7 +179,7 @@ class CausalTransformer(_Transformer, Windowed):
         out = width * params
         super().__init__(length, width, out, hidden, layers, heads, expansion, context_shape, checkpoint)
         self.width, self.params = width, params
-        self.start = nn.Parameter(0.02 * torch.randn(hidden))
+        self.start = nn.Parameter(nn.init.normal_(torch.empty(hidden), std=0.02))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         tokens = x.reshape(-1, self.length, self.width)

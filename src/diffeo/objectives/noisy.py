@@ -49,6 +49,11 @@ class NoisyLikelihood:
             raise ConfigError(f"sigma must be finite and above 0, not {self.sigma}.")
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
+        if flow.encoding is not None and any(p.requires_grad for p in flow.encoding.parameters()):
+            raise ConfigError(
+                "noise that is learned belongs to the likelihood, which NoisyLikelihood does not train; "
+                "use an encoding with uniform noise."
+            )
         v = batch.x if flow.encoding is None else flow.encoding.encode(batch.x)[0][0]
         generator = None if flow.training else Generator(v.device).manual_seed(0)
         noise = torch.randn(v.shape, generator=generator, dtype=v.dtype, device=v.device)

@@ -95,6 +95,9 @@ def fit_images(
     spec = _spec(given)
     if preset is None:
         preset = default_preset(images.shape, spec)
+    classes = preset.context
+    if isinstance(spec, Classes) and isinstance(classes, Classes) and classes.size > spec.size:
+        spec = classes  # some may be missing among these images
     if preset.shape != images.shape or preset.context != spec:
         raise ConfigError(
             f"the preset has shape={preset.shape} and context={preset.context}, but the images have shape "
