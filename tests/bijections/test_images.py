@@ -216,6 +216,8 @@ def test_levels_that_do_not_fit():
         Multiscale([])
     with pytest.raises(ConfigError, match="keep has 2 numbers"):
         Multiscale([squeeze, OnChannels(LU(2), (2, 2, 2))], [1, 1])
+    with pytest.raises(ShapeError, match="levels are of images"):
+        Multiscale([LU(3)])
     with pytest.raises(DomainError, match="one interval"):
         Multiscale([OnChannels(Exp((2,)), (2, 2, 2)), OnChannels(LU(1), (1, 2, 2))])
 

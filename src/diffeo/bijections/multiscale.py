@@ -58,6 +58,11 @@ class Multiscale(Bijection, Initializable):
             raise ConfigError(
                 f"keep has {len(keep)} numbers, but {len(levels) - 1} levels have one after them."
             )
+        if len(levels[-1].latent_shape) != 3:
+            raise ShapeError(
+                f"the last level gives {tuple(levels[-1].latent_shape)}, but levels are of images; end it on "
+                f"(channels, height, width)."
+            )
         super().__init__(
             levels[0].event_shape,
             latent_shape=(levels[0].event_shape.numel(),),
