@@ -216,6 +216,12 @@ def test_levels_that_do_not_fit():
         Multiscale([])
     with pytest.raises(ConfigError, match="keep has 2 numbers"):
         Multiscale([squeeze, OnChannels(LU(2), (2, 2, 2))], [1, 1])
+    given = [
+        ImageCoupling(checkerboard(2, 2), ConvNet((c, 2, 2), 2 * c, 4, context_shape=(n,)), Affine())
+        for c, n in ((2, 3), (1, 4))
+    ]
+    with pytest.raises(ShapeError, match=r"different contexts: \[\(3,\), \(4,\)\]"):
+        Multiscale(given)
     with pytest.raises(ShapeError, match="levels are of images"):
         Multiscale([LU(3)])
     with pytest.raises(DomainError, match="one interval"):

@@ -58,6 +58,9 @@ class Multiscale(Bijection, Initializable):
             raise ConfigError(
                 f"keep has {len(keep)} numbers, but {len(levels) - 1} levels have one after them."
             )
+        contexts = {level.context_shape for level in levels if level.context_shape is not None}
+        if len(contexts) > 1:
+            raise ShapeError(f"the levels want different contexts: {sorted(map(tuple, contexts))}.")
         if len(levels[-1].latent_shape) != 3:
             raise ShapeError(
                 f"the last level gives {tuple(levels[-1].latent_shape)}, but levels are of images; end it on "
@@ -66,7 +69,7 @@ class Multiscale(Bijection, Initializable):
         super().__init__(
             levels[0].event_shape,
             latent_shape=(levels[0].event_shape.numel(),),
-            context_shape=next((p.context_shape for p in levels if p.context_shape is not None), None),
+            context_shape=next(iter(contexts), None),
         )
         self.parts = [torch.Size(levels[-1].latent_shape)]
         for i in reversed(range(len(keep))):
@@ -97,9 +100,6 @@ class Multiscale(Bijection, Initializable):
             raise ShapeError(
                 f"level {i} lets {(keep, *shape[1:])} stay, but level {i + 1} takes {tuple(taken)}."
             )
-        contexts = {level.context_shape for level in levels if level.context_shape is not None}
-        if len(contexts) > 1:
-            raise ShapeError(f"the levels want different contexts: {sorted(map(tuple, contexts))}.")
 
     def split(self, z: Tensor) -> list[Tensor]:
         """A latent as the parts that left, ``(*batch, C_i, H_i, W_i)``, first level first."""

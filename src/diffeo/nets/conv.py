@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -44,7 +45,7 @@ class SpatialContext(nn.Module):
         return self.map(context if own else F.adaptive_avg_pool2d(context, self.size))
 
 
-class _ConvNet(nn.Module):
+class _ConvNet(nn.Module, ABC):
     """What the nets of this file share: shapes, batch axes, the context's way in."""
 
     def __init__(
@@ -71,9 +72,9 @@ class _ConvNet(nn.Module):
         y = self._compute(x.reshape(-1, *self.in_shape), given)
         return y if len(batch) == 1 else y.reshape(*batch, *self.out_shape)
 
+    @abstractmethod
     def _compute(self, x: Tensor, given: Tensor | None) -> Tensor:
         """One batch axis in, one out; ``given`` is added to the first feature maps."""
-        raise NotImplementedError
 
 
 class ConvNet(_ConvNet):
