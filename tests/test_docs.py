@@ -23,7 +23,8 @@ REFERENCE = ROOT / "docs" / "reference.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ROOMS = ("bijections", "elementwise", "nets", "bases", "presets", "encodings")
-LISTED = (*ROOMS, "data", "latents", "denoise", "guidance", "testing", "io", "train", "objectives")
+LISTED = (*ROOMS, "data", "latents", "latent_variables", "denoise", "guidance", "testing", "io", "train")
+LISTED = (*LISTED, "objectives", "targets", "inference")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def test_commands_and_options_exist(page):
     text = read(page)
     for name in re.findall(r"(?:`|^\$ )diffeo (\w+)", text, re.M):
         assert name in COMMANDS, f"{page.name}: there is no command diffeo {name}"
-    commands = [*COMMANDS.values(), *COMMANDS["images"].commands.values()]
+    commands = [*COMMANDS.values()]
+    commands += [below for group in commands for below in getattr(group, "commands", {}).values()]
     known = {o for command in commands for p in command.params for o in p.opts + p.secondary_opts}
     for line in text.splitlines():
         script = re.search(r"benchmarks/\w+\.py", line)

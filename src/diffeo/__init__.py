@@ -23,8 +23,11 @@ _NAMES = {
     "fit": "train",
     "fit_table": "train",
     "fit_images": "train",
+    "fit_target": "train",
+    "distill": "train",
     "FitReport": "train",
     "Likelihood": "objectives",
+    "ReverseKL": "objectives",
     "save": "io",
     "load": "io",
     "Table": "data",
@@ -37,8 +40,11 @@ __all__ = [
     "fit",
     "fit_table",
     "fit_images",
+    "fit_target",
+    "distill",
     "FitReport",
     "Likelihood",
+    "ReverseKL",
     "save",
     "load",
     "Table",
@@ -51,10 +57,13 @@ __all__ = [
     "presets",
     "data",
     "latents",
+    "latent_variables",
     "denoise",
     "guidance",
+    "inference",
     "objectives",
     "io",
+    "targets",
     "train",
     "testing",
     "plots",
@@ -73,12 +82,15 @@ if TYPE_CHECKING:
         errors,
         functional,
         guidance,
+        inference,
         io,
+        latent_variables,
         latents,
         nets,
         objectives,
         plots,
         presets,
+        targets,
         testing,
         train,
     )
@@ -86,8 +98,8 @@ if TYPE_CHECKING:
     from diffeo.encodings import bits_per_dim
     from diffeo.flow import Flow
     from diffeo.io import load, save
-    from diffeo.objectives import Likelihood
-    from diffeo.train import FitReport, fit, fit_images, fit_table
+    from diffeo.objectives import Likelihood, ReverseKL
+    from diffeo.train import FitReport, distill, fit, fit_images, fit_table, fit_target
 
 
 def __getattr__(name: str) -> Any:

@@ -203,10 +203,11 @@ class Flow(nn.Module, Initializable):
         if self.context_encoding is not None and context is not None:
             self.context_encoding.initialize(context)
             context = self.context_encoding(context)
-        if self.encoding is not None:
-            x = self.encoding.encode(x)[0][0]
+        if isinstance(self.encoding, Initializable):
+            self.encoding.initialize(x, context)
         if isinstance(self.bijection, Initializable):
-            self.bijection.initialize(x, context)
+            v = x if self.encoding is None else self.encoding.encode(x)[0][0]
+            self.bijection.initialize(v, context)
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import reduce
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +23,9 @@ class _Run(NamedTuple):
 
     parts: list[Any]
     program: Program | None
+
+
+_Described = tuple[Any, list[stages.Stage] | None]
 
 
 class Chain(Bijection, Initializable):
@@ -131,7 +133,7 @@ class Chain(Bijection, Initializable):
             return self._known[1]
         described = [(part, part.as_stages(context)) for part in self.parts]  # type: ignore[operator]
         runs = []
-        for known, members in groupby(described, key=lambda pair: pair[1] is not None):
+        for known, members in _together(described):
             parts, own = zip(*members, strict=True)
             runs.append(_Run(list(parts), Program([s for stages in own for s in stages]) if known else None))
         lasting = all(s.lasting for _, own in described if own is not None for s in own)
@@ -159,6 +161,23 @@ class Chain(Bijection, Initializable):
             if isinstance(part, Initializable):
                 part.initialize(x, context)
             x = part.push(x, context)  # type: ignore[operator]
+
+
+def _together(described: list[_Described]) -> Iterator[tuple[bool, list[_Described]]]:
+    """Neighbors for one call each: known to the kernels or not, and inverted or not.
+
+    The kernels have gradients of whole programs, of which every layer goes the same way.
+    """
+    group: list[_Described] = []
+    ways: set[bool] | None = set()
+    for part, own in described:
+        new = None if own is None else {s.inverted for s in own if s.ints[0] != stages.PERMUTE}
+        if group and (ways is None or new is None or (ways and new)) and ways != new:
+            yield ways is not None, group
+            group, ways = [], set()
+        group.append((part, own))
+        ways = None if ways is None or new is None else ways | new
+    yield ways is not None, group
 
 
 class Inverse(Bijection):

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from diffeo.cli.distill import EXAMPLE, distill
 from diffeo.cli.images import images
+from diffeo.cli.targets import target
 from diffeo.errors import ConfigError, DataError, DiffeoError
 
 if TYPE_CHECKING:
@@ -50,10 +52,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Learn the density of a table or of images, score under it, draw new ones from it.",
+    help="Learn the density of a table, of images or of a posterior, score under it, draw new ones from it.",
     epilog="Start with `diffeo demo`, then `diffeo fit TABLE -o model.safetensors`.",
 )
 app.add_typer(images)
+app.add_typer(target)
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `diffeo fit` wrote.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, Feather/Arrow, NPY or NPZ.")]
@@ -258,3 +261,6 @@ def demo(
     if not output.parent.is_dir():
         raise DataError(f"the folder {output.parent} does not exist; create it first.")
     run(output, Console(), seconds)
+
+
+app.command(epilog=EXAMPLE)(distill)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffeo.train import FitReport
 
 
-def _grid(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+def grid(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
     """Print rows as a table, the first one as the header; nothing is cut when piped."""
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     grid = Grid(box=None, pad_edge=False, header_style="bold")
@@ -48,7 +48,7 @@ def _say(text: str = "") -> None:
 def say_schema(schema: Schema, rows: int, given: Sequence[str], weights: str | None) -> None:
     """What each column is taken for."""
     _say(f"{rows:,} rows, {len(schema.entries)} columns to model")
-    _grid(schema.cells(), right=(3, 4, 5))
+    grid(schema.cells(), right=(3, 4, 5))
     if given:
         _say(f"given: {', '.join(given)}")
     if weights is not None:
@@ -64,7 +64,7 @@ def say_result(result: FitReport, output: Path) -> None:
     found.setdefault("flow", result.valid)
     shown = [k for k in names if k in found] + sorted(set(found) - set(names))
     _say("held-out rows, nats per row (higher is better):")
-    _grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
+    grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
     _say(verdict(found))
     _say(f"wrote {output}")
 
@@ -116,7 +116,7 @@ def say_image_result(result: FitReport, output: Path) -> None:
     names = {"valid": "this flow", "pixels": "independent pixels", "uniform": "uniform"}
     _say("held-out images, bits per dimension (lower is better):")
     bits = result.bits_per_dim
-    _grid([("", "bits"), *((name, f"{bits[key]:.3f}") for key, name in names.items())], right=(1,))
+    grid([("", "bits"), *((name, f"{bits[key]:.3f}") for key, name in names.items())], right=(1,))
     gap = bits["pixels"] - bits["valid"]
     if gap > 0:
         _say(f"The flow needs {gap:.3f} bits per dimension fewer than independent pixels.")
@@ -213,7 +213,7 @@ def say_model(path: Path, flow: Flow, notes: Mapping[str, Any]) -> None:
     _say_notes(notes)
     _say()
     cells = [(c.name, str(c.kind), c.dtype, f"{c.loc:.6g}", f"{c.scale:.6g}") for c in encoding.columns]
-    _grid([("column", "kind", "stored", "location", "scale"), *cells], right=(3, 4))
+    grid([("column", "kind", "stored", "location", "scale"), *cells], right=(3, 4))
 
 
 def _idle(name: str, value: Any) -> bool:

@@ -18,8 +18,8 @@ class Encoding(nn.Module, ABC):
         log 1/K sum_k exp(log p(v_k) + log_weight_k),
 
     exact when ``exact`` is True (K = 1, a change of variables), else a lower bound on the log mass.
-    In training mode K = 1 with noise from torch's default generator; in evaluation mode the K draws
-    are fixed, so that scores are deterministic.
+    In training mode K = 1, unless the encoding says otherwise, with noise from torch's default generator;
+    in evaluation mode the K draws are fixed, so that scores are deterministic.
     """
 
     data_dtype: ClassVar[torch.dtype] = torch.float64

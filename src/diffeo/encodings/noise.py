@@ -151,7 +151,9 @@ def margin(dtype: torch.dtype) -> float:
     return 1024 * torch.finfo(dtype).eps
 
 
-def hashed_uniform(levels: Tensor, draws: int, dtype: torch.dtype) -> Tensor:
+def hashed_uniform(
+    levels: Tensor, draws: int, dtype: torch.dtype, shape: Sequence[int] | None = None
+) -> Tensor:
     """Fixed numbers strictly between 0 and 1, uniform and independent, for each image from its own pixels.
 
     The first draws are the same however many there are. Two images that differ in any pixel have unrelated
@@ -161,15 +163,18 @@ def hashed_uniform(levels: Tensor, draws: int, dtype: torch.dtype) -> Tensor:
         levels: whole numbers, ``(*batch, C, H, W)``.
         draws: K.
         dtype: of the answer.
+        shape: of each image's numbers, any three sizes; by default ``(C, H, W)``.
 
-    Shape: ``(K, *batch, C, H, W)``.
+    Shape: ``(K, *batch, *shape)``.
     """
     places = _mix(torch.arange(levels.shape[-3:].numel(), device=levels.device) * 0x9E3779B9)
     # an odd multiplier for each place: images that differ in one pixel never have the same sum
     key = _mix((levels.flatten(-3) * (places | 1)).sum(-1))
     numbers = torch.arange(draws, device=levels.device).reshape(-1, *[1] * key.dim())
     key = _mix(key + numbers * 0x85EBCA6B)
-    words = _mix(key[..., None] + places).reshape(draws, *levels.shape)
+    shape = levels.shape[-3:] if shape is None else torch.Size(shape)
+    own = _mix(torch.arange(shape.numel(), device=levels.device) * 0x9E3779B9)
+    words = _mix(key[..., None] + own).reshape(draws, *levels.shape[:-3], *shape)
     return ((words >> 9).to(dtype) + 0.5) * 2.0**-23  # 24 bits with the half: exact in float32
 
 

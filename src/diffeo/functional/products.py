@@ -31,6 +31,11 @@ def reduced() -> bool:
     return _dtype.get() is not None
 
 
+def alone(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What a net of one argument gives, in ``x``'s dtype."""
+    return call(lambda x, _: net(x), x, None)
+
+
 def call(net: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, context: Tensor | None) -> Tensor:
     """What the net gives, in ``x``'s dtype."""
     dtype = None if torch.compiler.is_compiling() else _dtype.get()

@@ -1,0 +1,135 @@
+"""``diffeo distill``: a thin skin over ``diffeo.distill``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffeo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffeo.flow import Flow
+    from diffeo.train import DistillReport
+
+EXAMPLE = "Example: `diffeo distill maf.safetensors -o iaf.safetensors --max-seconds 300`"
+
+
+def distill(
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER", help="Model file to learn from.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="STUDENT", help="Model file to write.")],
+    preset: Annotated[
+        str | None, typer.Option(help="Kind of flow; default: an IAF for a MAF, else CouplingNSF.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable)."),
+    ] = None,
+    given_table: Annotated[
+        Path | None, typer.Option(metavar="T", help="Table of what the teacher is conditioned on.")
+    ] = None,
+    max_seconds: Annotated[float | None, typer.Option(metavar="S", min=0.1, help="Time to train.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights, the draws and the batches.")] = 0,
+) -> None:
+    """Fit a student to a model, without any data, and write it: a full replacement.
+
+    A MAF samples column by column; its student, an IAF, in one pass. Ends with both KL divergences between
+    the two, in nats, by Monte Carlo on fresh draws.
+    """
+    import diffeo
+    from diffeo.cli import options, report
+    from diffeo.data.files import check_output
+
+    check_output(output)
+    options.apart({"TEACHER": teacher, "--output": output, "--given-table": given_table})
+    kind = options.preset_class(preset) if preset is not None else None
+    settings = options.settings(kind, set_ or ())
+    flow = options.load_model(teacher)
+    student = None if kind is None else _preset(kind, settings, flow)
+    context = _context(flow, given_table)
+    with report.progress() as callbacks:
+        found, result = diffeo.distill(
+            flow, student, context=context, max_seconds=max_seconds, seed=seed, callbacks=callbacks
+        )
+    diffeo.save(found, output, notes=_notes(result, teacher))
+    _say(flow, found, result, output)
+
+
+def _preset(kind: type[Any], settings: dict[str, Any], teacher: Flow) -> Any:
+    """The student's preset, of the teacher's columns and context."""
+    fields = dict((teacher.recipe or {}).get("fields", {}))
+    shape = teacher.without_encoding().event_shape
+    if len(shape) != 1:
+        raise ConfigError(
+            "the command line distills models of tables; for images use diffeo.distill in Python."
+        )
+    given = {"features": shape[0], "context": fields.get("context")}
+    if fields.get("circular"):
+        given["circular"] = fields["circular"]
+    return kind.from_fields({**given, **settings})
+
+
+def _context(teacher: Flow, given_table: Path | None) -> Tensor | None:
+    """Rows of the columns that the teacher is conditioned on."""
+    import torch
+
+    from diffeo.data.scores import table_encoding
+    from diffeo.data.tables import Table
+
+    if teacher.context_shape is None:
+        if given_table is not None:
+            raise ConfigError("this model is conditioned on nothing; leave --given-table out.")
+        return None
+    names = table_encoding(teacher).given
+    if given_table is None:
+        raise ConfigError(
+            f"this model is conditioned on {', '.join(names)}; give --given-table, a table with such columns."
+        )
+    rows = Table.read(given_table)
+    if missing := [name for name in names if name not in rows.names]:
+        raise DataError(f"{given_table} has no column {missing[0]!r}, which the model is conditioned on.")
+    return torch.from_numpy(rows.select(names).values)
+
+
+def _notes(result: DistillReport, teacher: Path) -> dict[str, Any]:
+    """What the student's file keeps of its run."""
+    from datetime import date
+
+    from diffeo.train.report import versions
+
+    found = result.judgment
+    figures = {
+        "forward KL": found.forward_kl,
+        "reverse KL": found.reverse_kl,
+        "ESS": found.ess,
+    }
+    return {
+        "date": date.today().isoformat(),
+        "teacher": teacher.name,
+        "seed": result.seed,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "stopped": result.stopped,
+        "distilled": {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)},
+        "versions": versions(),
+    }
+
+
+def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> None:
+    """How the run went, and how far the student is from its teacher."""
+    for name, flow in (("teacher", teacher), ("student", student)):
+        size = sum(p.numel() for p in flow.parameters())
+        typer.echo(f"{name}  {(flow.recipe or {}).get('preset', 'unknown')}, {size:,} parameters")
+    typer.echo(f"trained {result.steps:,} steps in {result.seconds:.1f} s ({result.stopped})")
+    if result.lost:
+        typer.echo(f"left out {result.lost:,} draws of the teacher that are not finite")
+    found = result.judgment
+    typer.echo(f"student against teacher, {found.rows:,} fresh draws of each, nats (0 is perfect):")
+    typer.echo(f"KL(teacher || student)  {found.forward_kl:.4f} +- {found.forward_kl_error:.4f}")
+    typer.echo(f"KL(student || teacher)  {found.reverse_kl:.4f} +- {found.reverse_kl_error:.4f}")
+    typer.echo(f"The student's draws, weighted, are worth {found.ess:.0%} as many of the teacher's.")
+    typer.echo(f"wrote {output}")

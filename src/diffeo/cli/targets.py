@@ -1,0 +1,295 @@
+"""``diffeo target``: fit to a density that can only be evaluated, and draw from it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import operator
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffeo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from diffeo.targets import Target
+    from diffeo.train import TargetReport
+
+target = typer.Typer(
+    name="target",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Learn a density that can only be evaluated: a function, or a Stan model. Either is code, and "
+    "it is run: use only what you trust.",
+    epilog="Example: `diffeo target fit my_model:log_prob --dim 3 -o model.safetensors`",
+)
+
+NETCDF = ".nc"
+SHOWN = 30
+"""Parameters whose moments are printed."""
+
+Density = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="MODULE:FUNCTION, a log-density of rows (or an object with log_prob), found from this folder; "
+        "or MODEL.stan. Either is run.",
+    ),
+]
+Data = Annotated[Path | None, typer.Option(metavar="D.json", help="Data of the Stan model.")]
+FromNumPy = Annotated[
+    bool, typer.Option("--numpy", help="FUNCTION takes and gives NumPy arrays; no gradients then.")
+]
+
+
+@target.command(
+    epilog="Example: `diffeo target fit model.stan --data data.json -o model.safetensors --draws draws.nc`"
+)
+def fit(
+    density: Density,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="Model file to write.")],
+    data: Data = None,
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="D, columns that FUNCTION takes; Stan models know theirs.")
+    ] = None,
+    numpy: FromNumPy = False,
+    start: Annotated[
+        float, typer.Option(metavar="SD", help="Look for mass in a normal of this width around 0.")
+    ] = 2.0,
+    draws: Annotated[
+        Path | None, typer.Option(metavar="F.nc", help="Write the weighted draws too, as NetCDF.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Kind of flow.")] = "Tabular",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable)."),
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(metavar="S", min=1, help="Time for all; default: 3,000 steps.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+) -> None:
+    """Fit a flow to an unnormalized log-density and write the model.
+
+    Prints the log evidence with its standard error, how effective the flow's draws are, each parameter's mean
+    and standard deviation, and whether to trust them.
+    """
+    import torch
+
+    import diffeo
+    from diffeo.cli import options, report
+    from diffeo.data.files import check_output
+
+    check_output(output)
+    if draws is not None:
+        check_output(draws)  # not to standard output
+        check_output(draws, (NETCDF,))
+    options.apart({"--data": data, "--output": output, "--draws": draws})
+    kind = options.preset_class(preset)
+    settings = options.settings(kind, set_ or ())
+    found, features = _target(density, data, numpy, dim)
+    typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
+    torch.manual_seed(seed)
+    flow = kind(features=features, **settings).build()
+    with report.progress() as callbacks:
+        result = diffeo.fit_target(
+            flow, found, start=start, max_seconds=max_seconds, seed=seed, callbacks=callbacks
+        )
+    diffeo.save(flow, output, notes=_notes(result, density))
+    if draws is not None:
+        result.save(draws)
+    _say(result)
+    typer.echo(f"wrote {output}" + (f" and {draws}" if draws is not None else ""))
+
+
+@target.command(
+    epilog="Example: `diffeo target sample model.safetensors model.stan --data data.json -n 99 -o draws.csv`"
+)
+def sample(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model that `diffeo target fit` wrote.")],
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="OUT", help="Table or NetCDF (.nc); `-`: CSV on stdout."),
+    ],
+    density: Annotated[
+        str | None,
+        typer.Argument(metavar="[TARGET]", help="As in `fit`: draws are then weighted, named, its own."),
+    ] = None,
+    data: Data = None,
+    numpy: FromNumPy = False,
+    n: Annotated[int, typer.Option("-n", "--rows", metavar="N", min=1, help="Rows to draw.")] = 1000,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed; default: a different draw each time.")
+    ] = None,
+) -> None:
+    """Draw from a fitted model.
+
+    With TARGET, four times as many draws (1,000 at least) are weighted by it and resampled, which corrects
+    what the flow has not learned, and constrained parameters come on their own scale. Without it they are
+    the flow's own.
+    """
+    from diffeo.cli import options
+    from diffeo.data.files import WRITERS, check_output
+    from diffeo.data.tables import Table
+    from diffeo.errors import DataError
+    from diffeo.inference import datatree, importance, save_netcdf
+    from diffeo.targets import FromTorch
+    from diffeo.targets import draws as named
+
+    check_output(output, (*WRITERS, NETCDF))
+    flow = options.load_model(model)
+    if flow.encoding is not None or len(flow.event_shape) != 1:
+        raise DataError(f"{model} was fitted to data; use diffeo sample.")
+    generator = _generator(seed)
+    if density is None:
+        x, known = flow.sample(n, generator=generator), FromTorch(flow.log_prob)
+    else:
+        known, _ = _target(density, data, numpy, flow.event_shape[0])
+        weighted = importance(flow, known, max(4 * n, 1000), generator)
+        for doubt in weighted.doubts:
+            typer.echo(f"diffeo: warning: {doubt}", err=True)
+        x = weighted.resample(n, generator)
+    if output.endswith(NETCDF):
+        save_netcdf(datatree(known, x), output)
+    else:
+        Table.unchecked(_columns(named(known, x))).write(output)
+
+
+def _generator(seed: int | None) -> Any:
+    import torch
+
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    return generator if seed is None else generator.manual_seed(seed)
+
+
+def _target(spec: str, data: Path | None, numpy: bool, dim: int | None) -> tuple[Target, int]:
+    """The target that the command line names, and its number of columns."""
+    from diffeo import targets
+
+    if spec.lower().endswith(".stan"):
+        if numpy:
+            raise ConfigError("--numpy is for MODULE:FUNCTION, not for a Stan model.")
+        found: Any = targets.Stan(Path(spec), data)
+    else:
+        if data is not None:
+            raise ConfigError("--data is for a Stan model; a FUNCTION brings its own data.")
+        found = _imported(spec)
+        if isinstance(found, type):
+            found = _made(found, spec)
+        if not isinstance(found, targets.Target):
+            if not callable(found):
+                raise ConfigError(f"{spec} is neither a function nor an object with log_prob.")
+            function: Any = found
+            found = targets.FromNumPy(function) if numpy else targets.FromTorch(function)
+    own = getattr(found, "features", None)
+    if own is None and dim is None:
+        raise ConfigError(f"{spec} does not say how many columns it takes; give --dim.")
+    if own is not None and dim is not None and own != dim:
+        raise ConfigError(f"{spec} takes {own} columns, not {dim}.")
+    return found, int(own or dim or 0)
+
+
+def _made(kind: type, spec: str) -> Any:
+    """An object of a class that needs no arguments."""
+    try:
+        inspect.signature(kind).bind()
+    except TypeError as error:
+        raise ConfigError(
+            f"{spec} is a class ({error}); make an object of it in the module, and name that."
+        ) from None
+    return kind()
+
+
+def _imported(spec: str) -> Any:
+    """The object that MODULE:NAME names; modules in the current folder are found."""
+    module, colon, name = spec.partition(":")
+    if not (module and colon and name) or module.startswith(".") or module.endswith(".py"):
+        raise ConfigError(f"{spec!r} is no target; write MODULE:FUNCTION (my_model:log_prob) or MODEL.stan.")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # and it stays, for what the module imports when it is called
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(
+            f"there is no module {module!r} here or installed; see that {module}.py is here."
+        ) from None
+    try:
+        return operator.attrgetter(name)(found)
+    except AttributeError:
+        raise ConfigError(f"module {module!r} ({found.__file__}) has no {name!r}.") from None
+
+
+def _columns(named: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Arrays ``(rows, *shape)`` as columns: ``beta[1]``, ``beta[2]``, ..., counted from 1 as Stan does."""
+    import numpy as np
+
+    columns = {}
+    for name, values in named.items():
+        for index in np.ndindex(values.shape[1:]):
+            label = f"{name}[{','.join(str(i + 1) for i in index)}]" if index else name
+            columns[label] = values[(slice(None), *index)].astype(np.float64)
+    return columns
+
+
+def _moments(result: TargetReport) -> list[tuple[str, str, str]]:
+    from diffeo.targets import draws
+
+    share: Tensor = result.draws.normalized
+    rows = []
+    for name, values in _columns(draws(result.target, result.draws.x)).items():
+        mean = float(share.numpy() @ values)
+        spread = math.sqrt(max(0.0, float(share.numpy() @ (values - mean) ** 2)))
+        rows.append((name, f"{mean:.4g}", f"{spread:.4g}"))
+    return rows
+
+
+def _say(result: TargetReport) -> None:
+    """What the fit found, and whether to trust it."""
+    from diffeo.cli.report import grid
+
+    taken = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
+    typer.echo(f"trained {result.fit.steps:,} steps; {taken}")
+    typer.echo(f"target evaluated {result.evaluations:,} times, {result.gradients:,} of them with a gradient")
+    moments = _moments(result)
+    grid([("parameter", "mean", "sd"), *moments[:SHOWN]], right=(1, 2))
+    if len(moments) > SHOWN:
+        typer.echo(f"and {len(moments) - SHOWN:,} more")
+    typer.echo(f"log Z             {result.log_z:.4f} +- {result.log_z_error:.4f}")
+    typer.echo(f"effective draws   {result.ess:.1%} of {len(result.draws):,}")
+    typer.echo(f"Pareto k          {result.pareto_k:.2f}")
+    if result.trusted:
+        typer.echo("Nothing speaks against this fit.")
+    for doubt in result.doubts:
+        typer.echo(f"DO NOT TRUST THIS FIT: {doubt}")
+
+
+def _notes(result: TargetReport, density: str) -> dict[str, Any]:
+    """What a model file keeps of its run."""
+    from datetime import date
+
+    from diffeo.train.report import versions
+
+    figures = {
+        "log Z": result.log_z,
+        "error": result.log_z_error,
+        "ESS": result.ess,
+        "Pareto k": result.pareto_k,
+    }
+    return {
+        "date": date.today().isoformat(),
+        "target": density,
+        "evaluations": result.evaluations,
+        "found": {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)},
+        "doubts": " ".join(result.doubts) or "none",
+        "versions": versions(),
+    }

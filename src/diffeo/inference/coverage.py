@@ -1,0 +1,105 @@
+"""What a flow covers of a density that can be sampled exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffeo.errors import ShapeError
+from diffeo.flow import Flow
+from diffeo.inference.importance import as_evaluator, working_copy
+from diffeo.targets import Target
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the target the flow covers, seen from exact draws of the target.
+
+    The weights of a flow's own draws say nothing of modes that it never visits; here such a mode shows up
+    with its full share of the draws.
+
+    Args:
+        log_flow: the flow's log-density at the draws, ``(rows,)``.
+        log_target: the target's, unnormalized.
+        log_z: the target's log normalizing constant, where known.
+
+    Example:
+        >>> import torch
+        >>> exact = Coverage(torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -2.0]), 0.0)
+        >>> exact.forward_ess, exact.forward_kl, exact.mean_log_prob
+        (1.0, 0.0, -1.5)
+    """
+
+    log_flow: Tensor
+    log_target: Tensor
+    log_z: float | None = None
+
+    @property
+    def mean_log_prob(self) -> float:
+        """The flow's mean log-density at exact draws, in nats; at most minus the target's entropy."""
+        return float(self.log_flow.double().mean())
+
+    @property
+    def mean_log_prob_error(self) -> float:
+        """Its standard error."""
+        return float(self.log_flow.double().std() / math.sqrt(len(self.log_flow)))
+
+    @property
+    def forward_kl(self) -> float | None:
+        """``KL(target | flow)`` in nats, where ``log_z`` is known."""
+        if self.log_z is None:
+            return None
+        return float((self.log_target.double() - self.log_flow.double()).mean()) - self.log_z
+
+    @property
+    def forward_ess(self) -> float:
+        """Effective fraction of the flow's draws, estimated from the target's: it sees dropped modes.
+
+        For densities p and q and ``w = p / q``, the effective fraction of many draws of q is ``(E_q w)^2 /
+        E_q w^2``. Here ``E_q w = 1``, and ``E_q w^2 = E_p w``, so it is ``1 / E_p w``: an average over draws
+        of p. With ``w = Z p / q`` unnormalized it is ``Z / E_p w``, with Z from ``log_z`` or, as ``E_p [1 /
+        w] = 1 / Z``, from the same draws: ``1 / (E_p [w] E_p [1 / w])``. In (0, 1] with the latter; with a
+        known Z it may exceed 1 by the noise of the average.
+        """
+        log_w = self.log_target.double() - self.log_flow.double()
+        count = math.log(len(log_w))
+        log_mean = float(log_w.logsumexp(0)) - count
+        log_z = count - float((-log_w).logsumexp(0)) if self.log_z is None else self.log_z
+        return math.exp(log_z - log_mean) if log_mean < math.inf else 0.0
+
+
+def coverage(
+    flow: Flow, target: Target, x: Tensor, log_z: float | None = None, *, batch_size: int = 4096
+) -> Coverage:
+    """The flow's and the target's log-densities at exact draws of the target.
+
+    Args:
+        flow: of vectors, without context.
+        target: or an ``Evaluator`` of one, which then counts.
+        x: exact draws, ``(rows, D)``: ``target.sample(n)`` where the target is ``Sampled``.
+        log_z: the target's log normalizing constant, where known.
+        batch_size: rows at a time.
+
+    Raises:
+        ShapeError, ConfigError: where x are no rows of the flow's, or there are none.
+
+    Example:
+        >>> import torch, diffeo
+        >>> flow = diffeo.presets.MAF(features=2).build()
+        >>> class Normal:
+        ...     def log_prob(self, x):
+        ...         return -0.5 * x.square().sum(-1) - math.log(2 * math.pi)
+        >>> found = coverage(flow, Normal(), torch.randn(1000, 2), 0.0)
+        >>> round(found.forward_ess, 6), abs(found.forward_kl) < 1e-6
+        (1.0, True)
+    """
+    if x.dim() != 2 or len(x) < 2 or batch_size < 1:
+        raise ShapeError(f"coverage needs rows (rows, D), at least two, but x has shape {tuple(x.shape)}.")
+    flow, evaluate = working_copy(flow), as_evaluator(target)
+    with torch.no_grad():
+        parts = [(flow.log_prob(rows), evaluate(rows)) for rows in x.double().split(batch_size)]
+    log_flow, log_target = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Coverage(log_flow, log_target, log_z)

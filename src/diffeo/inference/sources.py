@@ -1,0 +1,134 @@
+"""Draws for a flow that learns a target: where they come from as it learns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from diffeo.errors import ConfigError
+from diffeo.flow import Flow, evaluating
+from diffeo.inference.annealing import Annealing, evaluated, of_flow, spread
+from diffeo.inference.importance import Importance, as_evaluator
+from diffeo.inference.transitions import Points, Transition, fastest
+from diffeo.targets import Target
+
+
+class Source(ABC):
+    """Gives weighted draws of a target p, with the help of the flow q that learns from them."""
+
+    end: float = 1.0
+    """They are draws of ``q^(1 - end) p^end``."""
+
+    @abstractmethod
+    def draw(self, flow: Flow) -> Importance:
+        """New draws, from torch's default generator."""
+
+
+class Annealed(Source):
+    """The flow's own draws, annealed to the target anew each time.
+
+    With ``Annealing(end=2)`` these are FAB's; with the default, ``Annealing(moves=0, keep=0.3)``, they are
+    the reweighted, tempered draws of adaptive importance sampling, at one evaluation each and without a
+    gradient.
+
+    Args:
+        target: unnormalized.
+        rows: draws each time.
+        annealing: how they get to the target.
+
+    Example:
+        >>> import diffeo
+        >>> from diffeo.targets import FromNumPy
+        >>> source = Annealed(FromNumPy(lambda x: -0.5 * (x**2).sum(-1)), rows=100)
+        >>> source.draw(diffeo.presets.MAF(features=2).build()).x.shape
+        torch.Size([100, 2])
+    """
+
+    def __init__(self, target: Target, rows: int = 1024, annealing: Annealing | None = None):
+        if rows < 2:
+            raise ConfigError(f"rows must be at least 2, not {rows}.")
+        self.target = as_evaluator(target)
+        self.rows = rows
+        self.annealing = Annealing(moves=0, keep=0.3) if annealing is None else annealing
+        self.end = self.annealing.end
+
+    def draw(self, flow: Flow) -> Importance:
+        return self.annealing.run(flow, self.target, self.rows)
+
+
+class Population(Source):
+    """Chains that walk the target: each takes a local transition, then a jump that the flow proposes.
+
+    Transitions explore a mode and cannot leave it; jumps to draws of the flow, accepted by Metropolis'
+    rule, move mass between modes in proportion to their weights as soon as the flow knows them. Draws have
+    equal weights, so the flow learns well long before its own draws would be usable as importance samples.
+
+    Cost of a draw: a transition and one evaluation for each of ``rows`` chains, and two passes of the flow.
+
+    Args:
+        target: unnormalized.
+        x: where the chains start, ``(chains, D)``: draws of the target, such as annealing gives.
+        rows: chains that move each time; by default all of them.
+        transition: of the local steps; by default Hamiltonian where the target brings gradients, else a
+            random walk.
+
+    References: Gabrie, Rotskoff and Vanden-Eijnden 2022, "Adaptive Monte Carlo augmented with normalizing
+    flows", algorithm 1.
+
+    Example:
+        >>> import torch, diffeo
+        >>> from diffeo.targets import FromTorch
+        >>> chains = Population(FromTorch(lambda x: -0.5 * x.square().sum(-1)), torch.zeros(100, 2))
+        >>> draws = chains.draw(diffeo.presets.MAF(features=2).build())  # untrained: the target itself
+        >>> draws.x.shape, chains.jumped
+        (torch.Size([100, 2]), 1.0)
+    """
+
+    def __init__(
+        self, target: Target, x: Tensor, rows: int | None = None, transition: Transition | None = None
+    ):
+        self.target = as_evaluator(target)
+        x = x.detach().double().clone()  # it is changed in place
+        self.transition = transition or fastest(self.target, x)
+        self.points = Points.at(self._evaluate, x)
+        self.rows = len(x) if rows is None else min(rows, len(x))
+        if self.rows < 1:
+            raise ConfigError(f"rows must be at least 1, not {rows}.")
+        self.size = x.new_tensor(self.transition.first)
+        self.jumped = float("nan")
+        """The part of the chains that took the flow's proposals, over the last draws."""
+        self._turn = 0
+        self._scale_tril = x.new_zeros(())
+
+    @torch.no_grad()
+    def draw(self, flow: Flow) -> Importance:
+        chains = len(self.points)
+        if self._turn % -(-chains // self.rows) == 0:  # once a round
+            self._scale_tril = spread(self.points.x, self.points.x.new_zeros(chains))
+        index = torch.arange(self._turn * self.rows, (self._turn + 1) * self.rows) % chains
+        self._turn += 1
+        moved, accepted = self.transition.step(
+            self._evaluate, self.points.take(index), self.size, self._scale_tril
+        )
+        self.size = self.size * (accepted.mean() - self.transition.goal).exp()
+        moved = self._jump(flow, moved)
+        self.points.x[index], self.points.terms[:, index] = moved.x, moved.terms
+        self.points.grads[:, index] = moved.grads
+        return Importance(moved.x, moved.x.new_zeros(len(index)))
+
+    def _jump(self, flow: Flow, points: Points) -> Points:
+        with evaluating(flow):
+            x, log_q = flow.sample_and_log_prob(len(points))
+            proposed = Points.at(self._evaluate, x.double())
+            there = proposed.log_prob - log_q.double()
+            here = points.log_prob - of_flow(flow, points.x, gradients=False)[0]
+        accept = torch.rand_like(there).log() < there - here  # NaN, from a point of no mass under both, stays
+        share = float(accept.double().mean())
+        self.jumped = share if self._turn == 1 else self.jumped + 0.1 * (share - self.jumped)
+        return points.where(accept, proposed)
+
+    def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_prob, grad = evaluated(self.target, x, self.transition.gradients)
+        return log_prob.unsqueeze(0), grad.unsqueeze(0)

@@ -1,0 +1,89 @@
+"""What can be fitted to: unnormalized log-densities, and what some of them know besides."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from torch import Generator, Tensor
+
+from diffeo.errors import ShapeError
+
+
+@runtime_checkable
+class Target(Protocol):
+    """An unnormalized density on the whole space R^D: one method.
+
+    A posterior, a Boltzmann distribution, another flow: anything that can say how probable a point is,
+    up to a constant. Nothing is declared about gradients: a target is *differentiable* when its answer
+    carries a gradient of ``x``, and ``Evaluator.differentiable`` finds out by trying. Any object with this
+    method will do, without inheriting from here; ``FromTorch`` and ``FromNumPy`` make one of a
+    function, ``Constrained`` one of a density that does not live on the whole space.
+
+    Example:
+        >>> import torch
+        >>> from diffeo.targets import Evaluator, Target
+        >>> class Cauchy:
+        ...     def log_prob(self, x):
+        ...         return -torch.log1p(x.square()).sum(-1)
+        >>> isinstance(Cauchy(), Target), Evaluator(Cauchy()).differentiable(torch.zeros(1, 3))
+        (True, True)
+    """
+
+    def log_prob(self, x: Tensor, /) -> Tensor:
+        """The log-density in nats, up to a constant: ``(rows, D)`` to ``(rows,)``; -inf for mass zero."""
+        ...
+
+
+class Parameters(ABC):
+    """A target that knows what its unconstrained rows are on the user's own scale, by name."""
+
+    @abstractmethod
+    def draws(self, u: Tensor) -> dict[str, np.ndarray]:
+        """Each parameter's values, ``(rows, *its shape)``, for unconstrained rows ``(rows, D)``."""
+
+
+class Sampled(ABC):
+    """A target that can be sampled exactly: what a fit to it is graded with."""
+
+    @abstractmethod
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n independent rows, ``(n, D)``, in torch's default dtype."""
+
+
+def draws(target: Target, u: Tensor) -> dict[str, np.ndarray]:
+    """Rows of the space that is fitted in, as what the target's user calls them.
+
+    Args:
+        target: any target; one that is ``Parameters`` too names and constrains its own.
+        u: ``(rows, D)``.
+
+    Returns:
+        An array ``(rows, *shape)`` a name; ``{"x": u}`` for a target without names.
+
+    Example:
+        >>> import torch
+        >>> from diffeo.targets import Funnel, draws
+        >>> {name: values.shape for name, values in draws(Funnel(3), torch.zeros(5, 3)).items()}
+        {'x': (5, 3)}
+    """
+    if isinstance(target, Parameters):
+        return target.draws(u)
+    return {"x": u.detach().cpu().numpy()}
+
+
+def one_a_row(value: object, x: Tensor, name: str) -> Tensor:
+    """``value`` if it is one real number for each row of ``x``; else an error that says who gave what."""
+    if not isinstance(value, Tensor):
+        raise ShapeError(
+            f"{name} returned {type(value).__name__}, not a tensor; wrap a NumPy function in "
+            f"targets.FromNumPy."
+        )
+    if value.shape != x.shape[:1] or value.is_complex():
+        raise ShapeError(
+            f"{name} must return one real number a row, shape ({len(x)},), but for x of shape "
+            f"{tuple(x.shape)} it returned {tuple(value.shape)}, {value.dtype}; sum over the last axis, or "
+            f"wrap a function of one point in targets.each_row."
+        )
+    return value
