@@ -32,7 +32,7 @@ from diffeo.encodings.context import StandardizedContext
 from diffeo.errors import ConfigError, ContextError, DataError
 from diffeo.flow import Flow
 
-COMMANDS = ("fit", "score", "sample", "info", "demo")
+COMMANDS = ("fit", "score", "sample", "info", "demo", "distill")
 
 
 class Shift(Bijection):

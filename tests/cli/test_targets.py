@@ -290,9 +290,7 @@ def test_errors_of_one_s_own_code_come_with_their_traceback(run: Run):
 
 def test_what_a_function_imports_when_it_is_called_is_found(run: Run):
     Path(f"{NAME}_late.py").write_text("def late(x):\n    return -x.square().sum(-1)\n")
-    Path(f"{NAME}_caller.py").write_text(
-        f"def f(x):\n    from {NAME}_late import late\n    return late(x)\n"
-    )
+    Path(f"{NAME}_caller.py").write_text(f"def f(x):\n    from {NAME}_late import late\n    return late(x)\n")
     found, _ = command._target(f"{NAME}_caller:f", None, False, 2)
     assert found.log_prob(torch.ones(3, 2)).tolist() == [-2.0] * 3
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from diffeo import Flow
-from diffeo.bases import LearnedNormal
+from diffeo.bases import LearnedNormal, Normal
 from diffeo.bijections import Standardize
 from diffeo.errors import ConfigError
-from diffeo.inference import Annealed, Annealing, Hamiltonian, Population, RandomWalk
+from diffeo.inference import Annealed, Annealing, Hamiltonian, Population, RandomWalk, Transition
 from diffeo.inference.resampling import systematic
 from diffeo.presets import MAF
 from diffeo.targets import Evaluator, FromNumPy, FromTorch
@@ -170,3 +170,21 @@ def test_systematic_counts():
         assert index.tolist() == sorted(index.tolist())
     mean = sum(torch.bincount(systematic(log_w + 1e4, 1), minlength=4).double() for _ in range(4000)) / 4000
     assert (mean - log_w.exp()).abs().max() < 4 * math.sqrt(0.24 / 4000)
+
+
+@pytest.mark.parametrize("transition", [RandomWalk(2), Hamiltonian(3)])
+def test_few_chains_are_not_drawn_together(transition: Transition):
+    """A spread measured anew from the chains that it moves shrinks them: 8 of them to 0.79."""
+    squares = []
+    far = Flow(Standardize((5,)), Normal((5,)))
+    far.initialize(torch.full((2, 5), 1e3) + torch.tensor([[-1.0], [1.0]]))  # its proposals are never taken
+    for seed in range(60):
+        torch.manual_seed(seed)
+        target = FromTorch(lambda x: -0.5 * x.square().sum(-1))
+        chains = Population(target, torch.randn(8, 5), None, transition)
+        for _ in range(40):
+            draws = chains.draw(far)
+        assert chains.jumped == 0
+        squares.append(draws.x.square().mean())
+    values = torch.stack(squares)
+    assert abs(float(values.mean()) - 1) < 4 * float(values.std()) / 60**0.5

@@ -326,3 +326,18 @@ def test_frozen_parameters_stay_frozen(name: str):
 def test_a_flow_on_the_half_line_fits_there():
     flow = Flow(diffeo.bijections.Inverse(Exp((1,))), Normal((1,))).double()
     assert ReverseKL(Half())(flow, batch(50)).isfinite()
+
+
+@pytest.mark.parametrize("kind", [ReverseKL, ChiSquare, ImportanceBound])
+def test_a_large_constant_changes_no_gradient(kind: Callable[[Sampled], Objective]):
+    """In float32 a log-density of 1e6 has steps of 0.06; the weights must have none."""
+
+    def gradient(constant: float) -> Tensor:
+        torch.manual_seed(0)
+        flow = gaussian_flow().float()
+        rows = Batch(torch.zeros(64, 1), None, None, torch.arange(64))
+        loss = kind(Gaussian(1.0, 1.5, constant))(flow, rows)
+        assert loss.dtype == torch.float32
+        return torch.cat(torch.autograd.grad(loss, list(flow.parameters())))
+
+    torch.testing.assert_close(gradient(1e6), gradient(0.0), rtol=1e-5, atol=1e-6)

@@ -204,7 +204,12 @@ def table_teacher() -> Flow:
     rng = np.random.default_rng(0)
     size = rng.lognormal(2, 1, 600)
     table = diffeo.Table.of(
-        {"size": size, "count": rng.poisson(size), "same": np.full(600, 7), "age": size + 1}
+        {
+            "size": size,
+            "count": rng.poisson(size),
+            "same": np.full(600, 7),
+            "age": size * rng.lognormal(0, 0.5, 600),
+        }
     )
     return diffeo.fit_table(
         table, given=["age"], preset=MAF(2, context=1, layers=2, hidden=(8,)), max_seconds=2
@@ -251,3 +256,20 @@ def test_a_teacher_whose_draws_explode_is_refused():
                 part.log_scale.fill_(80.0)
     with pytest.raises(TrainingError, match="draws of the teacher"):
         diffeo.distill(teacher, max_steps=1)
+
+
+def test_lost_draws_of_a_student_are_counted(monkeypatch: pytest.MonkeyPatch):
+    teacher = diffeo.presets.MAF(2, layers=1, hidden=(4,)).build().eval()
+    student = diffeo.presets.MAF(2, layers=1, hidden=(4,)).build().eval()
+
+    def half(
+        shape: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        x = Flow.sample(student, shape, context, generator=generator)
+        x[::2] = math.nan
+        return x
+
+    monkeypatch.setattr(student, "sample", half)
+    found = judge(teacher, student, rows=200)
+    assert (found.lost, found.rows) == (100, 200)
+    assert found.ess == pytest.approx(0.5)

@@ -131,5 +131,7 @@ def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> N
     typer.echo(f"student against teacher, {found.rows:,} fresh draws of each, nats (0 is perfect):")
     typer.echo(f"KL(teacher || student)  {found.forward_kl:.4f} +- {found.forward_kl_error:.4f}")
     typer.echo(f"KL(student || teacher)  {found.reverse_kl:.4f} +- {found.reverse_kl_error:.4f}")
+    if found.lost:
+        typer.echo(f"left out {found.lost:,} draws of the student that are not finite")
     typer.echo(f"The student's draws, weighted, are worth {found.ess:.0%} as many of the teacher's.")
     typer.echo(f"wrote {output}")

@@ -16,7 +16,6 @@ from diffeo.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
     from diffeo.targets import Target
     from diffeo.train import TargetReport
@@ -63,7 +62,7 @@ def fit(
         float, typer.Option(metavar="SD", help="Look for mass in a normal of this width around 0.")
     ] = 2.0,
     draws: Annotated[
-        Path | None, typer.Option(metavar="F.nc", help="Write the weighted draws too, as NetCDF.")
+        Path | None, typer.Option(metavar="F.nc", help="Write draws too, resampled and weighted, as NetCDF.")
     ] = None,
     preset: Annotated[str, typer.Option(help="Kind of flow.")] = "Tabular",
     set_: Annotated[
@@ -102,9 +101,9 @@ def fit(
             flow, found, start=start, max_seconds=max_seconds, seed=seed, callbacks=callbacks
         )
     diffeo.save(flow, output, notes=_notes(result, density))
+    _say(result)
     if draws is not None:
         result.save(draws)
-    _say(result)
     typer.echo(f"wrote {output}" + (f" and {draws}" if draws is not None else ""))
 
 
@@ -177,6 +176,8 @@ def _target(spec: str, data: Path | None, numpy: bool, dim: int | None) -> tuple
     if spec.lower().endswith(".stan"):
         if numpy:
             raise ConfigError("--numpy is for MODULE:FUNCTION, not for a Stan model.")
+        if Path(spec).is_file():
+            typer.echo(f"compiling {spec}: half a minute, the first time", err=True)
         found: Any = targets.Stan(Path(spec), data)
     else:
         if data is not None:
@@ -184,7 +185,10 @@ def _target(spec: str, data: Path | None, numpy: bool, dim: int | None) -> tuple
         found = _imported(spec)
         if isinstance(found, type):
             found = _made(found, spec)
-        if not isinstance(found, targets.Target):
+        if isinstance(found, targets.Target):
+            if numpy:
+                raise ConfigError(f"--numpy is for a function; {spec} has log_prob, and is taken as it is.")
+        else:
             if not callable(found):
                 raise ConfigError(f"{spec} is neither a function nor an object with log_prob.")
             function: Any = found
@@ -226,7 +230,9 @@ def _imported(spec: str) -> Any:
     try:
         return operator.attrgetter(name)(found)
     except AttributeError:
-        raise ConfigError(f"module {module!r} ({found.__file__}) has no {name!r}.") from None
+        raise ConfigError(
+            f"module {module!r} ({getattr(found, '__file__', None)}) has no {name!r}."
+        ) from None
 
 
 def _columns(named: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -244,11 +250,14 @@ def _columns(named: dict[str, np.ndarray]) -> dict[str, Any]:
 def _moments(result: TargetReport) -> list[tuple[str, str, str]]:
     from diffeo.targets import draws
 
-    share: Tensor = result.draws.normalized
+    if result.ess == 0:
+        return []
+    counts = result.draws.normalized > 0
+    share = result.draws.normalized[counts].numpy()
     rows = []
-    for name, values in _columns(draws(result.target, result.draws.x)).items():
-        mean = float(share.numpy() @ values)
-        spread = math.sqrt(max(0.0, float(share.numpy() @ (values - mean) ** 2)))
+    for name, values in _columns(draws(result.target, result.draws.x[counts])).items():
+        mean = float(share @ values)
+        spread = math.sqrt(max(0.0, float(share @ (values - mean) ** 2)))
         rows.append((name, f"{mean:.4g}", f"{spread:.4g}"))
     return rows
 

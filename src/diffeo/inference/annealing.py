@@ -22,10 +22,11 @@ class Annealing:
     """Carries draws of a flow q to a target p through ``q^(1 - b) p^b``, b from 0 to ``end``.
 
     Each stage raises b as far as the draws' weights allow, then moves the draws by transitions that leave
-    the density at b unchanged; draws that lost their weight give way to copies of others. The weights
-    stay exact: their mean estimates the integral of ``q^(1 - end) p^end``, whatever the transitions do, so
-    with ``end = 1`` the evidence. With a good q one stage is enough, and this is importance sampling
-    with a few steps behind it; from far away it is sequential Monte Carlo.
+    the density at b unchanged; draws that lost their weight give way to copies of others. The mean weight
+    estimates the integral of ``q^(1 - end) p^end``, with ``end = 1`` the evidence; consistently, whatever the
+    transitions do, and without bias but for what is adapted to the draws themselves (stages, steps). With a
+    good q one stage is enough, and this is importance sampling with a few steps behind it; from far away it
+    is sequential Monte Carlo.
 
     Formula: a raise by d multiplies a draw's weight by ``(p / q)^d``; d is the largest for which the
     conditional effective sample size ``(sum W w)^2 / sum W w^2`` stays at ``keep``. Draws are resampled
@@ -35,9 +36,9 @@ class Annealing:
     q and p.
 
     Args:
-        transition: by default Hamiltonian where the target brings gradients, else a random walk. moves:
-        transitions of each stage; 0 for a single raise, as far as ``keep`` allows, and no evaluation but
-            the first: reweighted draws of a tempered target.
+        transition: by default Hamiltonian where the target brings gradients, else a random walk.
+        moves: transitions of each stage; 0 for a single raise, as far as ``keep`` allows, and no evaluation
+            but the first: reweighted draws of a tempered target, whose mean weight is no evidence.
         keep: conditional effective fraction that a raise must leave, in (0, 1).
         resample: effective fraction below which draws are resampled, in [0, 1]; 0 never does.
         end: last exponent of p; 2 makes ``p^2 / q``, whose draws FAB learns from.
@@ -73,6 +74,8 @@ class Annealing:
             raise ConfigError(f"end must be in (0, 8], not {self.end}.")
         if self.moves < 0 or self.stages < 1:
             raise ConfigError("moves must be at least 0 and stages at least 1.")
+        if self.moves == 0 and self.end != 1:
+            raise ConfigError("without moves the draws stop where keep says, so end must be 1.")
 
     def run(
         self,
@@ -216,10 +219,13 @@ def _largest_step(ratio: Tensor, log_weights: Tensor, keep: float, left: float) 
 def spread(x: Tensor, log_weights: Tensor) -> Tensor:
     """The Cholesky factor of weighted rows' covariance, shrunk toward its diagonal where rows are few."""
     share = log_weights.softmax(0).unsqueeze(-1)
-    centered = x - (share * x).sum(0)
+    mean = (share * x).sum(0)
+    centered = x - mean
     covariance = (share * centered).T @ centered
     effective = float(1 / share.square().sum())
-    diagonal = covariance.diagonal().clamp_min(1e-24)
+    diagonal, size = covariance.diagonal(), mean.abs().clamp_min(1.0)
+    # rows that coincide say nothing of the spread: a thousandth of their size lets them part
+    diagonal = torch.where(diagonal > (1e-12 * size).square(), diagonal, (1e-3 * size).square())
     keep = 1 - (x.shape[-1] / (x.shape[-1] + effective)) ** 2
     covariance = keep * covariance + torch.diag((1 - keep + 1e-6) * diagonal)
     return torch.linalg.cholesky(covariance)

@@ -62,7 +62,8 @@ class Coverage:
         E_q w^2``. Here ``E_q w = 1``, and ``E_q w^2 = E_p w``, so it is ``1 / E_p w``: an average over draws
         of p. With ``w = Z p / q`` unnormalized it is ``Z / E_p w``, with Z from ``log_z`` or, as ``E_p [1 /
         w] = 1 / Z``, from the same draws: ``1 / (E_p [w] E_p [1 / w])``. In (0, 1] with the latter; with a
-        known Z it may exceed 1 by the noise of the average.
+        known Z it may exceed 1 by the noise of the average. Without a known Z the flow must not reach beyond
+        the target's support: what it has there is not seen.
         """
         log_w = self.log_target.double() - self.log_flow.double()
         count = math.log(len(log_w))

@@ -100,19 +100,19 @@ class Population(Source):
         self.jumped = float("nan")
         """The part of the chains that took the flow's proposals, over the last draws."""
         self._turn = 0
-        self._scale_tril = x.new_zeros(())
+        # measured once: a spread that follows the chains it moves draws them together
+        self._scale_tril = spread(x, x.new_zeros(len(x)))
 
     @torch.no_grad()
     def draw(self, flow: Flow) -> Importance:
         chains = len(self.points)
-        if self._turn % -(-chains // self.rows) == 0:  # once a round
-            self._scale_tril = spread(self.points.x, self.points.x.new_zeros(chains))
         index = torch.arange(self._turn * self.rows, (self._turn + 1) * self.rows) % chains
         self._turn += 1
         moved, accepted = self.transition.step(
             self._evaluate, self.points.take(index), self.size, self._scale_tril
         )
-        self.size = self.size * (accepted.mean() - self.transition.goal).exp()
+        # ever smaller changes: a step size that follows its own chains would not leave the target alone
+        self.size = self.size * ((accepted.mean() - self.transition.goal) / self._turn**0.5).exp()
         moved = self._jump(flow, moved)
         self.points.x[index], self.points.terms[:, index] = moved.x, moved.terms
         self.points.grads[:, index] = moved.grads
@@ -120,10 +120,8 @@ class Population(Source):
 
     def _jump(self, flow: Flow, points: Points) -> Points:
         with evaluating(flow):
-            x, log_q = flow.sample_and_log_prob(len(points))
-            proposed = Points.at(self._evaluate, x.double())
-            there = proposed.log_prob - log_q.double()
-            here = points.log_prob - of_flow(flow, points.x, gradients=False)[0]
+            proposed = Points.at(self._evaluate, flow.sample(len(points)).double())
+            there, here = (p.log_prob - of_flow(flow, p.x, False)[0] for p in (proposed, points))
         accept = torch.rand_like(there).log() < there - here  # NaN, from a point of no mass under both, stays
         share = float(accept.double().mean())
         self.jumped = share if self._turn == 1 else self.jumped + 0.1 * (share - self.jumped)

@@ -112,13 +112,15 @@ class Transition(ABC):
         """
 
 
-def _normal(like: Tensor, generator: Generator | None) -> Tensor:
+def standard_normal(like: Tensor, generator: Generator | None) -> Tensor:
+    """Independent numbers, of the shape, dtype and device of ``like``."""
     return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
 
 
-def _accepted(
+def accept_or_stay(
     points: Points, new: Points, log_ratio: Tensor, generator: Generator | None
 ) -> tuple[Points, Tensor]:
+    """Metropolis' rule for each row: where it is next, and with what probability it took the new point."""
     # a row that comes from outside the support takes any step into it; NaN is never accepted
     log_ratio = torch.where(points.log_prob == -math.inf, math.inf, log_ratio)
     possible = (new.log_prob > -math.inf) & ~log_ratio.isnan()
@@ -172,11 +174,11 @@ class Hamiltonian(Transition):
         scale_tril: Tensor,
         generator: Generator | None = None,
     ) -> tuple[Points, Tensor]:
-        p = _normal(points.x, generator)
+        p = standard_normal(points.x, generator)
         leaps = int(torch.randint(1, self.leaps + 1, (), generator=generator))
         new, momentum = leapfrog(evaluate, points, p, size, leaps, scale_tril)
         kinetic = 0.5 * (p.square().sum(-1) - momentum.square().sum(-1))
-        return _accepted(points, new, new.log_prob - points.log_prob + kinetic, generator)
+        return accept_or_stay(points, new, new.log_prob - points.log_prob + kinetic, generator)
 
 
 def leapfrog(
@@ -232,9 +234,9 @@ class RandomWalk(Transition):
     ) -> tuple[Points, Tensor]:
         total = points.log_prob.new_zeros(len(points))
         for _ in range(self.walks):
-            x = points.x + size * (_normal(points.x, generator) @ scale_tril.T)
+            x = points.x + size * (standard_normal(points.x, generator) @ scale_tril.T)
             new = Points.at(evaluate, x, points.coefficients)
-            points, probability = _accepted(points, new, new.log_prob - points.log_prob, generator)
+            points, probability = accept_or_stay(points, new, new.log_prob - points.log_prob, generator)
             total = total + probability
         return points, total / self.walks
 

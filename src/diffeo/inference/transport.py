@@ -19,7 +19,7 @@ from diffeo.inference.adaptation import DualAveraging, Spread
 from diffeo.inference.chains import Chains
 from diffeo.inference.importance import as_evaluator, working_copy
 from diffeo.inference.metropolis import choose
-from diffeo.inference.transitions import Points, _accepted, _normal, leapfrog
+from diffeo.inference.transitions import Points, accept_or_stay, leapfrog, standard_normal
 from diffeo.targets import Evaluator, Target
 
 RUNAWAY = 1000.0
@@ -55,15 +55,14 @@ def neural_transport(
     normal density's period makes independent draws. During warm-up dual averaging sets the step size, for
     all chains together, and spreads are measured over all of them.
 
-    All chains are one batch, so twice as many cost less than twice the time. A float64 copy of the flow
-    does the
-    work: energies of hundreds of nats must be right to a thousandth.
+    All chains are one batch, so twice as many cost less than twice the time. A float64 copy of the flow does
+    the work: energies of hundreds of nats must be right to a thousandth.
 
     Each chain starts from one of its own ``starts`` draws of the flow, chosen by importance.
 
     Cost: a leapfrog step is one gradient of the target and of the flow's inverse for each chain; there are
-    about ``length / step size`` a transition. Through an autoregressive inverse
-    the gradient takes D + 1 forward passes' work, in one batch.
+    about ``length / step size`` a transition. Through an autoregressive inverse the gradient takes D + 1
+    forward passes' work, in one batch.
 
     Args:
         flow: of vectors, without context or encoding, with a base on the whole space.
@@ -256,13 +255,13 @@ class _Run:
         length = self.length * (0.5 + float(torch.rand((), generator=self.generator)))
         leaps = max(1, min(self.most_leaps, math.ceil(length / settings.size)))
         size = torch.as_tensor(min(settings.size, length / leaps)).to(self.points.x)  # to end at the length
-        p = _normal(self.points.x, self.generator)
+        p = standard_normal(self.points.x, self.generator)
         scale_tril = torch.diag(settings.spread)
         new, momentum = leapfrog(self.latent, self.points, p, size, leaps, scale_tril)
         kinetic = 0.5 * (p.square().sum(-1) - momentum.square().sum(-1))
         log_ratio = new.log_prob - self.points.log_prob + kinetic
         runaway = ~(log_ratio > -RUNAWAY)  # NaN too
-        self.points, probability = _accepted(self.points, new, log_ratio, self.generator)
+        self.points, probability = accept_or_stay(self.points, new, log_ratio, self.generator)
         return probability, runaway, leaps
 
 

@@ -240,15 +240,20 @@ class Evidence:
 
     @property
     def error(self) -> Tensor:
-        """The standard error of ``log_prob``, by the delta method; too small where posteriors miss a part."""
+        """The standard error of ``log_prob``, by the delta method; too small where posteriors miss a part.
+
+        Infinite for a single draw, and where no draw has any weight.
+        """
+        if len(self.log_weights) < 2:
+            return torch.full_like(self.log_weights[0], math.inf)
         share = torch.softmax(self.log_weights, 0) * len(self.log_weights)
-        return share.std(0) / math.sqrt(len(share))
+        return (share.std(0) / math.sqrt(len(share))).nan_to_num(math.inf)
 
     @property
     def ess(self) -> Tensor:
-        """The effective part of the draws, in (0, 1]."""
+        """The effective part of the draws, in (0, 1]; 0 where none has any weight."""
         share = torch.softmax(self.log_weights, 0)
-        return 1 / (len(share) * share.square().sum(0))
+        return (1 / (len(share) * share.square().sum(0))).nan_to_num(0.0)
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
+from diffeo.inference.importance import as_evaluator
 from diffeo.objectives.base import Batch
-from diffeo.objectives.reparameterized import draw, evaluator, of_target, shares
+from diffeo.objectives.reparameterized import draw, of_target, shares
 from diffeo.targets import Evaluator, Target
 
 
@@ -33,8 +34,8 @@ class AlphaDivergence:
     q))``.
 
     Args:
-        target: anything with ``log_prob(x)`` that carries a gradient of x; one density, whatever the
-        context. alpha: above 0, not 1.
+        target: anything with ``log_prob(x)`` that carries a gradient of x; one density, whatever the context.
+        alpha: above 0, not 1.
 
     Raises:
         ConfigError: for an alpha that is none, or a target without gradients.
@@ -61,7 +62,7 @@ class AlphaDivergence:
                 f"alpha must be finite, above 0 and not 1, not {self.alpha}; its limit at 0 is ReverseKL, at "
                 f"1 Likelihood on draws of the target."
             )
-        object.__setattr__(self, "target", evaluator(self.target))
+        object.__setattr__(self, "target", as_evaluator(self.target))
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
         draws = draw(flow, of_target(cast(Evaluator, self.target)), batch)
@@ -101,7 +102,7 @@ class ChiSquare:
     target: Target
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "target", evaluator(self.target))
+        object.__setattr__(self, "target", as_evaluator(self.target))
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
         return AlphaDivergence(self.target, 2.0)(flow, batch)
@@ -146,7 +147,7 @@ class ImportanceBound:
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ConfigError(f"draws must be at least 1, not {self.draws}.")
-        object.__setattr__(self, "target", evaluator(self.target))
+        object.__setattr__(self, "target", as_evaluator(self.target))
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
         draws = draw(flow, of_target(cast(Evaluator, self.target)), batch, self.draws)

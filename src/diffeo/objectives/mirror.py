@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffeo.bases import Normal
 from diffeo.bijections import ActNorm, Autoregressive, Chain, Inverse, Reverse, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Affine
@@ -91,6 +92,8 @@ def mirrored(teacher: Flow, student: Flow) -> list[tuple[Segment, Segment]] | No
     one, other = _segments(teacher.bijection), _segments(student.bijection)
     if len(one) != len(other) or not one or teacher.event_shape != student.event_shape:
         return None
+    if not (isinstance(teacher.base, Normal) and isinstance(student.base, Normal)):
+        return None  # the map alone would not make their densities equal
     if not all(_is_affine(part) for segment in one for part in segment):
         return None
     for segment in other:

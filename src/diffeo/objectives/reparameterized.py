@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.objectives.base import Batch
-from diffeo.targets import Evaluator, Target
+from diffeo.targets import Evaluator
 
 LogDensity = Callable[[Tensor, Tensor | None], Tensor]
 """``(points, their context)`` to log-densities."""
@@ -30,7 +30,7 @@ class Draws:
     Args:
         x: ``(*draws, *event)``, with the graph of the parameters.
         log_q: log-density under the flow, ``(*draws,)``, without a graph where there is a slope.
-        log_p: the same under the target, -inf for mass zero.
+        log_p: the same under the target, -inf for mass zero; float64.
         slope: the gradient in x of ``log p - log q`` with the parameters held, like x; None where no
             gradients are recorded, or not along the path.
 
@@ -51,11 +51,11 @@ class Draws:
 
     def surrogate(self, value: Tensor, coefficients: Tensor) -> Tensor:
         """``value``, with the gradient ``sum_i c_i (dx_i / dtheta)' slope_i``."""
-        value = value.detach()
+        value = value.detach().to(self.x.dtype)
         if self.slope is None:
             return value
         each = (self.slope * self.x).flatten(coefficients.dim()).sum(-1)
-        path = (coefficients.detach() * each).sum()
+        path = (coefficients.detach().to(each.dtype) * each).sum()
         return value + (path - path.detach())
 
 
@@ -100,19 +100,15 @@ def of_target(target: Evaluator) -> LogDensity:
 
     def log_density(x: Tensor, context: Tensor | None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        if torch.is_grad_enabled() and not target.differentiable(rows):
+        if torch.is_grad_enabled() and not target.differentiable(rows.double()):
             raise ConfigError(
                 "this objective follows the target's gradient, but its log_prob gives none of x; write it in "
                 "torch operations, or use diffeo.fit_target, which fits without gradients."
             )
-        return target(rows).reshape(x.shape[:-1])
+        # in float64: rounded to float32, weights of a density of 1e6 nats would be noise
+        return target(rows.double()).reshape(x.shape[:-1])
 
     return log_density
-
-
-def evaluator(target: Target) -> Evaluator:
-    """The target behind its one door; a target that is one already keeps its counts."""
-    return target if isinstance(target, Evaluator) else Evaluator(target)
 
 
 def shares(batch: Batch) -> Tensor:

@@ -27,6 +27,8 @@ class ReplayLikelihood:
 
     Formula: ``-mean_i r_i log q(x_i)``, i drawn by weight, ``r = min((q_then / q_now)^(end - 1), clip)``.
 
+    Chains and buffer are kept by the object alone: a run that is resumed from a checkpoint begins new ones.
+
     Cost: a step of maximum likelihood; for every ``every`` of them one call of the source.
 
     Args:
@@ -77,7 +79,8 @@ class ReplayLikelihood:
         if flow.training or not len(self._x):
             self._refill(flow)
         share = self._log_weight.softmax(0)
-        index = torch.multinomial(share, len(batch.rows), replacement=True)
+        generator = None if flow.training else torch.Generator(share.device).manual_seed(0)
+        index = torch.multinomial(share, len(batch.rows), replacement=True, generator=generator)
         log_q = flow(self._x[index].to(batch.x))
         if self.source.end == 1:
             return -log_q.mean()

@@ -11,9 +11,10 @@ from torch import Generator, Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
+from diffeo.inference.importance import as_evaluator
 from diffeo.objectives.base import Batch, weighted_mean
 from diffeo.objectives.likelihood import Likelihood
-from diffeo.objectives.reparameterized import Draws, LogDensity, draw, evaluator, of_target, shares
+from diffeo.objectives.reparameterized import Draws, LogDensity, draw, of_target, shares
 from diffeo.targets import Evaluator, Sampled, Target
 
 
@@ -51,9 +52,9 @@ class ReverseKL:
     twenty and more steps of one.
 
     Args:
-        target: anything with ``log_prob(x)`` that carries a gradient of x. path: whether to leave out of
-        the gradient the score of the flow, whose mean is zero but which is noise.
-            Without it no density is needed but the one that comes with the draws.
+        target: anything with ``log_prob(x)`` that carries a gradient of x.
+        path: whether to leave out of the gradient the score of the flow, whose mean is zero but which is
+            noise. Without it no density is needed but the one that comes with the draws.
 
     Raises:
         ConfigError: for a target without gradients.
@@ -75,13 +76,14 @@ class ReverseKL:
     path: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "target", evaluator(self.target))
+        object.__setattr__(self, "target", as_evaluator(self.target))
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
         log_density = of_target(cast(Evaluator, self.target))
         if self.path:
             return reverse_kl(flow, log_density, batch)
-        return _value_and_coefficients(draw(flow, log_density, batch, path=False), shares(batch))[0]
+        draws = draw(flow, log_density, batch, path=False)
+        return _value_and_coefficients(draws, shares(batch))[0].to(draws.x.dtype)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class SymmetricKL:
     target: Target
 
     def __post_init__(self) -> None:
-        wrapped = evaluator(self.target)
+        wrapped = as_evaluator(self.target)
         if not isinstance(wrapped.target, Sampled):
             raise ConfigError(
                 f"{type(wrapped.target).__name__} cannot be sampled; SymmetricKL needs a targets.Sampled, "

@@ -137,16 +137,20 @@ def _call(function: Callable[..., Any], x: Any) -> Any:
         return function(x)
     except (ShapeError, ConfigError):
         raise
-    except (IndexError, TypeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(x, Tensor) and x.requires_grad and isinstance(error, RuntimeError):
             raise  # it may only be that x carries a gradient, which the Evaluator then leaves out
         said = " ".join(str(error).split()) or type(error).__name__
         what = f"{_name(function)} failed on x of shape {tuple(x.shape)}: {said[:200]}"
         if _takes_a_point(function, x):
             raise ShapeError(f"{what}; it takes one point at a time: wrap it in targets.each_row.") from error
-        raise ConfigError(
-            f"{what}; it must take rows of shape (rows, D), for any number of rows, and give (rows,)."
-        ) from error
+        if isinstance(error, AttributeError) and isinstance(x, Tensor):
+            cure = "tensors have no such thing: a NumPy function goes into targets.FromNumPy (--numpy)"
+        elif isinstance(error, ArithmeticError) or "math domain" in said:
+            cure = "where the density is zero, or beyond the range of numbers, it must give -inf"
+        else:
+            cure = "it must take rows of shape (rows, D), for any number of rows, and give (rows,)"
+        raise ConfigError(f"{what}; {cure}.") from error
 
 
 def _takes_a_point(function: Callable[..., Any], x: Any) -> bool:

@@ -43,8 +43,10 @@ class Judgment:
         forward_kl_error: its standard error. A few rows can carry most of it: then both are too small.
         reverse_kl: ``KL(student || teacher)``, over draws of the student.
         reverse_kl_error: its standard error.
-        ess: effective fraction, in (0, 1], of the student's draws as importance draws of the teacher.
+        ess: effective fraction, in [0, 1], of the student's draws as importance draws of the teacher.
         rows: draws of each.
+        lost: draws of the student that were not finite, and so are in none of the means; they count as
+            worthless in ``ess``.
     """
 
     forward_kl: float
@@ -53,6 +55,7 @@ class Judgment:
     reverse_kl_error: float
     ess: float
     rows: int
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def judge(
     """
     generator = Generator(_device(teacher)).manual_seed(seed)
     theirs, _ = _draw(teacher, "teacher", context, rows, generator)
-    own, _ = _draw(student, "student", context, rows, generator)
+    own, lost = _draw(student, "student", context, rows, generator)
 
     def log_ratio(x: Rows) -> Tensor:
         parts = [teacher.log_prob(b.x, b.context) - student.log_prob(b.x, b.context) for b in x.batches(4096)]
@@ -207,8 +210,8 @@ def judge(
 
     forward, weights = log_ratio(theirs), log_ratio(own)
     normalized = (weights - weights.logsumexp(0)).exp()
-    ess = 1 / (len(weights) * float(normalized.square().sum()))
-    return Judgment(*_mean(forward), *_mean(-weights), ess, rows)
+    ess = 1 / (rows * float(normalized.square().sum()))
+    return Judgment(*_mean(forward), *_mean(-weights), ess, rows, lost)
 
 
 def _mean(values: Tensor) -> tuple[float, float]:

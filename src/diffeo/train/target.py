@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.distributions import constraints
 
 from diffeo.bases import Normal
 from diffeo.bijections import Standardize
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
+from diffeo.functional.domains import describe, same_interval
 from diffeo.inference import (
     Annealing,
     Coverage,
@@ -54,11 +56,14 @@ class TargetReport:
 
     Args:
         draws: of the fitted flow, with their weights: evidence, effective size, Pareto k, resampling.
-        coverage: the flow at the points of chains that walk the target; it sees what the flow's own draws
-        cannot. target: what was fitted to; it names and constrains the draws. evaluations: rows of the
-        target evaluated, all in all. gradients: how many of them with a gradient. nans: rows whose density
-        was NaN and counted as zero. seconds: wall-clock time of each part: survey, fit, draws. fit: how the
-        training went.
+        coverage: the flow at the points of chains that walk the target, in place of exact draws; it sees what
+            the flow's own draws cannot.
+        target: what was fitted to; it names and constrains the draws.
+        evaluations: rows of the target evaluated, all in all.
+        gradients: how many of them with a gradient.
+        nans: rows whose density was NaN and counted as zero.
+        seconds: wall-clock time of each part: survey, fit, draws.
+        fit: how the training went.
 
     Example:
         >>> import diffeo
@@ -123,15 +128,15 @@ class TargetReport:
         return not self.doubts
 
     def datatree(self) -> Any:
-        """The weighted draws as an ArviZ ``DataTree``, named and on the target's own scale."""
-        return datatree(self.target, self.draws.x, log_weights=self.draws.log_weights)
+        """The draws as an ArviZ ``DataTree``, named and on the target's own scale.
 
-    def resampled(self, rows: int, seed: int = 0) -> Any:
-        """So many draws of equal weight, as an ArviZ ``DataTree``."""
-        return datatree(self.target, self.draws.resample(rows, torch.Generator().manual_seed(seed)))
+        Group ``posterior`` has as many as there are, resampled by weight; group ``proposal`` the flow's own
+        with their weights.
+        """
+        return datatree(self.target, self.draws)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """The weighted draws as a NetCDF file."""
+        """``datatree()`` as a NetCDF file."""
         save_netcdf(self.datatree(), path)
 
 
@@ -188,6 +193,14 @@ def fit_target(
     if flow.encoding is not None:
         raise ConfigError("a flow with an encoding is for data; build it without one to fit a target.")
     working_copy(flow)  # refuses what is not a flow of vectors
+    dtype = next((p.dtype for p in flow.parameters()), None)
+    if dtype is None:
+        raise ConfigError("this flow has no parameter to train.")
+    if flow.bijection.domain is not None and not same_interval(flow.bijection.domain, constraints.real):
+        raise ConfigError(
+            f"this flow lives on {describe(flow.bijection.domain)}, but a target on the whole space; leave "
+            f"that to targets.Constrained."
+        )
     if draws < 2 or batch_size < 1:
         raise ConfigError(f"draws must be at least 2 and batch_size at least 1, not {draws}, {batch_size}.")
     Budget(max_seconds, steps=max_steps)  # refuses what is no limit
@@ -209,7 +222,7 @@ def fit_target(
         left = None if max_seconds is None else max(1.0, 0.95 * max_seconds - seconds["survey"])
         report = fit(
             flow,
-            x.to(next(flow.parameters()).dtype),
+            x.to(dtype),
             objective=objective or own,
             validation=0.0,
             max_seconds=left,
@@ -223,13 +236,14 @@ def fit_target(
         weighted = importance(flow, evaluator, draws)
         seen = coverage(flow, evaluator, population.points.x)
         seconds["draws"] = time.monotonic() - began - sum(seconds.values())
+    used = {id(e): e for e in (evaluator, getattr(objective, "target", None)) if isinstance(e, Evaluator)}
     return TargetReport(
         weighted,
         seen,
         evaluator.target,
-        evaluator.evaluations,
-        evaluator.gradients,
-        evaluator.nans,
+        sum(e.evaluations for e in used.values()),
+        sum(e.gradients for e in used.values()),
+        sum(e.nans for e in used.values()),
         seconds,
         report,
     )
