@@ -105,8 +105,8 @@ def check_moments(found: Chains) -> None:
     ids=["identity", "RealNVP", "MAF", "IAF", "CouplingNSF", "Inverse"],
 )
 def test_moments_are_the_targets_through_any_flow(build):
-    target = Evaluator(FromTorch(correlated))
-    found = neural_transport(build(), target, chains=16, warmup=100, draws=200, generator=generator())
+    flow, target = build(), Evaluator(FromTorch(correlated))
+    found = neural_transport(flow, target, chains=16, warmup=100, draws=200, generator=generator())
     check_moments(found)
     torch.testing.assert_close(found.log_prob.flatten(), correlated(found.flat()), atol=1e-6, rtol=1e-6)
     assert found.evaluations == target.evaluations
