@@ -219,7 +219,7 @@ def table_teacher() -> Flow:
 def test_a_table_s_student_replaces_its_teacher(tmp_path: Path):
     teacher = table_teacher()
     age = torch.linspace(3, 20, 300, dtype=torch.float64)[:, None]
-    student, report = diffeo.distill(teacher, context=age, max_steps=300)
+    student, report = diffeo.distill(teacher, context=age, max_steps=1500)
     diffeo.save(student, tmp_path / "student.safetensors")
     student = diffeo.load(tmp_path / "student.safetensors")
     x = teacher.sample((), age)
