@@ -19,8 +19,8 @@ from diffeo.bases import LearnedNormal, Normal
 from diffeo.bijections import Chain, Logit, Pointwise, Standardize
 from diffeo.elementwise import Affine
 from diffeo.errors import ConfigError, ContextError, DataError, ShapeError
-from diffeo.inference import Annealing, Coverage, Importance, Population
-from diffeo.objectives import Batch, ReverseKL
+from diffeo.inference import Annealed, Annealing, Coverage, Importance, Population
+from diffeo.objectives import Batch, ReplayLikelihood, ReverseKL
 from diffeo.presets import MAF, Tabular, TarFlow
 from diffeo.targets import Constrained, FromNumPy, FromTorch, Positive
 from diffeo.train import FitReport, TargetReport
@@ -258,7 +258,8 @@ def test_a_start_that_does_not_fit_is_refused():
         diffeo.fit_target(maf(), FromTorch(standard), start=diffeo.presets.MAF(3).build())
 
 
-def test_the_count_includes_the_objective_s_own():
+@pytest.mark.parametrize("objective", [ReverseKL, lambda t: ReplayLikelihood(Annealed(t, rows=50))])
+def test_the_count_includes_the_objective_s_own(objective: Any):
     calls = []
 
     def counted(x: Tensor) -> Tensor:
@@ -266,7 +267,7 @@ def test_the_count_includes_the_objective_s_own():
         return standard(x)
 
     target = FromTorch(counted)
-    report = diffeo.fit_target(maf(), target, objective=ReverseKL(target), max_steps=5, draws=50)
+    report = diffeo.fit_target(maf(), target, objective=objective(target), max_steps=5, draws=50)
     assert report.evaluations == sum(calls)
 
 

@@ -12,7 +12,7 @@ from diffeo.flow import Flow, evaluating
 from diffeo.inference.annealing import Annealing, evaluated, of_flow, spread
 from diffeo.inference.importance import Importance, as_evaluator
 from diffeo.inference.transitions import Points, Transition, fastest
-from diffeo.targets import Target
+from diffeo.targets import Evaluator, Target
 
 
 class Source(ABC):
@@ -20,6 +20,11 @@ class Source(ABC):
 
     end: float = 1.0
     """They are draws of ``q^(1 - end) p^end``."""
+
+    @property
+    def evaluator(self) -> Evaluator | None:
+        """What it evaluates the target through, where it does."""
+        return None
 
     @abstractmethod
     def draw(self, flow: Flow) -> Importance:
@@ -53,6 +58,10 @@ class Annealed(Source):
         self.rows = rows
         self.annealing = Annealing(moves=0, keep=0.3) if annealing is None else annealing
         self.end = self.annealing.end
+
+    @property
+    def evaluator(self) -> Evaluator:
+        return self.target
 
     def draw(self, flow: Flow) -> Importance:
         return self.annealing.run(flow, self.target, self.rows)
@@ -102,6 +111,10 @@ class Population(Source):
         self._turn = 0
         # measured once: a spread that follows the chains it moves draws them together
         self._scale_tril = spread(x, x.new_zeros(len(x)))
+
+    @property
+    def evaluator(self) -> Evaluator:
+        return self.target
 
     @torch.no_grad()
     def draw(self, flow: Flow) -> Importance:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
-from diffeo.inference.importance import as_evaluator
 from diffeo.objectives.base import Batch
-from diffeo.objectives.reparameterized import draw, of_target, shares
-from diffeo.targets import Evaluator, Target
+from diffeo.objectives.reparameterized import DrawsForTarget, draw, of_target, shares
 
 
 @dataclass(frozen=True)
-class AlphaDivergence:
+class AlphaDivergence(DrawsForTarget):
     """Renyi's divergence over alpha, ``1 / (alpha (alpha - 1)) log E_q [(p / q)^alpha]``.
 
     Between the two KL divergences and beyond: alpha -> 0 is ``ReverseKL``, alpha -> 1 is ``KL(p || q)``,
@@ -53,7 +50,6 @@ class AlphaDivergence:
         0.0
     """
 
-    target: Target
     alpha: float
 
     def __post_init__(self) -> None:
@@ -62,10 +58,10 @@ class AlphaDivergence:
                 f"alpha must be finite, above 0 and not 1, not {self.alpha}; its limit at 0 is ReverseKL, at "
                 f"1 Likelihood on draws of the target."
             )
-        object.__setattr__(self, "target", as_evaluator(self.target))
+        super().__post_init__()
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
-        draws = draw(flow, of_target(cast(Evaluator, self.target)), batch)
+        draws = draw(flow, of_target(self.evaluator), batch)
         terms = self.alpha * draws.log_weights + shares(batch).log()
         log_mean = terms.logsumexp(0)
         value = log_mean / (self.alpha * (self.alpha - 1))
@@ -73,7 +69,7 @@ class AlphaDivergence:
 
 
 @dataclass(frozen=True)
-class ChiSquare:
+class ChiSquare(DrawsForTarget):
     """``1/2 log(1 + chi^2(p || q))``, ``AlphaDivergence`` at alpha = 2: half the log of what importance
     sampling costs.
 
@@ -99,17 +95,12 @@ class ChiSquare:
         0.0
     """
 
-    target: Target
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "target", as_evaluator(self.target))
-
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
         return AlphaDivergence(self.target, 2.0)(flow, batch)
 
 
 @dataclass(frozen=True)
-class ImportanceBound:
+class ImportanceBound(DrawsForTarget):
     """``-E log 1/K sum_k p(x_k) / q(x_k)``: the importance-weighted bound (IWAE), tighter with every draw.
 
     Its negative is at most log Z, and at least the ELBO, which is K = 1. It trains a flow that is good to
@@ -141,16 +132,15 @@ class ImportanceBound:
         0.0
     """
 
-    target: Target
     draws: int = 8
 
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ConfigError(f"draws must be at least 1, not {self.draws}.")
-        object.__setattr__(self, "target", as_evaluator(self.target))
+        super().__post_init__()
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
-        draws = draw(flow, of_target(cast(Evaluator, self.target)), batch, self.draws)
+        draws = draw(flow, of_target(self.evaluator), batch, self.draws)
         log_sum = draws.log_weights.logsumexp(0)
         share = shares(batch)
         # a row without any weight has none to share

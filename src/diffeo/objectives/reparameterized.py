@@ -10,8 +10,29 @@ from torch import Generator, Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
-from diffeo.objectives.base import Batch
-from diffeo.targets import Evaluator
+from diffeo.inference.importance import as_evaluator
+from diffeo.objectives.base import Batch, OfTarget
+from diffeo.targets import Evaluator, Target
+
+
+@dataclass(frozen=True)
+class DrawsForTarget(OfTarget):
+    """What objectives share that draw from the flow and ask a target.
+
+    Args:
+        target: anything with ``log_prob(x)`` that carries a gradient of x.
+    """
+
+    target: Target
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", as_evaluator(self.target))
+
+    @property
+    def evaluator(self) -> Evaluator:
+        assert isinstance(self.target, Evaluator)
+        return self.target
+
 
 LogDensity = Callable[[Tensor, Tensor | None], Tensor]
 """``(points, their context)`` to log-densities."""

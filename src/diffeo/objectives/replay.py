@@ -11,10 +11,11 @@ from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow
 from diffeo.inference import Importance, Source
 from diffeo.inference.annealing import of_flow
-from diffeo.objectives.base import Batch
+from diffeo.objectives.base import Batch, OfTarget
+from diffeo.targets import Evaluator
 
 
-class ReplayLikelihood:
+class ReplayLikelihood(OfTarget):
     """Forward KL to a target, on draws that a source makes as the flow learns.
 
     Every ``every`` steps the source gives new draws; they join a buffer, from which each step takes rows as
@@ -73,6 +74,10 @@ class ReplayLikelihood:
         self._x = torch.empty(0)
         self._log_weight = torch.full((capacity,), -math.inf, dtype=torch.float64)
         self._log_q = torch.zeros(capacity, dtype=torch.float64)
+
+    @property
+    def evaluator(self) -> Evaluator | None:
+        return self.source.evaluator
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
         """The loss over as many rows of the buffer as the batch has; the batch's own are not looked at."""

@@ -11,11 +11,10 @@ from torch import Generator, Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
-from diffeo.inference.importance import as_evaluator
 from diffeo.objectives.base import Batch, weighted_mean
 from diffeo.objectives.likelihood import Likelihood
-from diffeo.objectives.reparameterized import Draws, LogDensity, draw, of_target, shares
-from diffeo.targets import Evaluator, Sampled, Target
+from diffeo.objectives.reparameterized import Draws, DrawsForTarget, LogDensity, draw, of_target, shares
+from diffeo.targets import Sampled
 
 
 def reverse_kl(flow: Flow, log_density: LogDensity, batch: Batch) -> Tensor:
@@ -34,7 +33,7 @@ def _value_and_coefficients(draws: Draws, share: Tensor) -> tuple[Tensor, Tensor
 
 
 @dataclass(frozen=True)
-class ReverseKL:
+class ReverseKL(DrawsForTarget):
     """``KL(q || p) = E_q [log q(x) - log p(x)]``: variational inference, the flow fitted to a density.
 
     The flow draws, the target scores: no data are needed. The loss is the plain Monte Carlo mean, in nats;
@@ -72,14 +71,10 @@ class ReverseKL:
         0.0
     """
 
-    target: Target
     path: bool = True
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "target", as_evaluator(self.target))
-
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
-        log_density = of_target(cast(Evaluator, self.target))
+        log_density = of_target(self.evaluator)
         if self.path:
             return reverse_kl(flow, log_density, batch)
         draws = draw(flow, log_density, batch, path=False)
@@ -87,7 +82,7 @@ class ReverseKL:
 
 
 @dataclass(frozen=True)
-class SymmetricKL:
+class SymmetricKL(DrawsForTarget):
     """``KL(q || p) + KL(p || q)``, where the target can be sampled: reverse KL and maximum likelihood
     together.
 
@@ -117,19 +112,16 @@ class SymmetricKL:
         0.0
     """
 
-    target: Target
-
     def __post_init__(self) -> None:
-        wrapped = as_evaluator(self.target)
-        if not isinstance(wrapped.target, Sampled):
+        super().__post_init__()
+        if not isinstance(known := self.evaluator.target, Sampled):
             raise ConfigError(
-                f"{type(wrapped.target).__name__} cannot be sampled; SymmetricKL needs a targets.Sampled, "
+                f"{type(known).__name__} cannot be sampled; SymmetricKL needs a targets.Sampled, "
                 f"use ReverseKL otherwise."
             )
-        object.__setattr__(self, "target", wrapped)
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
-        target = cast(Evaluator, self.target)
+        target = self.evaluator
         generator = None if flow.training else Generator(batch.x.device).manual_seed(1)
         x = cast(Sampled, target.target).sample(len(batch.rows), generator).to(batch.x)
         with torch.no_grad():

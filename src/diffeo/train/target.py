@@ -33,6 +33,7 @@ from diffeo.inference import (
 from diffeo.inference.importance import as_evaluator, working_copy
 from diffeo.inference.transitions import fastest
 from diffeo.objectives import Objective, ReplayLikelihood
+from diffeo.objectives.base import OfTarget
 from diffeo.targets import Evaluator, Target
 from diffeo.train.loop import Recipe, fit, recipe_of
 from diffeo.train.report import Callback, FitReport, Progress
@@ -236,7 +237,8 @@ def fit_target(
         weighted = importance(flow, evaluator, draws)
         seen = coverage(flow, evaluator, population.points.x)
         seconds["draws"] = time.monotonic() - began - sum(seconds.values())
-    used = {id(e): e for e in (evaluator, getattr(objective, "target", None)) if isinstance(e, Evaluator)}
+    own_evaluator = objective.evaluator if isinstance(objective, OfTarget) else None
+    used = {id(e): e for e in (evaluator, own_evaluator) if e is not None}
     return TargetReport(
         weighted,
         seen,
