@@ -31,7 +31,8 @@ columns = {"load": "bounded(0, 1)", "vibration": "positive"}
 flow, report = diffeo.fit_table(normal, columns=columns, max_seconds=7)
 print("held-out nats per row:", ", ".join(f"{name} {nats:.2f}" for name, nats in report.baselines.items()))
 
-log_prob = score_table(flow, mixed).log_prob
+scores = score_table(flow, mixed)
+log_prob = scores.log_prob
 print(f"ROC-AUC of the flow: {roc_auc_score(is_fault, -log_prob):.3f}")
 for name in mixed.names:
     values = mixed.column(name)
@@ -40,7 +41,5 @@ for name in mixed.names:
 
 print("the five oddest rows (the last 50 of 1000 are faults):")
 for row in np.argsort(log_prob)[:5]:
-    quantile = flow.encoding.quantile(log_prob[row])
-    print(
-        f"  row {row + 1:4d}: log p {log_prob[row]:8.2f}, lower than {1 - quantile:.1%} of the training rows"
-    )
+    rarer = 1 - scores.quantile[row]
+    print(f"  row {row + 1:4d}: log p {log_prob[row]:8.2f}, lower than {rarer:.1%} of the training rows")

@@ -474,9 +474,12 @@ def test_the_bar_shows_train_and_validation_nats(monkeypatch):
 def test_tables_without_an_encoding_are_refused():
     with pytest.raises(ConfigError, match="not fitted to a table"):
         score_table(Flow(Shift((2,)), Normal((2,))), table())
-    encoding = toy_flow(table()).encoding
+    flow = toy_flow(table())
+    encoding = flow.encoding
     assert isinstance(encoding, Columns)
     encoding.score_quantiles = None
+    assert score_table(flow, table()).table().names[:1] == ("log_prob",)
+    assert "quantile" not in score_table(flow, table()).table().names
     with pytest.raises(DataError, match="no training scores"):
         encoding.quantile(np.zeros(1))
 

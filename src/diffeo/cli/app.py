@@ -180,13 +180,9 @@ def score(
 
     check_output(output, tuple(WRITERS))
     flow = options.load_model(model)
-    encoding = table_encoding(flow)
+    table_encoding(flow)  # refuses a model of no table before the rows are read
     rows = Table.read(table)
-    scores = score_table(flow, rows)
-    columns = {"log_prob": scores.log_prob, "quantile": encoding.quantile(scores.log_prob)}
-    if scores.standard_error is not None:
-        columns["standard_error"] = scores.standard_error
-    found = Table.unchecked(columns)
+    found = score_table(flow, rows).table()
     (rows.beside(found) if append else found).write(output)
 
 

@@ -19,7 +19,7 @@ import diffeo
 from diffeo import plots
 from diffeo.cli.report import progress, verdict
 from diffeo.data.samples import sample_table
-from diffeo.data.scores import Scores, score_table, table_encoding
+from diffeo.data.scores import score_table
 from diffeo.data.tables import Table
 from diffeo.data.toys import TOYS, Toy
 
@@ -122,7 +122,7 @@ def _fit_cancer(folder: Path, console: Console, seconds: float, seed: int) -> Ca
         flow, report = diffeo.fit_table(table, max_seconds=seconds, seed=seed, callbacks=callbacks)
     diffeo.save(flow, folder / "model.safetensors")
     scores = score_table(flow, held_out)
-    _write_scores(folder / "scores.csv", flow, scores)
+    scores.table().write(folder / "scores.csv")
     sample_table(flow, len(table), seed=seed).write(folder / "samples.csv")
 
     auc = float(roc_auc_score(is_malignant, _surprise(scores.log_prob)))
@@ -149,13 +149,6 @@ def _breast_cancer() -> tuple[list[str], NDArray[np.float64], NDArray[np.float64
 def _surprise(log_prob: NDArray[np.float64]) -> NDArray[np.int64]:
     """Ranks from likely to unlikely: the same ROC curve, and rows outside the support may be -inf."""
     return np.unique(-log_prob, return_inverse=True)[1]
-
-
-def _write_scores(path: Path, flow: diffeo.Flow, scores: Scores) -> None:
-    columns = {"log_prob": scores.log_prob, "quantile": table_encoding(flow).quantile(scores.log_prob)}
-    if scores.standard_error is not None:
-        columns["standard_error"] = scores.standard_error
-    Table.unchecked(columns).write(path)
 
 
 # -- what is left behind -------------------------------------------------------------------------------

@@ -21,11 +21,18 @@ class Scores:
 
     Args:
         log_prob: log-density; a log mass in integer and lattice columns; -inf outside the support.
+        quantile: the share of the training rows that scored lower; None for a flow ``fit_table`` did not fit.
         standard_error: of ``log_prob`` over the dequantization draws; None where it is exact.
     """
 
     log_prob: np.ndarray
+    quantile: np.ndarray | None
     standard_error: np.ndarray | None
+
+    def table(self) -> Table:
+        """What there is of them, a column each."""
+        columns = {name: getattr(self, name) for name in ("log_prob", "quantile", "standard_error")}
+        return Table.unchecked({name: column for name, column in columns.items() if column is not None})
 
 
 def table_encoding(flow: Flow) -> Columns:
@@ -86,4 +93,5 @@ def score_table(flow: Flow, table: Table, *, chunk: int = 65_536) -> Scores:
     finally:
         flow.train(training)
     log_prob, error = (torch.cat(p).double().numpy() for p in zip(*parts, strict=True))
-    return Scores(log_prob, None if encoding.exact else error)
+    quantile = None if encoding.score_quantiles is None else encoding.quantile(log_prob)
+    return Scores(log_prob, quantile, None if encoding.exact else error)
