@@ -6,7 +6,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test lint format wheel kernels sanitize bench clean
+# A script of the gallery that fails leaves no half an output.
+.DELETE_ON_ERROR:
+.PHONY: demo test lint format docs gallery again browser wheel kernels sanitize bench peers features clean
 
 demo: $(STAMP)
 	$(BIN)/diffeo demo
@@ -22,6 +24,24 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, in site/; a warning is an error. To read it while writing: `.venv/bin/mkdocs serve`.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+# The gallery's pictures, and what its scripts print: of those newer than their output, or all with ALL=1.
+gallery: $(patsubst examples/gallery/%.py,docs/gallery/%.txt,$(wildcard examples/gallery/*.py))
+
+docs/gallery/%.txt: examples/gallery/%.py $(if $(ALL),again) | $(STAMP)
+	mkdir -p $(@D)
+	cd $(@D) && env -u DIFFEO_DATA OMP_NUM_THREADS=1 MPLBACKEND=agg $(CURDIR)/$(BIN)/python $(CURDIR)/$< > $(@F)
+
+again:
+
+# A browser, for the tests of the page that plays: Debian's, where there is none. They are skipped without it.
+browser:
+	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null \
+	|| { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
 wheel: $(STAMP)
 	rm -rf dist
@@ -49,6 +69,15 @@ sanitize: $(STAMP)
 bench: .bench/torch/.installed .bench/jax/.installed
 	PYTHONPATH=benchmarks .bench/torch/bin/python -m peers $(ARGS)
 
+# What the docs say of other libraries, run in the same environments: code side by side, signs, weights carried over.
+peers: .bench/torch/.installed .bench/jax/.installed
+	OMP_NUM_THREADS=1 .bench/torch/bin/python -m pytest -q -p no:cacheprovider benchmarks/peers/checks
+	OMP_NUM_THREADS=1 .bench/jax/bin/python -m pytest -q -p no:cacheprovider benchmarks/peers/checks
+
+# The feature table, each cell from a probe that runs there.
+features: .bench/torch/.installed .bench/jax/.installed
+	PYTHONPATH=benchmarks .bench/torch/bin/python benchmarks/features.py
+
 .bench/torch/.installed: benchmarks/peers/torch.txt constraints.txt pyproject.toml CMakeLists.txt $(shell find src -name '*.py' -o -name '*.?pp')
 	test -d .bench/torch || $(PYTHON) -m venv .bench/torch
 	.bench/torch/bin/python -m pip install -q -c constraints.txt -r benchmarks/peers/torch.txt
@@ -61,7 +90,7 @@ bench: .bench/torch/.installed .bench/jax/.installed
 	touch $@
 
 clean:
-	rm -rf .bench .venv build dist .pytest_cache .ruff_cache .hypothesis src/diffeo/kernels/*.so
+	rm -rf .bench .venv build dist site .pytest_cache .ruff_cache .hypothesis src/diffeo/kernels/*.so
 
 # Compiles the kernels too; where there is no compiler, it installs without them.
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/diffeo/kernels/cpp/*)

@@ -8,10 +8,13 @@ import runpy
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+import matplotlib
 import pytest
 import torch
 import typer.main
+from matplotlib import pyplot
 from typer.testing import CliRunner
 
 import diffeo
@@ -21,6 +24,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REFERENCE = ROOT / "docs" / "reference.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+API = sorted((ROOT / "docs" / "api").glob("*.md"))
+CONSTANTS = {"KINDS", "FORMAT", "LAYERS_FORMAT", "COLORS", "DARK", "STYLE"}  # no page of the API shows them
+GALLERY = sorted((ROOT / "examples" / "gallery").glob("*.py"))
+MADE = {ROOT / "docs" / "gallery" / f"{name}.md" for name in ("index", *(script.stem for script in GALLERY))}
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ROOMS = ("bijections", "elementwise", "nets", "bases", "presets", "encodings")
 LISTED = (*ROOMS, "data", "latents", "latent_variables", "denoise", "guidance", "testing", "io", "train")
@@ -64,6 +71,7 @@ def hurried(text: str) -> str:
 @pytest.fixture
 def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DIFFEO_DATA", raising=False)  # scripts take it for pictures of their own
     torch.manual_seed(0)
     return tmp_path
 
@@ -89,6 +97,25 @@ def test_examples_run(example, empty_folder, capsys):
     assert capsys.readouterr().out
     assert f"python examples/{example.name}" in read(example)
     assert example.name in read(ROOT / "docs" / "index.md")
+
+
+@pytest.mark.parametrize("script", GALLERY, ids=lambda p: p.stem)
+def test_the_gallerys_scripts_draw_their_pictures(script, empty_folder, capsys):
+    copy = empty_folder / script.name
+    copy.write_text(hurried(read(script)), encoding="utf-8")
+    with matplotlib.rc_context():
+        matplotlib.use("Agg")
+        try:
+            runpy.run_path(str(copy), run_name="__main__")
+        finally:
+            pyplot.close("all")
+    assert capsys.readouterr().out
+    drawn = {path.name for path in empty_folder.iterdir()} - {script.name}
+    assert f"{script.stem}.svg" in drawn, drawn
+    assert all(name.startswith(script.stem) for name in drawn), "a figure's files bear its name"
+    assert f"python examples/gallery/{script.name}" in read(script)
+    for name in (*drawn, f"{script.stem}.txt"):
+        assert (ROOT / "docs" / "gallery" / name).exists(), f"make gallery has not made {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -143,10 +170,32 @@ def test_the_reference_names_nothing_that_is_gone():
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#\s]+)\)", read(page)):
         if "://" not in link:
-            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+            path = (page.parent / link).resolve()
+            assert path.exists() or path in MADE, f"{page.name} links to {link}"
 
 
 def test_every_page_is_on_the_map():
-    links = read(ROOT / "docs" / "index.md")
+    links, navigation = read(ROOT / "docs" / "index.md"), read(ROOT / "mkdocs.yml")
     for page in PAGES:
-        assert page.name == "index.md" or page.name in links, f"docs/index.md does not lead to {page.name}"
+        if page.parent.name == "api":  # the site's own; reference.md is the map of names
+            assert f": api/{page.name}\n" in navigation, f"mkdocs.yml does not lead to {page.name}"
+        else:
+            found = page.name == "index.md" or page.name in links
+            assert found, f"docs/index.md does not lead to {page.name}"
+
+
+@pytest.mark.parametrize("room", [*LISTED, "plots"])
+def test_every_public_kind_is_on_an_api_page(room):
+    text = "\n".join(read(page) for page in API)
+    shown = set(re.findall(rf"^::: diffeo\.{room}\.(\w+)$", text, re.M))
+    missing = set(importlib.import_module(f"diffeo.{room}").__all__) - shown - CONSTANTS
+    assert not missing, f"docs/api lacks {', '.join(sorted(missing))} of diffeo.{room}"
+
+
+def test_everything_at_the_top_leads_to_its_docstring():
+    page = read(ROOT / "docs" / "api" / "flow.md")
+    rooms = {name for name in diffeo.__all__ if isinstance(getattr(diffeo, name), ModuleType)}
+    for name in set(diffeo.__all__) - rooms:
+        linked = re.search(rf"\[`{name}`\]\((\w+)\.md#(diffeo\.\1\.{name})\)", page)
+        where = read(ROOT / "docs" / "api" / f"{linked[1]}.md") if linked else page
+        assert f"::: {linked[2] if linked else f'diffeo.{name}'}\n" in where, name

@@ -64,7 +64,9 @@ def sample_denoised(
     Args:
         flow: in evaluation mode.
         sigma: the noise's standard deviation, in the units of what the encoding gives.
-        sample_shape, context, generator: as ``Flow.sample`` takes them.
+        sample_shape: as ``Flow.sample`` takes it.
+        context: likewise.
+        generator: likewise.
 
     Shape: ``(*sample, *batch, *event)``.
 

@@ -31,7 +31,8 @@ class Path(ABC):
         """Where each way is at the times ``t``, 0 at ``z0`` and 1 at ``z1``.
 
         Args:
-            z0, z1: flat latents, ``(*batch, D)``.
+            z0: flat latents, ``(*batch, D)``.
+            z1: likewise.
             t: times in [0, 1], ``(steps,)``.
 
         Shape:
@@ -114,7 +115,8 @@ def interpolate(
 
     Args:
         flow: any; switched to evaluation mode for the call.
-        x0, x1: where the ways begin and end; their batch axes broadcast.
+        x0: where the ways begin.
+        x1: where they end; the batch axes of the two broadcast.
         steps: points on each way, both ends counted; at least 2.
         context: one for both ends of a way and all between. A pair is refused, for what lies between two
             contexts is the caller's to say: ``flow.to_latent`` of each end, ``flow.to_data`` at any context.
@@ -195,8 +197,10 @@ def attribute_vector(
 
     Args:
         flow: any; switched to evaluation mode for the call.
-        x_with, x_without: the two sets, ``(*batch, *event)``, of any sizes from 1 up.
-        context_with, context_without: their contexts, where the flow takes one.
+        x_with: data that have it, ``(*batch, *event)``, one or more.
+        x_without: data that do not; the numbers of the two may differ.
+        context_with: the contexts of ``x_with``, where the flow takes one.
+        context_without: those of ``x_without``.
         batch_size: points that go through the flow at a time.
 
     Shape:

@@ -24,7 +24,8 @@ class Uniform(Base):
 
     Args:
         event_shape: shape of one latent point, of D elements.
-        low, high: ends of the box, finite, ``low < high``.
+        low: lower end of the box, finite.
+        high: upper end, finite, above ``low``.
 
     Shape:
         ``z``: ``(*batch, *event_shape)``, log-density: ``(*batch,)``.

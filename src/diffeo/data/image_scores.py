@@ -90,7 +90,8 @@ def pixel_baselines(train: Tensor, valid: Tensor, bits: int = 8) -> dict[str, fl
     own over the training images, where every count is 1/2 larger.
 
     Args:
-        train, valid: bytes ``(N, C, H, W)``.
+        train: bytes ``(N, C, H, W)``.
+        valid: likewise.
         bits: what is kept of a pixel, from the highest.
 
     References: Krichevsky and Trofimov 1981, for the 1/2.

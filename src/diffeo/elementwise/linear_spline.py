@@ -30,7 +30,8 @@ class PiecewiseLinear(Elementwise):
 
     Args:
         bins: how many, at least 1.
-        low, high: ends of the box, in the units of x, ``low < high``.
+        low: lower end of the box, in the units of x.
+        high: upper end, above ``low``.
         min_slope: lower bound of every slope, in (0, 1).
 
     Shape:

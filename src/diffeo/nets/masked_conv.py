@@ -85,7 +85,8 @@ class MaskedConvNet(nn.Module):
     keeps what each convolution has seen of earlier pixels: its steps together do one pass's multiplications.
 
     Args:
-        height, width: of the image; a token is a pixel.
+        height: of the image; a token is a pixel.
+        width: of the image.
         params: parameters for each pixel (a family's ``num_params``).
         hidden: h, channels throughout.
         blocks: how many.

@@ -17,7 +17,7 @@ class VelocityMLP(SmoothMLP, Traced):
     the bilinear form ``b' M a`` with ``M = B * (A C)'``, elementwise: the same M for every row. With one
     hidden layer it is ``sum_j a_j (A C)_jj``. Deeper nets, and those with a ``reach``, take D products.
 
-    Args: as ``SmoothMLP``.
+    Its arguments are those of ``SmoothMLP``.
 
     Example:
         >>> import torch

@@ -57,7 +57,9 @@ def check_elementwise(
         knots: gives the knots ``(x, y)``, ``(sets, knots)`` each, for parameters of
             ``(sets, num_params)``: the rules then look on each of them and one float to either side.
         neutral: whether zero parameters are the identity, as they are wherever a family allows.
-        dtype, seed, capture: as in ``check_bijection``.
+        dtype: as in ``check_bijection``.
+        seed: likewise.
+        capture: likewise.
 
     Raises:
         AssertionError: it names the family, the rule and the numbers.

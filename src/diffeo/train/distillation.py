@@ -189,7 +189,8 @@ def judge(
     """Both KL divergences between two flows of the same vectors, on fresh draws of each.
 
     Args:
-        teacher, student: without encodings, in evaluation mode.
+        teacher: a flow without an encoding, in evaluation mode.
+        student: likewise.
         context: rows to take contexts from, where the flows take one.
         rows: draws of each flow.
         seed: of the draws.
