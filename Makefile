@@ -41,7 +41,8 @@ again:
 # A browser, for the tests of the page that plays: Debian's, where there is none. They are skipped without it.
 browser:
 	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null \
-	|| { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
+	|| { test "$$(id -u)" = 0 || { echo "no browser: install chromium, as root" >&2; exit 1; }; \
+	apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
 wheel: $(STAMP)
 	rm -rf dist

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +64,7 @@ WARM_STEPS, WARM_SECONDS = 200, 5.0
 TABLES = ("power", "protein")
 SWEPT = {"layers": (2, 10), "hidden": (64, 256), "bins": (4, 16), "blocks": (1, 3)}
 FEW = (200, 500, 1000, 3000)
+FEW_TABLES = ("protein", "kin8nm")
 SPECIAL_ROWS, SPECIAL_FRESH = 20_000, 5_000
 
 
@@ -203,22 +205,22 @@ class Job:
         return self.part, self.preset, self.where
 
 
-def jobs_of(parts: list[str], presets: list[str], tables: list[str]) -> list[Job]:
+def jobs_of(parts: list[str], presets: list[str], tables: list[str], seconds: float) -> list[Job]:
     found = []
     if "quality" in parts:
         names = ["Gaussian", "mixture", *presets]
         found += [Job("quality", name, table, table) for name in names for table in tables]
     if "sweep" in parts:
-        found.append(Job("sweep", "NSF", "defaults", "protein"))
-        for name, values in SWEPT.items():
-            found += [Job("sweep", "NSF", f"{name}={v}", "protein", {name: v}) for v in values]
+        swept: list[dict[str, Any]] = [{}, *({name: v} for name, values in SWEPT.items() for v in values)]
+        for fields in swept:
+            found.append(Job("sweep", "NSF", pages.setting(fields, seconds), "protein", fields))
     if "rows" in parts:
-        for n in FEW:
+        for table, n in product(FEW_TABLES, FEW):
             small = choose(n, 10)[0].to_recipe()["fields"]
             small = {k: small[k] for k in ("layers", "hidden", "blocks", "dropout", "bins")}
-            for name in ("Gaussian", "mixture", "NSF"):
-                found.append(Job("rows", name, str(n), "protein", rows=n))
-            found.append(Job("rows", "Tabular", f"{n} small", "protein", small, n))
+            for name in ("Gaussian", "mixture", "NSF", "Tabular"):
+                fields = small if name == "Tabular" else {}
+                found.append(Job("rows", name, f"{table} {n}", table, fields, n))
     if "special" in parts:
         names = ["Gaussian", "mixture", *presets]
         found += [Job("special", name, where, where) for where in SPECIAL for name in names]
@@ -354,7 +356,7 @@ def main() -> None:
     if "speed" in asked.parts:
         for row in speed(asked.presets, asked.columns, asked.rounds):
             pages.keep_row(kept, {**row, **provenance})
-    jobs = jobs_of(asked.parts, asked.presets, asked.tables)
+    jobs = jobs_of(asked.parts, asked.presets, asked.tables, asked.seconds)
     folder = data.folder(asked, "compare") if {j.table for j in jobs} - set(SPECIAL) else Path()
     for job in jobs:
         if not asked.again and job.key in {pages.key(row) for row in pages.read_rows(kept)}:

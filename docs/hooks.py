@@ -110,7 +110,8 @@ class Figure:
 
 
 def figures() -> list[Figure]:
-    return [Figure(script) for script in sorted((ROOT / "examples" / "gallery").glob("*.py"))]
+    scripts = sorted((ROOT / "examples" / "gallery").glob("*.py"))
+    return [Figure(script) for script in scripts if re.fullmatch(r"[a-z0-9]\w*", script.stem)]
 
 
 def chapters() -> dict[str, list[Figure]]:

@@ -301,6 +301,9 @@ def styled() -> Figure:
 def test_save_writes_the_same_bytes_for_the_same_figure(tmp_path):
     from matplotlib import style
 
+    plots.save(styled(), tmp_path / "a.svg")
+    plots.save(styled(), tmp_path / "b.svg")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     with style.context(plots.STYLE):
         for name in ("a.svg", "b.svg"):
             plots.save(styled(), tmp_path / name)

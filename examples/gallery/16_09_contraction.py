@@ -70,7 +70,7 @@ fig, axes = plt.subplot_mosaic("abc;ddd", figsize=(8.5, 6), height_ratios=(3, 2.
 for name, bound, color in zip("abc", (0.5, 0.9, 1.5), ("blue", "orange", "purple"), strict=True):
     warp = partial(f, bound=bound)
     plots.cobweb(warp, y.item(), axes[name], start=start, steps=steps, limits=(-1.8, 2.1))
-    axes[name].set(title=f"L = {bound}", xlabel="z")
+    axes[name].set(title=f"L = {bound}", xlabel="z", ylabel="y - f(z)")
     axes[name].legend(["y - f(z)", "z"], loc="lower right")
 
     answer = bisected(bound)

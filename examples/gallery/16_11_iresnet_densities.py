@@ -10,9 +10,9 @@ Left the data, in the middle samples of the fitted flow, right its density. The 
 flow, since a continuous map cannot tear: what should be sharp edges are narrow slopes, and thin bridges
 join what should be apart.
 
-These toys know their own density, so that what is printed is an absolute grade: the mean log-likelihood on
-fresh points is never above minus the entropy, and what is missing to it is the Kullback-Leibler divergence
-from the truth. Benchmarks of this library train the same preset for longer: see the page of results on
+These toys know their own density, so that what is printed is an absolute grade: the mean difference of the
+two log-densities on fresh points estimates the Kullback-Leibler divergence from the truth, which is zero at
+best. Benchmarks of this library train the same preset for longer: see the page of results on
 toys.
 
 To change: the names, any of `diffeo.data.TOYS`; `layers`; `max_steps`.

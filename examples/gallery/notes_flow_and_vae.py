@@ -34,9 +34,9 @@ fresh = toy.sample(1_000, torch.Generator().manual_seed(1))
 
 torch.manual_seed(0)
 flow = presets.CouplingNSF(features=2, layers=4, hidden=24).build()
-encoder = nn.Sequential(nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU())
-net = MLP(2, 4, (64, 64))
-posterior = lv.diagonal(2, 64)
+encoder = nn.Sequential(nn.Linear(2, 76), nn.SiLU(), nn.Linear(76, 76), nn.SiLU())
+net = MLP(2, 4, (76, 76))
+posterior = lv.diagonal(2, 76)
 with torch.no_grad():  # z begins as a sharp code: drowned in noise it would be given up for good
     nn.init.xavier_normal_(net.output.weight)
     net.output.bias[2:] = -1.5

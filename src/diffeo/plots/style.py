@@ -49,7 +49,6 @@ STYLE: dict[str, Any] = {
     "savefig.bbox": "tight",
     "savefig.dpi": 150,
     "svg.fonttype": "path",
-    "svg.hashsalt": "diffeo",
     "text.color": COLORS["ink"],
     "xtick.color": COLORS["ink"],
     "ytick.color": COLORS["ink"],
@@ -80,10 +79,13 @@ def save(fig: Figure, path: str | os.PathLike[str]) -> None:
         ...     "prefers-color-scheme: dark" in (Path(folder) / "empty.svg").read_text()
         True
     """
+    from matplotlib import rc_context
+
     kind = Path(path).suffix.removeprefix(".").lower() or "svg"
     drawn = io.BytesIO()
     if kind == "svg":
-        fig.savefig(drawn, format=kind, facecolor="none", metadata={"Date": None})
+        with rc_context({"svg.hashsalt": "diffeo"}):  # else names inside are drawn anew each time
+            fig.savefig(drawn, format=kind, facecolor="none", metadata={"Date": None})
         found = drawn.getvalue().replace(b"<defs>", _dark_sheet().encode() + b"<defs>", 1)
     else:
         fig.savefig(drawn, format=kind, facecolor="white")
