@@ -13,7 +13,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from peers.features import LIBRARIES, ROWS, YES, Row
+from peers.features import LIBRARIES, NO
+from peers.features.rows import ROWS, Row
 from peers.processes import ROOT, python
 
 JSON = ROOT / "benchmarks" / "results" / "features.json"
@@ -22,8 +23,10 @@ HEAD = """# Features, probed
 
 What each library has, as probes found it on {date}: {versions}.
 
-`make features` runs them anew; they are in `benchmarks/peers/features`. Where a library has the thing under a
-name that was not looked for, the table errs; say so and it will be mended. Times are those of one thread.
+`make features` runs them anew; they are in `benchmarks/peers/features`. A cell shows what ran, or which names
+were searched in the source, or ends in "(read)": then somebody read it there and nothing ran. Where a library
+has the thing under a name that was not looked for, the table errs; say so and it will be mended. Times are
+those of one thread.
 
 What no probe shows: the others have been in use for years, by many, and diffeo 0.1 has not; they run on GPUs,
 where diffeo is untested, and FlowJAX on TPUs. The last rows are things that others have and diffeo has not.
@@ -33,12 +36,13 @@ where diffeo is untested, and FlowJAX on TPUs. The last rows are things that oth
 
 def probed(environment: str, module: str) -> dict:
     """A module's answers; what it says on the way goes to the terminal."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [python(environment), "-m", f"peers.features.{module}"],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
     )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -53,8 +57,6 @@ def merged(*answers: dict) -> dict:
         for answer in answers:
             cells |= answer[row.key]
         table["rows"][row.key] = {library: cells[library] for library in LIBRARIES}
-        has = cells["diffeo"][0] == YES
-        assert has == bool(row.tests), f"{row.key}: diffeo says {cells['diffeo']}, with tests {row.tests}"
     return table
 
 
@@ -69,8 +71,9 @@ def matrix(table: dict, rows: tuple[Row, ...] = ROWS) -> str:
 
 def details(table: dict, row: Row) -> str:
     """A row's probe, tests, and what was seen of every library."""
-    tests = ", ".join(f"`{test}`" for test in row.tests) or "none: diffeo does not have it"
-    lines = [f"### {row.title}", "", f"Probe: {row.probe}.", "", f"Tests of diffeo: {tests}.", ""]
+    tests = ", ".join(f"`{test}`" for test in row.tests)
+    of = "Tests that diffeo has none" if table["rows"][row.key]["diffeo"][0] == NO else "Tests of diffeo"
+    lines = [f"### {row.title}", "", f"Probe: {row.probe}.", "", f"{of}: {tests}.", ""]
     lines += ["| library | | what was seen |", "|---|:-:|---|"]
     for library in LIBRARIES:
         verdict, seen = table["rows"][row.key][library]

@@ -1,16 +1,32 @@
-"""Every row of the feature table has tests behind it, and README and the detailed page say the same."""
+"""Every row of the feature table has tests behind it; JSON, detailed page and README say the same."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+
+from diffeo.bijections import Chain, Standardize
+from diffeo.bijections.base import Bijection
+from diffeo.inference import Hamiltonian, RandomWalk
+from diffeo.presets import KINDS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "results" / "features.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+JSON = json.loads((ROOT / "benchmarks" / "results" / "features.json").read_text(encoding="utf-8"))
+
+sys.path.append(str(ROOT / "benchmarks"))
+try:
+    features, probes, rows = (import_module(m) for m in ("features", "peers.features", "peers.features.rows"))
+finally:
+    sys.path.pop()
 
 
 def table(text: str) -> dict[str, dict[str, str]]:
@@ -26,7 +42,6 @@ def table(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-DETAILS = {m[1]: m[2] for m in re.finditer(r"^### ([^\n]*)\n(.*?)(?=^### |\Z)", PAGE, re.M | re.S)}
 MATRIX = table(PAGE)
 
 
@@ -35,19 +50,17 @@ def defined_in(path: Path) -> set[str]:
     return {node.name for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
-@pytest.mark.parametrize("title", MATRIX)
-def test_what_diffeo_has_is_tested(title):
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+|\*)`", DETAILS[title])
-    assert bool(named) == (MATRIX[title]["diffeo"] == "yes")
-    for file, name in named:
+def test_the_page_is_what_was_probed():
+    assert features.page(JSON) == PAGE, "run make features"
+
+
+@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.key)
+def test_what_a_row_says_of_diffeo_is_tested(row):
+    assert row.tests
+    for test in row.tests:
+        file, name = test.split("::")
         found = defined_in(ROOT / file)
-        assert name in found or (name == "*" and found), f"{title}: there is no {file}::{name}"
-
-
-@pytest.mark.parametrize("title", MATRIX)
-def test_details_and_matrix_agree(title):
-    rows = dict(re.findall(r"^\| (\w+) \| (yes|partly|no) \|", DETAILS[title], re.M))
-    assert rows == MATRIX[title]
+        assert name in found or (name == "*" and found), f"{row.title}: there is no {test}"
 
 
 def test_the_readme_says_the_same():
@@ -58,3 +71,45 @@ def test_the_readme_says_the_same():
     others = [library for library in MATRIX["Circular variables"] if library != "diffeo"]
     assert any(cells["diffeo"] == "no" for cells in short.values()), "what diffeo lacks belongs there too"
     assert all(library in cells for library in others for cells in short.values())
+    assert JSON["date"] in README
+    without = re.search("would be “(yes|partly|no)”", JSON["rows"]["both_ways"]["diffeo"][1])
+    assert without
+    assert f'Without its kernels diffeo would have "{without[1]}" in' in README
+
+
+# -- what diffeo has not ------------------------------------------------------------------------------
+
+
+def test_the_search_finds_what_is_there():
+    assert probes.names("diffeo", "^coupling$") == ["Coupling"]
+    assert "Chain.forward" in probes.names("diffeo.bijections", r"^chain\.")
+    assert "bijections/chain.py" in probes.imports("diffeo", "torch")
+    assert probes.imports("diffeo.bijections", "nowhere") == []
+    with pytest.raises(AssertionError, match="Coupling"):
+        probes.absent("diffeo", "coupling", layer=True)
+
+
+def test_a_chain_takes_no_graph():
+    """A block's one output is the next one's one input."""
+    assert probes.names("diffeo", "graph") == []
+    start, left, right = (Standardize((2,)) for _ in range(3))
+    with pytest.raises(AttributeError):
+        Chain([start, [left, right]])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        start(torch.zeros(1, 2), None, torch.zeros(1, 2))  # type: ignore[call-arg]
+
+
+def test_no_layer_is_stochastic():
+    """Chains of Markov's kind are beside flows, in ``diffeo.inference``, and no layer of them."""
+    assert probes.names("diffeo.bijections", "metropol|stochastic|langevin|mcmc") == []
+    for kind in (RandomWalk, Hamiltonian):
+        assert not issubclass(kind, Bijection)
+
+
+def test_there_are_no_block_neural_flows():
+    assert probes.names("diffeo", "blockauto|block_?neural|bnaf") == []
+    assert not [name for name in KINDS if re.search("block|bnaf", name, re.I)]
+
+
+def test_nothing_imports_jax():
+    assert probes.imports("diffeo", "jax") == []

@@ -268,6 +268,13 @@ def test_what_does_not_go(run: Run, name: str, options: tuple[object, ...], says
     assert not Path("d.nc").exists()
 
 
+def test_netcdf_without_arviz_is_refused_before_the_fit(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "arviz_base", None)
+    draws = ("--draws", "d.nc")
+    one_line(run("fit", f"{NAME}:in_torch", "-o", "m.safetensors", "--dim", 1, *draws), "diffeo[inference]")
+    assert not Path("m.safetensors").exists()
+
+
 def test_more_that_does_not_go(run: Run):
     one_line(run("fit", "model.stan", "-o", "m.safetensors", "--numpy"), "--numpy is for MODULE:FUNCTION")
     Path("model.stan").write_text("model {}")

@@ -131,10 +131,7 @@ def test_shapes_that_do_not_fit():
 
 
 def test_without_arviz_the_cure_is_named(monkeypatch):
-    for name in ("arviz_base", "arviz_stats", "arviz_stats.base", "arviz_stats.base.array"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=r"diffeo\[inference\]"):
-        _ = chains(normal(4, 10, 2)).ess
+    monkeypatch.setitem(sys.modules, "arviz_base", None)
     with pytest.raises(ConfigError, match=r"diffeo\[inference\]"):
         datatree(PLAIN, normal(5, 2))
     assert math.isnan(float(chains(normal(4, 3, 2)).ess[0]))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from peers.features import NO, PARTLY, YES, Seen
 from peers.features.kits import KITS, Built, Missing
-from peers.features.times import least, verdict_of_times
+from peers.features.times import by_turns, verdict_of_times
 
 FOUR = [(spline, coupling) for spline in (False, True) for coupling in (True, False)]
 
@@ -24,12 +24,13 @@ def log_det(library: str) -> Seen:
     try:
         built = KITS[library](4, 3, spline=False, coupling=True)
         x = torch.randn(6, 4)
-        worst = 0.0
+        differences = []
         for row in x:
             jacobian = torch.autograd.functional.jacobian(lambda t: built.latent(t[None])[0], row)
             z = built.latent(row[None])[0]
             wanted = -0.5 * z.square().sum() - 2 * math.log(2 * math.pi) + torch.linalg.slogdet(jacobian)[1]
-            worst = max(worst, float((built.log_prob(row[None], None)[0] - wanted).abs()))
+            differences.append((built.log_prob(row[None], None)[0] - wanted).abs().detach())
+        worst = float(torch.stack(differences).max())  # not a number, if one is
     finally:
         torch.set_default_dtype(torch.float32)
     return (YES if worst < 1e-8 else NO), f"largest difference {worst:.0e}"
@@ -58,8 +59,7 @@ def both_ways(library: str) -> Seen:
         return NO, str(reason)
     built.module.eval()
     x = torch.randn(256, 32)
-    score, draw = least(lambda: built.log_prob(x, None)), least(lambda: built.sample(256))
-    return verdict_of_times(score, draw)
+    return verdict_of_times(*by_turns(lambda: built.log_prob(x, None), lambda: built.sample(256)))
 
 
 def compiled(library: str) -> Seen:
@@ -122,16 +122,38 @@ def kept(built: Built) -> int:
     return sum(sizes.values())
 
 
-def deterministic(flows: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]], features: int = 4) -> Seen:
-    random = []
+def deterministic(flows: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]]) -> Seen:
+    same, random = [], []
     for name, (module, log_prob) in flows.items():
         module.eval()
-        x = torch.randn(20, features)
-        if not torch.equal(log_prob(x), log_prob(x)):
-            random.append(name)
-    return (NO if random else YES), (
-        f"random: {', '.join(random)}" if random else f"the same twice: {', '.join(flows)}"
+        x = torch.randn(20, 4)
+        (same if torch.equal(log_prob(x), log_prob(x)) else random).append(name)
+    seen = f"the same twice: {', '.join(same) or 'none'}"
+    return (YES if not random else PARTLY if same else NO), (
+        f"{seen}; random: {', '.join(random)}" if random else seen
     )
+
+
+def close(found: Tensor, x: Tensor, what: str) -> Seen:
+    error = float((found - x).abs().max())
+    return (YES if error < 1e-3 else NO), f"{what}, back to {error:.0e}"
+
+
+def site_of_pyro(flow: Callable[[], torch.distributions.Distribution]) -> None:
+    """A step of SVI with the flow as the guide's site, by the adapter in Pyro's tree."""
+    import pyro
+    from pyro.contrib.zuko import ZukoToPyro
+    from pyro.infer import SVI, Trace_ELBO
+
+    def model() -> None:
+        x = pyro.sample("x", pyro.distributions.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("y", pyro.distributions.Normal(x[..., 0], 1.0), obs=torch.tensor(0.5))
+
+    def guide() -> None:
+        pyro.sample("x", ZukoToPyro(flow()))
+
+    loss = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step()
+    assert math.isfinite(loss)
 
 
 COMMON = {

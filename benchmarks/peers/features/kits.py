@@ -11,6 +11,8 @@ from inspect import signature
 import torch
 from torch import Tensor, nn
 
+from peers.features import absent
+
 HIDDEN, BINS, BOUND = 32, 8, 3.0
 
 
@@ -125,9 +127,9 @@ def freia(features: int, layers: int, *, spline: bool, coupling: bool, context: 
     from FrEIA.modules import RNVPCouplingBlock
 
     if spline:
-        raise Missing("no name like `spline` in the release on the package index")
+        raise Missing(absent("FrEIA", "spline")[1] + ", the release on the package index")
     if not coupling:
-        raise Missing("no name like `autoregress|made`")
+        raise Missing(absent("FrEIA", "autoregress|made")[1])
 
     def net(n: int, m: int) -> nn.Module:
         return nn.Sequential(nn.Linear(n, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, m))

@@ -26,8 +26,8 @@ from flowjax.train import fit_to_data, fit_to_key_based_loss
 from flowjax.train.losses import ElboLoss
 from paramax import unwrap
 
-from peers.features import NO, PARTLY, YES, Seen, absent
-from peers.features.times import least, verdict_of_times
+from peers.features import NO, PARTLY, YES, Seen, absent, console_scripts, stated
+from peers.features.times import by_turns, verdict_of_times
 
 BASE = Normal(jnp.zeros(4))
 
@@ -49,7 +49,7 @@ def log_prob(flow, *arguments):
 def log_det() -> Seen:
     with jax.enable_x64(True):
         flow = stirred(coupling_flow(jr.key(0), base_dist=Normal(jnp.zeros(4)), flow_layers=3, nn_width=32))
-        flow, worst = unwrap(flow), 0.0
+        flow = unwrap(flow)
 
         @jax.jit
         def difference(x):
@@ -57,8 +57,8 @@ def log_det() -> Seen:
             wanted = flow.base_dist.log_prob(flow.bijection.inverse(x)) + jnp.linalg.slogdet(jacobian)[1]
             return abs(flow.log_prob(x) - wanted)
 
-        for x in jr.normal(jr.key(1), (6, 4)):
-            worst = max(worst, float(difference(x)))
+        differences = [difference(x) for x in jr.normal(jr.key(1), (6, 4))]
+        worst = float(jnp.stack(differences).max())  # not a number, if one is
     return (YES if worst < 1e-8 else NO), f"largest difference {worst:.0e}"
 
 
@@ -113,10 +113,10 @@ def both_ways() -> Seen:
     x = jr.normal(jr.key(1), (256, 32))
     score = eqx.filter_jit(lambda f, x: f.log_prob(x))
     draw = eqx.filter_jit(lambda f, k: f.sample(k, (256,)))
-    return verdict_of_times(
-        least(lambda: score(flow, x).block_until_ready()),
-        least(lambda: draw(flow, jr.key(2)).block_until_ready()),
+    times = by_turns(
+        lambda: score(flow, x).block_until_ready(), lambda: draw(flow, jr.key(2)).block_until_ready()
     )
+    return verdict_of_times(*times)
 
 
 def compiled() -> Seen:
@@ -139,8 +139,32 @@ def trainer() -> Seen:
     return YES, "`fit_to_data(max_patience=)`"
 
 
-def files() -> Seen:
-    return PARTLY, "`equinox.tree_serialise_leaves`: no pickle, but loading wants the model built"
+def memory() -> Seen:
+    """Of what the backward pass keeps, the arrays that have an axis of rows."""
+    rows = 513
+
+    def kept(layers: int) -> int:
+        flow = coupling_flow(jr.key(0), base_dist=Normal(jnp.zeros(8)), flow_layers=layers, nn_width=32)
+        weights, rest = eqx.partition(flow, eqx.is_inexact_array)
+        x = jr.normal(jr.key(1), (rows, 8))
+        _, pull = jax.vjp(lambda w: eqx.combine(w, rest).log_prob(x).mean(), weights)
+        return sum(a.nbytes for a in jax.tree.leaves(pull) if rows in getattr(a, "shape", ()))
+
+    ratio = kept(16) / kept(4)
+    return (YES if ratio < 1.5 else NO), f"{ratio:.1f} times as much"
+
+
+def tables() -> Seen:
+    scripts = console_scripts("flowjax")
+    assert not scripts, scripts
+    return NO, "no console script"
+
+
+def transformed() -> Seen:
+    flow = coupling_flow(jr.key(0), base_dist=BASE, flow_layers=1, nn_width=8)
+    slope = jax.jit(jax.vmap(jax.grad(flow.log_prob)))
+    assert jnp.isfinite(slope(jnp.ones((3, 4)))).all()
+    return YES, f"JAX {jax.__version__}; TPUs not run"
 
 
 def targets() -> Seen:
@@ -173,22 +197,19 @@ PROBES = {
     "circular": searched("circul|periodic|torus|angle"),
     "deterministic": deterministic,
     "dequantization": searched("dequant"),
-    "memory": searched("reversible|remat|checkpoint"),
-    "tables": lambda: (NO, "no console script"),
+    "memory": memory,
+    "tables": tables,
     "trainer": trainer,
     "resume": searched("resume|checkpoint"),
-    "files": files,
+    "files": searched(r"^save|^load|\.save$|\.load$|serial"),
     "targets": targets,
     "evidence": searched(r"log_?z$|evidence|(^|_)ess$|effective_s|normalizer$"),
-    "vae": lambda: (PARTLY, "of parts: samples with their log-density and gradients, the loss by hand"),
+    "vae": lambda: stated(PARTLY, "of parts: samples with log-density and gradients; the loss by hand"),
     "graph": searched("graph"),
-    "program": lambda: (
-        YES,
-        "`flowjax.experimental.numpyro` (named, not run: it needs NumPyro)",
-    ),
+    "program": lambda: stated(YES, "`flowjax.experimental.numpyro`, for NumPyro"),
     "stochastic": searched("metropol|stochastic|langevin|mcmc"),
     "block": block,
-    "jax": lambda: (YES, f"JAX {jax.__version__}"),
+    "jax": transformed,
 }
 
 

@@ -9,40 +9,33 @@ import json
 import math
 import sys
 import warnings
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
 
-from peers.features import LIBRARIES, NO, PACKAGES, PARTLY, YES, Seen, absent, names
-from peers.features.common import COMMON, compiled, deterministic
+from peers.features import (
+    LAYERS,
+    LIBRARIES,
+    NO,
+    PACKAGES,
+    PARTLY,
+    YES,
+    Seen,
+    absent,
+    console_scripts,
+    imports,
+    names,
+    ours,
+    stated,
+)
+from peers.features.common import COMMON, close, compiled, deterministic, site_of_pyro
 from peers.features.kits import KITS, Missing
 from peers.features.precision import far, stress
 
 ON_TORCH = [name for name in LIBRARIES if name != "FlowJAX"]
-BY_HAND = PARTLY, "of parts: samples with their log-density and gradients, the loss and the loop by hand"
-NO_PEER = {  # key: what is searched for in every library but diffeo
-    "dequantization": "dequant",
-    "resume": "resume|checkpointer",
-}
-DIFFEO = {
-    "continuous": "`presets.FFJORD`, `presets.FlowMatching`",
-    "images": "`presets.Glow`, `presets.RealNVPImage`, `Multiscale`",
-    "circular": "`CircularRationalQuadratic`",
-    "dequantization": "`VariationalNoise`",
-    "tables": "`diffeo fit`, `diffeo score`, `diffeo sample`",
-    "trainer": "`diffeo.fit`",
-    "resume": "`diffeo.fit(checkpoint=)`",
-    "files": "`diffeo.save`, `diffeo.load`: safetensors with a recipe",
-    "targets": "`diffeo.fit_target`",
-    "evidence": "`fit_target`'s report",
-    "vae": "`latent_variables.autoencoder`",
-    "graph": "chains, columns, levels; no free graph",
-    "program": "`flow.distribution(c)` is a `torch.distributions` one",
-    "stochastic": "annealing and neural transport, not as layers of a flow",
-    "block": "none",
-    "jax": "PyTorch",
-}
+BY_HAND = stated(PARTLY, "of parts: samples with log-density and gradients; the loss and the loop by hand")
+NO_DENSITY = stated(NO, "no density of its own")
 
 
 def _compile(library: str) -> Seen:
@@ -73,18 +66,18 @@ def _residual(library: str) -> Seen:
 
         net = nf.nets.LipschitzMLP([4, 32, 4], init_zeros=False, lipschitz_const=0.9)
         layer = nf.flows.Residual(net).eval()
-        return _back(layer.forward(layer.inverse(x)[0])[0], x, "`Residual`")
+        return close(layer.forward(layer.inverse(x)[0])[0], x, "`Residual`")
     if library == "FrEIA":
         from FrEIA.modules import IResNetLayer
 
         layer = IResNetLayer([(4,)]).eval()
         (z,), _ = layer([x])
-        return _back(layer([z], rev=True)[0][0], x, "`IResNetLayer`")
+        return close(layer([z], rev=True)[0][0], x, "`IResNetLayer`")
     if library == "diffeo":
         from diffeo.presets import IResNet
 
         flow = _contracting(IResNet(4, layers=2).build()).eval()
-        return _back(flow.to_data(flow.to_latent(x)), x, "`Contractive`, `presets.IResNet`")
+        return close(flow.to_data(flow.to_latent(x)), x, "`Contractive`, `presets.IResNet`")
     return absent(library, "iresnet|contracti|lipschitz|residual_?flow|residualtransform")
 
 
@@ -101,11 +94,6 @@ def _contracting(flow: nn.Module) -> nn.Module:
     return flow
 
 
-def _back(found: Tensor, x: Tensor, what: str) -> Seen:
-    error = float((found - x).abs().max())
-    return (YES if error < 1e-3 else NO), f"{what}, back to {error:.0e}"
-
-
 def _images(library: str) -> Seen:
     x = torch.randn(2, 3, 8, 8)
     if library == "normflows":
@@ -115,7 +103,7 @@ def _images(library: str) -> Seen:
         bases = [nf.distributions.DiagGaussian(s, trainable=False) for s in ((24, 2, 2), (6, 4, 4))]
         flow = nf.MultiscaleFlow(bases, levels, [nf.flows.Merge()], class_cond=False)
         flow.log_prob(x, None)  # sets ActNorm
-        return _back(flow.forward_and_log_det(flow.inverse_and_log_det(x)[0])[0], x, "`MultiscaleFlow`")
+        return close(flow.forward_and_log_det(flow.inverse_and_log_det(x)[0])[0], x, "`MultiscaleFlow`")
     if library == "nflows":
         from nflows import transforms as t
         from nflows.nn.nets import ConvResidualNet
@@ -128,11 +116,11 @@ def _images(library: str) -> Seen:
         flow = t.MultiscaleCompositeTransform(2)
         hidden = flow.add_transform(level(12), (12, 4, 4))
         flow.add_transform(level(hidden[0] * 4), (hidden[0] * 4, 2, 2))
-        return _back(flow.inverse(flow(x)[0])[0], x, "`MultiscaleCompositeTransform`")
+        return close(flow.inverse(flow(x)[0])[0], x, "`MultiscaleCompositeTransform`")
     if library == "FrEIA":
         return _freias_images(x)
     if library == "Pyro":
-        found = names(PACKAGES["Pyro"], "^haartransform$|^generalizedchannelpermute$")
+        found = names(LAYERS["Pyro"], "^haartransform$|^generalizedchannelpermute$")
         return PARTLY, f"parts without couplings by convolutions: {', '.join(f'`{n}`' for n in found)}"
     return absent(library, "multiscale|squeeze|haar|glow|conv(?!ert)")
 
@@ -153,7 +141,7 @@ def _freias_images(x: Tensor) -> Seen:
     ends = [ff.OutputNode(coarse), ff.OutputNode(split.out1)]
     net_ = ff.GraphINN([start, fine.inputs[0][0], fine, split, coarse.inputs[0][0], coarse, *ends])
     z, _ = net_(x)
-    return _back(net_(z, rev=True)[0], x, "`GraphINN` with `Haar`, `Split`")
+    return close(net_(z, rev=True)[0], x, "`GraphINN` with `Haar`, `Split`")
 
 
 def _circular(library: str) -> Seen:
@@ -168,7 +156,7 @@ def _circular(library: str) -> Seen:
 
         nf.flows.CircularCoupledRationalQuadraticSpline(2, 1, 8, [0, 1], tail_bound=math.pi).inverse(x)
         return YES, "`CircularCoupledRationalQuadraticSpline`"
-    return absent(library, "circul|periodic|torus|angle")
+    return absent(library, "circul|periodic|torus|angle", layer=True)
 
 
 def _deterministic(library: str) -> Seen:
@@ -186,6 +174,11 @@ def _deterministic(library: str) -> Seen:
         net = nf.nets.LipschitzMLP([4, 32, 4], init_zeros=False, lipschitz_const=0.9)
         flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(4), [nf.flows.Residual(net)])
         flows["residual"] = flow, flow.log_prob
+        verdict, text = deterministic(flows)
+        net = nf.nets.LipschitzMLP([2, 32, 2], init_zeros=False, lipschitz_const=0.9)
+        layer, x = nf.flows.Residual(net).eval(), torch.randn(20, 2)
+        assert torch.equal(layer.inverse(x)[1], layer.inverse(x)[1])
+        return verdict, f"{text}, except of two columns, where it is exact and the same twice"
     if library == "FrEIA":
         from FrEIA.modules import IResNetLayer
 
@@ -200,24 +193,35 @@ def _deterministic(library: str) -> Seen:
 
 
 def _tables(library: str) -> Seen:
-    package = {"Pyro": "pyro-ppl"}.get(library, library)
-    scripts = [e.name for e in entry_points(group="console_scripts") if e.dist and e.dist.name == package]
+    scripts = console_scripts("pyro-ppl" if library == "Pyro" else library)
+    if library == "diffeo":
+        assert scripts == ["diffeo"], scripts
+        return YES, "`diffeo fit`, `diffeo score`, `diffeo sample`"
     assert not scripts, scripts
     return NO, "no console script"
 
 
 def _trainer(library: str) -> Seen:
     if library == "Pyro":
-        return PARTLY, "`SVI.step`; no validation or early stopping: " + absent("Pyro", "early|patience")[1]
+        _fit_pyro(1)
+        return PARTLY, "`SVI.step`; for early stopping " + absent("Pyro", "early_?stop|patience")[1]
     return absent(library, "^fit|^train(?!able)|early_?stop|patience|trainer")
+
+
+def _resume(library: str) -> Seen:
+    return absent(library, "resume|checkpointer")
+
+
+def _dequantization(library: str) -> Seen:
+    return absent(library, "dequant")
 
 
 def _files(library: str) -> Seen:
     if library == "normflows":
-        return NO, "`save` is `torch.save(state_dict)`; `load` wants the model built"
+        return stated(NO, "`save` is `torch.save(state_dict)`; `load` wants the model built")
     if library == "Pyro":
-        return NO, "`ParamStoreDict.save` is `torch.save`"
-    return NO, absent(library, r"^save|^load|\.save$|\.load$|serial")[1] + ": `torch.save` and the code"
+        return stated(NO, "`ParamStoreDict.save` is `torch.save`")
+    return absent(library, r"^save|^load|\.save$|\.load$|serial")
 
 
 def _targets(library: str) -> Seen:
@@ -231,9 +235,7 @@ def _targets(library: str) -> Seen:
     if library == "Pyro":
         _fit_pyro(2)
         return YES, "`SVI` with `AutoNormalizingFlow`"
-    return NO if library == "FrEIA" else PARTLY, (
-        "no density of its own" if library == "FrEIA" else BY_HAND[1]
-    )
+    return NO_DENSITY if library == "FrEIA" else BY_HAND
 
 
 def _fit_pyro(steps: int):
@@ -269,18 +271,16 @@ def _evidence(library: str) -> Seen:
 
 def _vae(library: str) -> Seen:
     if library == "normflows":
-        return YES, "`NormalizingFlowVAE`"
+        return stated(YES, "`NormalizingFlowVAE`")
     if library == "Pyro":
-        return YES, "`SVI` with a guide that is a flow"
-    if library == "FrEIA":
-        return NO, "no density of its own"
-    return PARTLY, BY_HAND[1]
+        return stated(YES, "`SVI` with a guide that is a flow")
+    return NO_DENSITY if library == "FrEIA" else BY_HAND
 
 
 def _graph(library: str) -> Seen:
     if library == "FrEIA":
         return YES, _freias_images(torch.randn(2, 3, 8, 8))[1]
-    return absent(library, "graph")
+    return absent(library, "graph", layer=True)
 
 
 def _program(library: str) -> Seen:
@@ -288,14 +288,27 @@ def _program(library: str) -> Seen:
         _fit_pyro(1)
         return YES, "`AutoNormalizingFlow`, `sample` of a flow"
     if library == "zuko":
-        return PARTLY, "`flow(c)` is a `torch.distributions` one"
-    return NO, "no distribution of `torch.distributions`"
+        import zuko
+
+        site_of_pyro(zuko.flows.MAF(2, hidden_features=(8,)))
+        return (
+            YES,
+            "in Pyro, whose own `pyro.contrib.zuko.ZukoToPyro` makes `flow(c)` a site of a guide or model",
+        )
+    flow = KITS[library](4, 1, spline=False, coupling=True).module
+    assert not isinstance(flow, torch.distributions.Distribution)
+    return NO, f"its `{type(flow).__name__}` is no distribution of `torch.distributions`"
 
 
 def _stochastic(library: str) -> Seen:
     if library == "normflows":
+        import normflows as nf
+
+        proposal = nf.distributions.DiagGaussianProposal((2,), 0.1)
+        layer = nf.flows.MetropolisHastings(nf.distributions.TwoMoons(), proposal, 3)
+        assert layer(torch.randn(5, 2))[1].isfinite().all()
         return YES, "`MetropolisHastings`"
-    return absent(library, "metropol|stochastic|langevin|mcmc")
+    return absent(library, "metropol|stochastic|langevin|mcmc", layer=True)
 
 
 def _block(library: str) -> Seen:
@@ -308,7 +321,9 @@ def _block(library: str) -> Seen:
 
 
 def _jax(library: str) -> Seen:
-    return NO, "PyTorch"
+    found = imports(PACKAGES[library], "jax")
+    assert not found, found
+    return NO, "on PyTorch; no file imports `jax`"
 
 
 OWN = {
@@ -320,8 +335,10 @@ OWN = {
     "images": _images,
     "circular": _circular,
     "deterministic": _deterministic,
+    "dequantization": _dequantization,
     "tables": _tables,
     "trainer": _trainer,
+    "resume": _resume,
     "files": _files,
     "targets": _targets,
     "evidence": _evidence,
@@ -332,16 +349,12 @@ OWN = {
     "block": _block,
     "jax": _jax,
 }
-RUN_FOR_DIFFEO = {*COMMON, "stress", "far", "residual", "deterministic"}
-LACKS = {"graph": NO, "program": PARTLY, "stochastic": NO, "block": NO, "jax": NO}
 
 
 def seen(key: str, library: str) -> Seen:
     torch.manual_seed(0)
-    if library == "diffeo" and key not in RUN_FOR_DIFFEO:
-        return LACKS.get(key, YES), DIFFEO[key]
-    if key in NO_PEER:
-        return absent(library, NO_PEER[key])
+    if library == "diffeo" and key in ours.PROBES:
+        return ours.PROBES[key]()
     return (COMMON | OWN)[key](library)
 
 
@@ -350,7 +363,7 @@ def main() -> None:
     torch.set_num_threads(1)
     packages = ["diffeo", "torch", "zuko", "nflows", "normflows", "FrEIA", "pyro-ppl"]
     table: dict = {"versions": {name: version(name) for name in packages}}
-    for key in {**COMMON, **NO_PEER, **OWN}:
+    for key in COMMON | OWN:
         table[key] = {}
         for library in ON_TORCH:
             table[key][library] = seen(key, library)

@@ -84,11 +84,13 @@ def fit(
     import diffeo
     from diffeo.cli import options, report
     from diffeo.data.files import check_output
+    from diffeo.inference import arviz
 
     check_output(output)
     if draws is not None:
         check_output(draws)  # not to standard output
         check_output(draws, (NETCDF,))
+        arviz.library()  # now, not after the fit
     options.apart({"--data": data, "--output": output, "--draws": draws})
     kind = options.preset_class(preset)
     settings = options.settings(kind, set_ or ())

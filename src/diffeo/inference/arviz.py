@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,7 @@ def datatree(
         >>> dict(tree["posterior"].sizes)
         {'chain': 4, 'draw': 100, 'x_dim_0': 3}
     """
-    try:
-        import arviz_base
-    except ImportError:
-        raise ConfigError("draws as ArviZ has them need it: pip install 'diffeo[inference]'") from None
+    arviz_base = library()
     groups = {}
     if isinstance(x, Importance):
         groups["proposal"] = {**_named(target, x.x), "log_weight": x.log_weights.cpu().numpy()[None]}
@@ -68,6 +66,15 @@ def datatree(
     if stats:
         groups["sample_stats"] = stats
     return arviz_base.from_dict(groups, check_conventions=False)
+
+
+def library() -> ModuleType:
+    """What makes trees and NetCDF of draws; a ``ConfigError`` with the cure where it is not installed."""
+    try:
+        import arviz_base
+    except ImportError:
+        raise ConfigError("draws as ArviZ has them need it: pip install 'diffeo[inference]'") from None
+    return arviz_base
 
 
 def _batch(x: Tensor) -> tuple[int, ...]:

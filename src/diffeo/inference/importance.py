@@ -26,11 +26,9 @@ EQUAL = 1e-8
 
 
 def psis() -> Any:
-    """ArviZ' statistics of arrays."""
-    try:
-        from arviz_stats.base.array import array_stats
-    except ImportError:
-        raise ConfigError("diagnostics of draws need ArviZ: pip install 'diffeo[inference]'") from None
+    """ArviZ' statistics of arrays, loaded when they are needed."""
+    from arviz_stats.base.array import array_stats
+
     return array_stats
 
 
