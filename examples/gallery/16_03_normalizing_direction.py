@@ -7,8 +7,9 @@ that the point came through: `p(x) = p(z) · dz/dx`. Where the curve is steep ma
 data are dense.
 
 The flow learned this curve by maximum likelihood, that is by making the products as large as possible on the
-data: 2,000 numbers, a tenth of them held out to choose the best step by. Below, their histogram, the density the flow reads off, and, dashed, the one
-they were drawn from. Seen from z the data are normal: at the right, in gray, the histogram of `f⁻¹(x)`.
+data: 2,000 numbers, a tenth of them held out to choose the best step by. Below, their histogram, the density
+the flow reads off, and, dashed, the one they were drawn from. Seen from z the data are normal: at the right,
+in gray, the histogram of `f⁻¹(x)`.
 
 In diffeo this direction is `forward`, since training runs it: `z, log_slope = flow.bijection(x)`. To
 change: the mixture the data come from, or the bins of the spline.
