@@ -73,6 +73,7 @@ class Result:
     steps: int = 100
     stopped: str = "out of time"
     valid: float = -3.25
+    held_out: int = 1600
 
 
 @dataclass
@@ -140,6 +141,7 @@ def test_fit_prints_the_schema_first_and_the_comparison_last(fake, run):
     assert ["size", "positive", "float32"] in [line[:3] for line in lines]
     assert ["count", "integer", "int64"] in [line[:3] for line in lines]
     assert ["same", "constant", "int64"] in [line[:3] for line in lines]
+    assert "\nheld-out rows (1,600), nats per row (higher is better):\n" in text
     assert re.search(r"this flow\s+-3.250\n.*a Gaussian\s+-4.000\n.*Gaussians\s+-3.500", text)
     assert "beats the better of the two by 0.250 nats" in text
     assert text.rstrip().endswith("wrote m")
@@ -269,9 +271,10 @@ def test_a_conditioned_model_says_which_values_it_needs(fake, run):
 
 def test_standard_output(fake, run):
     fitted(fake, run)
-    lines = run("sample", "m", "-n", "3", "-o", "-").splitlines()
+    lines = run("sample", "m", "-n", "3", "-o", "-").splitlines()  # of both streams
     assert lines[0] == "size,count,same,age"
     assert len(lines) == 4
+    assert len(run("score", "m", "t.parquet", "-o", "-").splitlines()) == 401
     assert run("score", "m", "t.parquet", "-o", "-").startswith("log_prob,quantile,standard_error\n")
 
 
@@ -288,6 +291,80 @@ def test_info(fake, run):
     assert re.search(r"^threads +\d+ of \d+ processors$", text, re.M)
     assert re.search(r"^kernels +\w", text, re.M)
     assert f"diffeo {diffeo.__version__}" in run("--version")
+
+
+def with_text() -> None:
+    """The table beside a name and a date with gaps, which no model knows."""
+    lines = ["id,seen,size,count,same,age"]
+    for i, row in enumerate(table().values.tolist()):
+        lines.append(f"row {i},{'2020-01-02' if i else ''}," + ",".join(map(repr, row)))
+    Path("named.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_columns_are_left_out(fake, run):
+    with_text()
+    text = run("fit", "named.csv", "-o", "m", code=2)
+    assert "2 columns cannot be used: 'id' holds text or categories ('row 0' in row 1); 'seen' " in text
+    assert "leave them out: --drop id --drop seen (in Python drop=['id', 'seen'])." in text
+    text = run("fit", "named.csv", "-o", "m", "--drop", "id", "--drop", "seen")
+    assert text.startswith("400 rows, 4 columns to model\n")
+    assert fake.flow.encoding.names == ("size", "count", "same", "age")
+
+
+def test_columns_that_the_model_does_not_know_may_hold_anything(fake, run):
+    with_text()
+    fitted(fake, run, "--given", "age")
+    text = run("score", "m", "named.csv", "-o", "s.csv")
+    assert text == "wrote s.csv: 400 rows\n"
+    expected = score_table(fake.flow, "named.csv").log_prob
+    np.testing.assert_array_equal(Table.read("s.csv").column("log_prob"), expected)
+    run("score", "m", "named.csv", "-o", "both.csv", "--append")
+    both = Table.read("both.csv", drop=["id", "seen"])
+    np.testing.assert_array_equal(both.column("log_prob"), expected)
+    np.testing.assert_array_equal(both.column("age"), table().column("age"))
+    head, first, second = Path("both.csv").read_text().splitlines()[:3]
+    assert head.startswith("id,seen,size,count,same,age,log_prob,")
+    assert first.startswith('"row 0",,')
+    assert second.startswith('"row 1",2020-01-02,')
+    for name in ("both.npz", "both.npy"):
+        text = run("score", "m", "named.csv", "-o", name, "--append", code=2)
+        assert "cannot hold these columns (column 'id' holds no numbers); write .parquet." in text
+        assert not os.path.exists(name)
+    text = run("sample", "m", "-n", "2", "-o", "new.csv", "--given-table", "named.csv")
+    assert text == "wrote new.csv: 800 rows\n"
+
+
+def test_what_was_written_is_said_on_stderr_only(fake, run):
+    fitted(fake, run)
+    for arguments in ("sample m -n 1 -o s.csv", "score m s.csv -o t.csv"):
+        result = CliRunner().invoke(app, arguments.split())
+        assert result.stdout == ""
+        assert result.stderr == f"wrote {arguments[-5:]}: 1 row\n"
+
+
+def test_python_takes_tables_of_every_make():
+    rows = table().select(["size", "age"])
+    flow = toy_flow(rows, ("age",), columns={"size": "continuous"})
+    columns = {name: rows.column(name) for name in rows.names} | {"note": ["odd"] * 400}
+    expected = score_table(flow, rows).log_prob
+    np.testing.assert_array_equal(score_table(flow, columns).log_prob, expected)
+    by_place = toy_flow(Table.of(rows.values))
+    found = [
+        score_table(by_place, make(rows.values)).log_prob for make in (np.asarray, torch.tensor, Table.of)
+    ]
+    assert all(np.array_equal(scores, found[0]) for scores in found)
+    drawn = [
+        sample_table(flow, 3, given=given, seed=0).values
+        for given in (Table.of({"age": [50]}), {"age": 50}, {"age": np.array([50.0]), "note": "odd"})
+    ]
+    assert drawn[0].shape == (3, 2)
+    assert all(np.array_equal(values, drawn[0]) for values in drawn)
+    with pytest.raises(
+        ContextError, match=r"in Python given=\{'age': VALUE\} or a table, in the shell --given"
+    ):
+        sample_table(flow, 3)
+    with pytest.raises(DataError, match="no column 'age' in this table; it has size"):
+        sample_table(flow, 3, given={"size": 1})
 
 
 # -- refusals ---------------------------------------------------------------------------------------
@@ -323,7 +400,16 @@ def test_info(fake, run):
         ("score none t.parquet -o s.csv", "none does not exist"),
         ("score . t.parquet -o s.csv", "is a folder, not a model"),
         ("score m t.parquet -o s.xls", "unknown kind of table"),
-        ("score m text.csv -o s.csv", "holds text"),
+        (
+            "fit text.csv -o m",
+            r"text.csv: column 'b' .*; diffeo models numbers.*out: --drop b \(in Python drop=",
+        ),
+        ("fit t.parquet -o m --drop nope", "no column 'nope' in this table; it has size, count, same, age"),
+        ("fit t.parquet -o m --drop age --given age", "'age' is both --given and --drop"),
+        ("fit t.parquet -o m --drop age --weights age", "'age' is both --weights and --drop"),
+        ("fit t.parquet -o m --drop age --column age=positive", "'age' is both --column and --drop"),
+        ("score m text.csv -o s.csv", "no column 'size', 'count', 'same', 'age' in this table; it has a, b"),
+        ("score m words.csv -o s.csv", r"words.csv: column 'age' holds text .*as numbers\."),
         ("score m few.csv -o s.csv", "no column 'count', 'same', 'age' in this table; it has size"),
         ("sample m -n 3 -o no/s.csv", "does not exist"),
         ("sample m -n 3 -o s.csv --given age=3", "conditioned on no column"),
@@ -339,6 +425,7 @@ def test_errors_are_one_line_with_exit_code_2(fake, run, arguments, message):
     fake.asked = None
     Path("text.csv").write_text("a,b\n1,red\n")
     Path("few.csv").write_text("size\n1\n")
+    Path("words.csv").write_text("size,count,same,age\n1,2,7,old\n")
     before = set(os.listdir())
     text = run(*arguments.split(" "), code=2)
     assert re.fullmatch(rf"diffeo: error: .*{message}.*\n", text), text
@@ -388,6 +475,17 @@ def test_a_bug_is_not_dressed_up_as_a_user_error(fake, run, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(run, command):
     assert f"Example: diffeo {command}" in run(command, "--help")
+
+
+def test_the_help_of_fit_says_what_there_is(run, monkeypatch):
+    from diffeo.presets import KINDS, ImagePreset
+    from diffeo.train.table import DEFAULT_SECONDS
+
+    monkeypatch.setenv("COLUMNS", "1000")
+    text = " ".join(re.sub("[│╭╮─╰╯]", " ", run("fit", "--help")).split())
+    assert f"default: {DEFAULT_SECONDS:g}." in text
+    presets = sorted(name for name, kind in KINDS.items() if not issubclass(kind, ImagePreset))
+    assert f"Kind of flow: {', '.join(presets)}." in text
 
 
 def test_the_commands_are_these(run):
@@ -440,13 +538,14 @@ def test_assignments():
 
 
 def test_the_verdict_is_honest():
-    assert "beats the better of the two by 0.500" in report.verdict(
-        {"flow": 1.5, "gaussian": 0.0, "mixture": 1.0}
-    )
-    assert "0.500 nats per row below the mixture" in report.verdict(
-        {"flow": 0.5, "gaussian": 0.0, "mixture": 1.0}
-    )
-    assert "nothing to compare" in report.verdict({"flow": float("nan"), "gaussian": 0.0})
+    plain = {"gaussian": 0.0, "mixture": 1.0}
+    assert "beats the better of the two by 0.500" in report.verdict({"flow": 1.5, **plain}, 50)
+    assert "0.500 nats per row below the mixture" in report.verdict({"flow": 0.5, **plain}, 50)
+    assert "nothing to compare" in report.verdict({"flow": float("nan"), "gaussian": 0.0}, 50)
+    for flow in (0.5, 1.5, 100.0):
+        said = report.verdict({"flow": flow, **plain}, 49)
+        assert said == "49 held-out rows are too few to tell which is better."
+    assert report.verdict({"flow": 9.0, **plain}, 1).startswith("1 held-out row is too few to tell")
 
 
 def test_the_bar_shows_train_and_validation_nats(monkeypatch):

@@ -6,6 +6,7 @@ import datetime
 import math
 import os
 import stat
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -240,6 +241,42 @@ def test_tables_of_things():
         Table.of({"a": np.zeros(2, complex)})
     with pytest.raises(DataError, match=r"\(2, 2, 2\)"):
         Table.of(np.zeros((2, 2, 2)))
+
+
+def test_all_columns_that_cannot_be_used_are_named_at_once():
+    words, gaps = np.array(["x", "y"]), np.array([1.0, math.nan])
+    columns = {"a b": words, "c": np.arange(2), "d": gaps, "e": np.array(["2020-01-02"] * 2, "datetime64[D]")}
+    with pytest.raises(DataError) as caught:
+        Table.of(columns)
+    assert str(caught.value) == (
+        "3 columns cannot be used: 'a b' holds text or categories ('x' in row 1); 'd' has a missing value in "
+        "row 2; 'e' holds dates or times. Mend them, or leave them out: --drop 'a b' --drop d --drop e (in "
+        "Python drop=['a b', 'd', 'e'])."
+    )
+    assert Table.of(columns, drop=["a b", "d", "e"]).names == ("c",)
+    assert Table.of(columns, only=["c"]).names == ("c",)
+    with pytest.raises(
+        DataError, match=r"column 'd' has a missing value in row 2; fill it in, or drop .*umn\.$"
+    ):
+        Table.of(columns, only=["c", "d"])
+    with pytest.raises(DataError, match="no column 'z' in this table; it has a b, c, d, e"):
+        Table.of(columns, drop=["z"])
+    many = {f"c{i}": words for i in range(30)}
+    with pytest.raises(DataError, match=r"30 columns .*'c19' holds [^;]*; and 10 more\. .*--drop c19 \(in"):
+        Table.of(many)
+
+
+def test_tables_as_data_frames(monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    frame = TABLE.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert [str(dtype) for dtype in frame.dtypes] == list(TABLE.dtypes)
+    back = Table.of(frame.assign(word="x"), drop=["word"])
+    assert (back.names, back.dtypes) == (TABLE.names, TABLE.dtypes)
+    assert np.array_equal(back.values, TABLE.values)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pandas is not installed: pip install pandas"):
+        TABLE.to_pandas()
 
 
 def test_parts_of_a_table():

@@ -99,6 +99,9 @@ def test_the_report_has_baselines_on_the_same_scale(fitted: Any):
     assert report.valid > report.baselines["gaussian"] - 0.5
     assert all(math.isfinite(value) for value in report.baselines.values())
     assert len(report.curves) > 1
+    assert report.held_out == ROWS // 10
+    assert "curves" not in repr(report)
+    assert len(repr(report)) < 1000
 
 
 def test_a_flow_that_can_be_saved_and_scores_what_it_knows(fitted: Any, tmp_path: Path):
@@ -197,6 +200,13 @@ def test_files(suffix: str, tmp_path: Path):
         assert encoding_of(flow).names == ("a", "b")
 
 
+@pytest.mark.parametrize("make", [dict, Frame, Table.from_columns], ids=["mapping", "frame", "table"])
+def test_columns_are_left_out(make: Any):
+    junk: Any = np.arange(80) if make == Table.from_columns else np.array(["x"] * 80)
+    flow, _ = fit_quickly(make({"id": junk, **two_columns()}), drop=["id"], max_seconds=0.05)
+    assert encoding_of(flow).names == ("a", "b")
+
+
 def test_a_preset_is_what_is_built_without_a_race():
     stages = Stages()
     preset = MAF(2, layers=1, hidden=(8,))
@@ -279,6 +289,11 @@ def test_rows_of_weight_zero_are_as_good_as_absent():
         ({"columns": {"a": "positive"}}, DataError, "column 'a' is positive, but row"),
         ({"columns": {"a": "cubic"}}, ConfigError, "cubic"),
         ({"weights": "a"}, DataError, "column 'a' holds a negative weight in row"),
+        ({"drop": ["z"]}, DataError, "no column 'z' in this table; it has a, b"),
+        ({"drop": ["a", "b"]}, DataError, "every column is dropped"),
+        ({"drop": ["a"], "given": ["a"]}, ConfigError, "'a' is dropped; leave it out of given"),
+        ({"drop": ["a"], "weights": "a"}, ConfigError, "'a' is dropped"),
+        ({"drop": ["a"], "columns": {"a": "positive"}}, ConfigError, "'a' is dropped"),
         ({"validation": 0}, DataError, "validation=0"),
         ({"validation": 1}, DataError, "validation=1"),
         ({"validation": 0.001}, DataError, "80 rows are too few"),

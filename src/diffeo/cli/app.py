@@ -58,6 +58,12 @@ app = typer.Typer(
 app.add_typer(images)
 app.add_typer(target)
 
+PRESETS = (
+    "BPF, CouplingNSF, FFJORD, FlowMatching, Gaussianization, IAF, IResNet, MAF, NAF, NICE, NSF, Planar, "
+    "Radial, RealNVP, ResidualFlow, RevNet, SOSPF, Sylvester, Tabular, UNAF"
+)
+"""Those for tables, as in ``diffeo.presets.KINDS``, whose import would slow every command's start."""
+
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `diffeo fit` wrote.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, Feather/Arrow, NPY or NPZ.")]
 Out = Annotated[
@@ -88,16 +94,30 @@ def _root(
 def fit(
     table: TableFile,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="Model file to write.")],
-    preset: Annotated[str | None, typer.Option(help="Kind of flow, such as NSF; default: chosen.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Kind of flow: {PRESETS}. Default: chosen from the rows."),
+    ] = None,
     given: Annotated[
         list[str] | None, typer.Option(metavar="COL", help="Condition on a column (repeatable).")
     ] = None,
     weights: Annotated[str | None, typer.Option(metavar="COL", help="Column that weights the rows.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(metavar="S", min=0.1, help="Time to train.")] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COL", help="Leave a column out, whatever it holds (repeatable)."),
+    ] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0.1, help="Seconds to choose and train; default: 120."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the batches.")] = 0,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable)."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Set a field of --preset (repeatable); an unknown one lists the fields.",
+        ),
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -128,9 +148,11 @@ def fit(
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
     kinds = options.assignments(column or (), "--column", "price=positive")
-    given = given or []
-    apart = options.once(given, weights)
-    rows = Table.read(table)
+    given, drop = given or [], drop or []
+    apart = options.once(given, weights, drop)
+    for name in sorted(set(drop) & set(kinds)):
+        raise ConfigError(f"column {name!r} is both --column and --drop; give one of the two.")
+    rows = Table.read(table, drop=drop)
     density = rows.drop(apart)
     for name in sorted(set(apart) & set(kinds)):
         raise DataError(f"{name!r} is given or weights the rows; --column is for modeled columns.")
@@ -173,17 +195,20 @@ def score(
     share of the training rows that scored lower: near 0 is unusual. Where a column is integer or
     repeats values, `standard_error` says how far off the estimate may be.
     """
-    from diffeo.cli import options
-    from diffeo.data.files import WRITERS, check_output
-    from diffeo.data.scores import score_table, table_encoding
-    from diffeo.data.tables import Table
+    from diffeo.cli import options, report
+    from diffeo.data.files import WRITERS, check_output, read_columns, write_columns
+    from diffeo.data.scores import score_table
 
     check_output(output, tuple(WRITERS))
-    flow = options.load_model(model)
-    table_encoding(flow)  # refuses a model of no table before the rows are read
-    rows = Table.read(table)
-    found = score_table(flow, rows).table()
-    (rows.beside(found) if append else found).write(output)
+    found = score_table(options.load_model(model), table).table()
+    if append:  # the table's own columns as they are, text too
+        own, scores = dict(read_columns(table)), dict(zip(found.names, found.values.T, strict=True))
+        for name in (n for n in found.names if n in own):
+            raise DataError(f"the table has a column {name!r} already; rename it.")
+        write_columns(output, own | scores)
+    else:
+        found.write(output)
+    report.say_written(output, len(found))
 
 
 @app.command(epilog="Example: `diffeo sample wine.safetensors -n 1000 -o new.csv --seed 1`")
@@ -206,9 +231,10 @@ def sample(
 
     The columns come back with their names, types and supports; columns conditioned on come first.
     """
-    from diffeo.cli import options
+    from diffeo.cli import options, report
     from diffeo.data.files import WRITERS, check_output
     from diffeo.data.samples import sample_table
+    from diffeo.data.scores import table_encoding
     from diffeo.data.tables import Table
 
     check_output(output, tuple(WRITERS))
@@ -216,11 +242,14 @@ def sample(
         raise ConfigError("give either --given or --given-table, not both.")
     values = options.numbers(given or ())
     flow = options.load_model(model)
-    rows: Table | None = Table.read(given_table) if given_table is not None else None
+    known = table_encoding(flow).given
+    rows: Table | None = Table.read(given_table, only=known or None) if given_table is not None else None
     if values:
         options.check_given(values, flow)
         rows = Table.from_columns({name: [value] for name, value in values.items()})
-    sample_table(flow, n, given=rows, seed=seed).write(output)
+    drawn = sample_table(flow, n, given=rows, seed=seed)
+    drawn.write(output)
+    report.say_written(output, len(drawn))
 
 
 @app.command(epilog="Example: `diffeo info wine.safetensors`, or `diffeo info` alone")

@@ -129,7 +129,7 @@ def _fit_cancer(folder: Path, console: Console, seconds: float, seed: int) -> Ca
     medians = [np.median(scores.log_prob[is_malignant == bad]) for bad in (False, True)]
     _say(console, f"{report.steps:,} steps ({report.stopped}).")
     if report.baselines:
-        _say(console, verdict({"flow": report.valid, **report.baselines}))
+        _say(console, verdict({"flow": report.valid, **report.baselines}, report.held_out))
     _say(console, "Median log-likelihood of rows it has not seen, nats:")
     _say(console, f"  {held} benign     {medians[0]:9.1f}")
     _say(console, f"  {len(malignant)} malignant  {medians[1]:9.1f}")

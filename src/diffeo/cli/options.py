@@ -46,8 +46,12 @@ def apart(paths: Mapping[str, Path | None]) -> None:
             raise ConfigError(f"{first} and {option} are both {path}; name two different files.")
 
 
-def once(given: Sequence[str], weights: str | None) -> list[str]:
-    """The columns that are not modeled: those given and the weights, none of them twice."""
+def once(given: Sequence[str], weights: str | None, drop: Sequence[str] = ()) -> list[str]:
+    """The columns read but not modeled: those given and the weights, none of them twice or dropped."""
+    for name in drop:
+        if name in given or name == weights:
+            option = "--given" if name in given else "--weights"
+            raise ConfigError(f"column {name!r} is both {option} and --drop; give one of the two.")
     for i, name in enumerate(given):
         if name in given[:i]:
             raise ConfigError(f"--given {name} was given twice; drop one.")

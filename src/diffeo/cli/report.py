@@ -63,10 +63,16 @@ def say_result(result: FitReport, output: Path) -> None:
     found = dict(result.baselines)
     found.setdefault("flow", result.valid)
     shown = [k for k in names if k in found] + sorted(set(found) - set(names))
-    _say("held-out rows, nats per row (higher is better):")
+    _say(f"held-out rows ({result.held_out:,}), nats per row (higher is better):")
     grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
-    _say(verdict(found))
+    _say(verdict(found, result.held_out))
     _say(f"wrote {output}")
+
+
+def say_written(output: str, rows: int) -> None:
+    """What a table was written to, on stderr; nothing where it went to standard output."""
+    if output != "-":
+        print(f"wrote {output}: {rows:,} row{'s' * (rows != 1)}", file=sys.stderr, flush=True)
 
 
 def notes(result: FitReport, rows: int, seed: int) -> dict[str, Any]:
@@ -142,12 +148,18 @@ def say_error(images: Tensor, back: Tensor) -> None:
     _say(f"largest pixel error {int(error.max())} of 255; {share:.2%} of the pixels differ")
 
 
-def verdict(found: dict[str, float]) -> str:
-    """One sentence on the flow beside the plain densities."""
+_ENOUGH = 50
+"""Held-out rows from which their mean says anything."""
+
+
+def verdict(found: dict[str, float], rows: int) -> str:
+    """One sentence on the flow beside the plain densities, on so many held-out rows."""
     flow = found["flow"]
     others = {k: v for k, v in found.items() if k != "flow" and math.isfinite(v)}
     if not others or not math.isfinite(flow):
         return "There is nothing to compare the flow with."
+    if rows < _ENOUGH:
+        return f"{rows} held-out row{'s are' if rows > 1 else ' is'} too few to tell which is better."
     best = max(others, key=lambda k: others[k])
     gap = flow - others[best]
     if gap > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,29 @@ import numpy as np
 from diffeo.errors import DataError
 
 LARGEST_INTEGER = 2**53
+_LISTED = 20
+"""Most columns that one error names."""
+
+
+class ColumnError(DataError):
+    """A column that cannot be used: what is wrong with it, and the cure."""
+
+    def __init__(self, name: str, fault: str, cure: str):
+        super().__init__(f"column {name!r} {fault}{cure}")
+        self.name, self.fault = name, fault
+
+
+def refusal(errors: Sequence[ColumnError]) -> DataError:
+    """One error for all the columns that cannot be used, which says how to leave them out."""
+    names = [error.name for error in errors[:_LISTED]]
+    out = f"{' '.join(f'--drop {shlex.quote(name)}' for name in names)} (in Python drop={names})"
+    if len(errors) == 1:
+        return DataError(f"{errors[0]} To leave it out: {out}.")
+    faults = "; ".join(f"{error.name!r} {error.fault}" for error in errors[:_LISTED])
+    more = f"; and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
+    return DataError(
+        f"{len(errors)} columns cannot be used: {faults}{more}. Mend them, or leave them out: {out}."
+    )
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -38,25 +62,25 @@ def numbers(name: str, column: Any) -> tuple[np.ndarray, str]:
     """A raw column as float64, and the type it came in.
 
     Raises:
-        DataError: for anything that is not finite real numbers that float64 holds exactly.
+        ColumnError: for anything that is not finite real numbers that float64 holds exactly.
     """
     if not isinstance(column, np.ndarray):
         column = _from_arrow(name, column)
     if column.ndim != 1:
-        raise DataError(f"column {name!r} has shape {column.shape}; a column is one-dimensional.")
+        raise ColumnError(name, f"has shape {column.shape}", "; a column is one-dimensional.")
     if column.dtype.kind in "mM":
-        raise DataError(_dates(name))
+        raise _dates(name)
     if column.dtype.kind in "OUST":
         column = _from_objects(name, column.tolist())
     if column.dtype.kind not in "biuf":
-        raise DataError(f"column {name!r} holds {column.dtype}, no real numbers; convert or drop it.")
+        raise ColumnError(name, f"holds {column.dtype}, no real numbers", "; convert or drop it.")
     if column.dtype.kind in "iu" and len(column):
         _check_integers(name, column)
     values = column.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         what = "a missing" if np.isnan(values[bad[0]]) else "an infinite"
-        raise DataError(_not_finite(name, what, bad[0], len(bad)))
+        raise _not_finite(name, what, bad[0], len(bad))
     dtype = column.dtype.newbyteorder("=").name
     return values, dtype if dtype != "longdouble" and column.dtype.itemsize <= 8 else "float64"
 
@@ -67,9 +91,10 @@ def _check_integers(name: str, column: np.ndarray) -> None:
         beyond |= column < -LARGEST_INTEGER
     if beyond.any():
         row = int(beyond.argmax())
-        raise DataError(
-            f"column {name!r} holds {column[row]} in row {row + 1}: integers beyond 2^53 are not exact in "
-            f"float64. Subtract an offset, convert it to float, or drop it if it is an identifier."
+        raise ColumnError(
+            name,
+            f"holds {column[row]} in row {row + 1}: integers beyond 2^53 are not exact in float64",
+            ". Subtract an offset, convert it to float, or drop it if it is an identifier.",
         )
 
 
@@ -79,22 +104,22 @@ def _from_arrow(name: str, column: Any) -> np.ndarray:
 
     kind = column.type
     if types.is_dictionary(kind):
-        raise DataError(_text(name, column[0].as_py() if len(column) else "", 0))
+        raise _text(name, column[0].as_py() if len(column) else "", 0)
     if types.is_temporal(kind):
-        raise DataError(_dates(name))
+        raise _dates(name)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return _from_objects(name, column.to_pylist())
     if column.null_count:
         row = int(np.asarray(column.is_null()).argmax())
-        raise DataError(_not_finite(name, "a missing", row, column.null_count))
+        raise _not_finite(name, "a missing", row, column.null_count)
     if types.is_decimal(kind):
         return column.cast(float64()).to_numpy()
     if types.is_binary(kind) or types.is_large_binary(kind):
-        raise DataError(f"column {name!r} holds bytes that are not UTF-8 text; save it as UTF-8.")
+        raise ColumnError(name, "holds bytes that are not UTF-8 text", "; save it as UTF-8.")
     if types.is_null(kind):
         return np.empty(0)
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise DataError(f"column {name!r} holds {kind}, no real numbers; convert or drop it.")
+        raise ColumnError(name, f"holds {kind}, no real numbers", "; convert or drop it.")
     return np.asarray(column)
 
 
@@ -107,15 +132,14 @@ def _from_objects(name: str, values: list[Any]) -> np.ndarray:
     row = (words or objects)[0]
     value = values[row]
     if value is None or str(value).strip() in ("", "<NA>", "NaT"):
-        raise DataError(_not_finite(name, "a missing", row, 1))
+        raise _not_finite(name, "a missing", row, 1)
     if not words:
-        raise DataError(f"column {name!r} holds numbers as text ({value!r} in row {row + 1}); convert it.")
+        raise ColumnError(name, f"holds numbers as text ({value!r} in row {row + 1})", "; convert it.")
     if 10 * len(words) <= len(values):
         such = f" ({len(words)} such rows)" if len(words) > 1 else ""
-        raise DataError(
-            f"column {name!r} holds {value!r} in row {row + 1}, no number{such}; correct or drop it."
-        )
-    raise DataError(_text(name, value, row))
+        fault = f"holds {value!r} in row {row + 1}, no number{such}"
+        raise ColumnError(name, fault, "; correct or drop it.")
+    raise _text(name, value, row)
 
 
 def _looks_numeric(value: Any) -> bool:
@@ -126,20 +150,24 @@ def _looks_numeric(value: Any) -> bool:
     return True
 
 
-def _not_finite(name: str, what: str, row: int, count: int) -> str:
+def _not_finite(name: str, what: str, row: int, count: int) -> ColumnError:
     such = f" ({count} such rows)" if count > 1 else ""
-    return f"column {name!r} has {what} value in row {row + 1}{such}; fill it in, or drop row or column."
-
-
-def _text(name: str, value: Any, row: int) -> str:
-    return (
-        f"column {name!r} holds text or categories ({str(value)[:40]!r} in row {row + 1}); diffeo models "
-        f"numbers. Drop the column, or code it as numbers."
+    return ColumnError(
+        name, f"has {what} value in row {row + 1}{such}", "; fill it in, or drop row or column."
     )
 
 
-def _dates(name: str) -> str:
-    return (
-        f"column {name!r} holds dates or times; convert it to a number, for example seconds since 1970 or "
-        f"the hour of the day, or drop it."
+def _text(name: str, value: Any, row: int) -> ColumnError:
+    return ColumnError(
+        name,
+        f"holds text or categories ({str(value)[:40]!r} in row {row + 1})",
+        "; diffeo models numbers. Drop the column, or code it as numbers.",
+    )
+
+
+def _dates(name: str) -> ColumnError:
+    return ColumnError(
+        name,
+        "holds dates or times",
+        "; convert it to a number, for example seconds since 1970 or the hour of the day, or drop it.",
     )

@@ -190,29 +190,44 @@ def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -
         )
 
 
-def write_columns(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns to a file of the kind its suffix says; ``-`` is CSV on standard output."""
+def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Any]) -> None:
+    """Write columns, NumPy's or Arrow's, to the kind of file the suffix says; ``-`` is CSV on stdout.
+
+    Raises:
+        DataError: for an output path that cannot work, or columns that such a file cannot hold.
+    """
     check_output(path, tuple(WRITERS))
-    if str(path) == "-":
-        _write_csv(sys.stdout.buffer, columns, ",")
-        sys.stdout.flush()
-        return
-    with replacing(path) as file:
-        WRITERS[Path(path).suffix.lower()](file, columns)
+    suffix = Path(path).suffix.lower() or ".csv"
+    try:
+        if str(path) == "-":
+            _write_csv(sys.stdout.buffer, columns, ",")
+            sys.stdout.flush()
+            return
+        with replacing(path) as file:
+            WRITERS[suffix](file, columns)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        if isinstance(error, DataError):
+            raise
+        detail = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: {suffix} cannot hold these columns ({detail}); write .parquet.") from None
 
 
-def _arrow_table(columns: Mapping[str, np.ndarray]) -> Any:
+def _arrow_table(columns: Mapping[str, Any]) -> Any:
     import pyarrow as pa
 
-    return pa.table({name: pa.array(column) for name, column in columns.items()})
+    arrays = (pa.array(c) if isinstance(c, np.ndarray) else c for c in columns.values())
+    return pa.table(dict(zip(columns, arrays, strict=True)))
 
 
-def _write_csv(file: IO[bytes], columns: Mapping[str, np.ndarray], delimiter: str = ",") -> None:
+def _write_csv(file: IO[bytes], columns: Mapping[str, Any], delimiter: str = ",") -> None:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
     # half precision has no text form in Arrow
-    wide = {n: c.astype(np.float32) if c.dtype == np.float16 else c for n, c in columns.items()}
+    wide = {
+        n: c.astype(np.float32) if isinstance(c, np.ndarray) and c.dtype == np.float16 else c
+        for n, c in columns.items()
+    }
     quote = "needed" if any(set(n) & set('",;\t\r\n') for n in columns) else "none"
     options = arrow_csv.WriteOptions(delimiter=delimiter, quoting_header=quote)
     sink = pa.BufferOutputStream()
@@ -222,34 +237,43 @@ def _write_csv(file: IO[bytes], columns: Mapping[str, np.ndarray], delimiter: st
         rest = rest[file.write(rest) :]
 
 
-def _write_tsv(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+def _write_tsv(file: IO[bytes], columns: Mapping[str, Any]) -> None:
     _write_csv(file, columns, "\t")
 
 
-def _write_parquet(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+def _write_parquet(file: IO[bytes], columns: Mapping[str, Any]) -> None:
     from pyarrow import parquet
 
     parquet.write_table(_arrow_table(columns), file)
 
 
-def _write_feather(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+def _write_feather(file: IO[bytes], columns: Mapping[str, Any]) -> None:
     from pyarrow import feather
 
     feather.write_feather(_arrow_table(columns), file)
 
 
-def _write_npy(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
-    np.save(file, np.stack(list(columns.values()), 1), allow_pickle=False)  # names are lost
+def _write_npy(file: IO[bytes], columns: Mapping[str, Any]) -> None:
+    np.save(file, np.stack(list(_arrays(columns).values()), 1), allow_pickle=False)  # names are lost
 
 
-def _write_npz(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+def _arrays(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The columns as arrays of numbers; text would be pickled, or turn its neighbors into text."""
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"column {name!r} holds no numbers")
+    return arrays
+
+
+def _write_npz(file: IO[bytes], columns: Mapping[str, Any]) -> None:
     taken = sorted({"file", "allow_pickle"} & set(columns))  # numpy keeps these to itself
     if taken:
         raise DataError(f"an NPZ file cannot hold a column named {taken[0]!r}; write another kind of table.")
-    np.savez(file, **dict(columns))  # pyright: ignore[reportArgumentType]
+    np.savez(file, **_arrays(columns))  # pyright: ignore[reportArgumentType]
 
 
-WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {
+WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, Any]], None]] = {
     ".csv": _write_csv,
     ".tsv": _write_tsv,
     ".txt": _write_csv,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -12,14 +15,15 @@ from diffeo.flow import Flow
 
 
 def sample_table(
-    flow: Flow, n: int, *, given: Table | None = None, seed: int | None = None, chunk: int = 65_536
+    flow: Flow, n: int, *, given: Any = None, seed: int | None = None, chunk: int = 65_536
 ) -> Table:
     """Draw ``n`` rows, or ``n`` for each row of ``given``, in the table's names, types and supports.
 
     Args:
         flow: fitted to a table.
         n: rows, at least 1.
-        given: values of the columns the flow is conditioned on; they come back as the first columns.
+        given: values of the columns the flow is conditioned on, ``{"age": 40}``, or a table of them as
+            ``fit_table`` takes it; they come back as the first columns.
         seed: makes the draw repeatable; None draws anew each time.
         chunk: rows drawn at a time.
 
@@ -30,8 +34,9 @@ def sample_table(
     encoding = table_encoding(flow)
     if encoding.given and given is None:
         raise ContextError(
-            f"this model is conditioned on {', '.join(encoding.given)}; give their values "
-            f"(--given {encoding.given[0]}=VALUE, or --given-table)."
+            f"this model is conditioned on {', '.join(encoding.given)}; give their values: in Python "
+            f"given={{{encoding.given[0]!r}: VALUE}} or a table, in the shell --given "
+            f"{encoding.given[0]}=VALUE or --given-table."
         )
     if given is not None and not encoding.given:
         raise ContextError("this model is conditioned on no column; leave the given values out.")
@@ -43,7 +48,9 @@ def sample_table(
         if given is None:
             parts = [flow.sample(min(chunk, n - i), generator=generator) for i in range(0, n, chunk)]
             return Table(encoding.names, torch.cat(parts).numpy(), encoding.dtypes)
-        given = given.select(encoding.given)
+        if isinstance(given, Mapping):
+            given = {name: [value] if np.ndim(value) == 0 else value for name, value in given.items()}
+        given = Table.of(given, only=encoding.given)
         context = context_of(flow, given)
         assert context is not None
         context = context.repeat_interleave(n, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,16 +73,22 @@ def lattice_log_prob(flow: Flow, x: Tensor, context: Tensor | None = None) -> tu
 
 
 @torch.no_grad()
-def score_table(flow: Flow, table: Table, *, chunk: int = 65_536) -> Scores:
+def score_table(flow: Flow, table: Any, *, chunk: int = 65_536) -> Scores:
     """Score every row of ``table``, ``chunk`` encoded rows at a time; other columns are ignored.
 
     The flow is scored in evaluation mode, deterministically, and left in the mode it was in.
 
+    Args:
+        flow: fitted to a table.
+        table: a ``Table``, a path to one, a mapping of columns, a DataFrame or a 2-D array. What a column
+            holds that the flow does not know is of no matter.
+        chunk: encoded rows scored at a time.
+
     Raises:
         DataError: when the table lacks a column the flow knows.
     """
-    rows, context = inputs(flow, table)
     encoding = table_encoding(flow)
+    rows, context = inputs(flow, Table.of(table, only=[*encoding.names, *encoding.given]))
     step = max(1, chunk if encoding.exact else chunk // encoding.draws)
     training = flow.training
     flow.eval()

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from diffeo.data.checks import as_raw, check_names, numbers
+from diffeo.data.checks import ColumnError, as_raw, check_names, numbers, refusal
 from diffeo.data.files import Raw, from_array, read_columns, write_columns
-from diffeo.errors import DataError
+from diffeo.errors import ConfigError, DataError
 
 
 class Table:
@@ -19,7 +19,7 @@ class Table:
 
     Each column remembers the type it was stored in, and ``write`` gives it back in that type. What a
     table cannot hold (text, categories, dates, missing or infinite values, integers beyond 2^53) is
-    refused with the column, the row and the cure.
+    refused with the column, the row and the cure; ``drop`` leaves columns out unread.
 
     Make one with ``Table.read(path)``, ``Table.from_columns({"a": [1.0, 2.0]})``, or ``Table.of``
     of a 2-D array, a DataFrame, an Arrow table or another table.
@@ -48,18 +48,25 @@ class Table:
     # -- making one ---------------------------------------------------------------------------
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Table:
+    def read(
+        cls, path: str | os.PathLike[str], *, drop: Sequence[str] = (), only: Sequence[str] | None = None
+    ) -> Table:
         """Read CSV, Parquet, Arrow/Feather, NPY or NPZ, by the suffix.
 
         An NPY array gives columns x0, x1, ...; so does the 2-D array of an NPZ file, or the one
         named X (or x) among several, the others being left out; 1-D arrays are columns.
 
+        Args:
+            path: the file.
+            drop: columns to leave out, whatever they hold.
+            only: the columns wanted, in this order, whatever the others hold; None wants them all.
+
         Raises:
-            DataError: for a file or a column that cannot be used.
+            DataError: for a file or columns that cannot be used, or that are not there.
             FileNotFoundError: when there is no such file.
         """
         try:
-            return cls._checked(read_columns(Path(path)))
+            return cls._checked(read_columns(Path(path)), drop, only)
         except DataError as error:
             message = str(error)
             raise DataError(message if str(path) in message else f"{path}: {message}") from None
@@ -67,25 +74,30 @@ class Table:
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Table:
         """A table of named one-dimensional columns: lists, arrays or tensors."""
-        return cls._checked([(str(name), as_raw(column)) for name, column in columns.items()])
+        return cls._checked(cls._raw(columns))
 
     @classmethod
-    def of(cls, data: Any) -> Table:
-        """A table of whatever holds one: a table, a mapping, a DataFrame, an Arrow table, a 2-D
-        array or tensor (columns x0, x1, ...)."""
+    def of(cls, data: Any, *, drop: Sequence[str] = (), only: Sequence[str] | None = None) -> Table:
+        """A table of whatever holds one: a table, a path, a mapping, a DataFrame, an Arrow table, a 2-D
+        array or tensor (columns x0, x1, ...); ``drop`` and ``only`` as ``read`` has them."""
         if isinstance(data, Table):
-            return data
+            data = data.drop(drop) if drop else data
+            return data if only is None else data.select(only)
         if isinstance(data, str | os.PathLike):
-            return cls.read(data)
+            return cls.read(data, drop=drop, only=only)
+        return cls._checked(cls._raw(data), drop, only)
+
+    @staticmethod
+    def _raw(data: Any) -> Raw:
         if isinstance(data, Mapping):
-            return cls.from_columns(data)
+            return [(str(name), as_raw(column)) for name, column in data.items()]
         if hasattr(data, "column_names"):  # pyarrow
-            return cls._checked(list(zip(data.column_names, data.columns, strict=True)))
+            return list(zip(data.column_names, data.columns, strict=True))
         if hasattr(data, "columns") and hasattr(data, "__getitem__"):  # pandas, polars
             names = [str(name) for name in data.columns]
             check_names(names)
-            return cls._checked([(n, as_raw(data[key])) for n, key in zip(names, data.columns, strict=True)])
-        return cls._checked(from_array(as_raw(data), "data"))
+            return [(n, as_raw(data[key])) for n, key in zip(names, data.columns, strict=True)]
+        return from_array(as_raw(data), "data")
 
     @classmethod
     def unchecked(cls, columns: Mapping[str, np.ndarray]) -> Table:
@@ -93,9 +105,24 @@ class Table:
         return cls(tuple(columns), np.stack(list(columns.values()), 1))
 
     @classmethod
-    def _checked(cls, raw: Raw) -> Table:
-        check_names([name for name, _ in raw])
-        columns = [numbers(name, column) for name, column in raw]
+    def _checked(cls, raw: Raw, drop: Sequence[str] = (), only: Sequence[str] | None = None) -> Table:
+        names = [name for name, _ in raw]
+        check_names(names)
+        if drop:
+            gone = set(_index(names, drop))
+            raw = [pair for i, pair in enumerate(raw) if i not in gone]
+            if not raw:
+                raise DataError("every column is dropped; leave one to model.")
+        if only is not None:
+            raw = [raw[i] for i in _index([name for name, _ in raw], only)]
+        columns, errors = [], []
+        for name, column in raw:
+            try:
+                columns.append(numbers(name, column))
+            except ColumnError as error:
+                errors.append(error)
+        if errors:  # a column that is wanted by name cannot be left out
+            raise refusal(errors) if only is None else DataError(str(errors[0]))
         lengths = {len(values) for values, _ in columns}
         if len(lengths) > 1:
             raise DataError(f"the columns have different lengths: {sorted(lengths)[:5]}.")
@@ -114,17 +141,17 @@ class Table:
 
     def column(self, name: str) -> np.ndarray:
         """One column's values, float64."""
-        return self.values[:, self._index([name])[0]]
+        return self.values[:, _index(self.names, [name])[0]]
 
     def select(self, names: Iterable[str]) -> Table:
         """The table of these columns, in this order."""
         names = list(names)
-        index = self._index(names)
+        index = _index(self.names, names)
         return Table(names, self.values[:, index], [self.dtypes[i] for i in index])
 
     def drop(self, names: Iterable[str]) -> Table:
         """The table without these columns."""
-        gone = set(self._index(list(names)))
+        gone = set(_index(self.names, list(names)))
         return self.select(n for i, n in enumerate(self.names) if i not in gone)
 
     def rows(self, index: Any) -> Table:
@@ -151,15 +178,28 @@ class Table:
         columns = zip(self.names, self.values.T, self.dtypes, strict=True)
         write_columns(path, {name: _stored(values, dtype) for name, values, dtype in columns})
 
-    def _index(self, names: Sequence[str]) -> list[int]:
-        position = {name: i for i, name in enumerate(self.names)}
-        missing = [name for name in names if name not in position]
-        if missing:
-            has = ", ".join(self.names[:30]) + (
-                f" and {len(self.names) - 30} more" if len(self.names) > 30 else ""
-            )
-            raise DataError(f"no column {', '.join(map(repr, missing[:8]))} in this table; it has {has}.")
-        return [position[name] for name in names]
+    def to_pandas(self) -> Any:
+        """A pandas ``DataFrame``, each column in its own type as ``write`` has it.
+
+        Raises:
+            ConfigError: where pandas, which diffeo does not depend on, is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ConfigError("pandas is not installed: pip install pandas") from None
+        columns = zip(self.names, self.values.T, self.dtypes, strict=True)
+        return pandas.DataFrame({name: _stored(values, dtype) for name, values, dtype in columns})
+
+
+def _index(has: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Where the names are among those a table has."""
+    position = {name: i for i, name in enumerate(has)}
+    missing = [name for name in names if name not in position]
+    if missing:
+        known = ", ".join(has[:30]) + (f" and {len(has) - 30} more" if len(has) > 30 else "")
+        raise DataError(f"no column {', '.join(map(repr, missing[:8]))} in this table; it has {known}.")
+    return [position[name] for name in names]
 
 
 def _stored(values: np.ndarray, dtype: str) -> np.ndarray:

@@ -290,7 +290,8 @@ class Run:
             return f"time: {elapsed:.0f} s, the machine became slower than when the run was planned"
         waited = self.step - max(self.report.best_step, steps // 10, WARMUP)
         if self.valid is not None and waited > self.recipe.patience * steps:
-            return f"no better validation score since step {self.report.best_step}"
+            best = self.report.best_step
+            return f"no better validation score {f'since step {best}' if best else 'than at the start'}"
         return ""
 
     # -- measuring ----------------------------------------------------------------------------

@@ -68,6 +68,7 @@ class FitReport:
         best_step: the step whose weights were kept.
         train: mean nats a row over the last training batches.
         valid: mean nats a row on the validation rows, at the kept weights; NaN without any.
+        held_out: how many rows ``fit_table`` held out.
         seed: the seed.
         stopped: why the run ended.
         skipped: steps skipped because loss or gradient was not finite.
@@ -77,12 +78,13 @@ class FitReport:
             (``valid``), and of plain models on the latter.
     """
 
-    curves: list[Point] = field(default_factory=list)
+    curves: list[Point] = field(default_factory=list, repr=False)
     seconds: float = 0.0
     steps: int = 0
     best_step: int = 0
     train: float = float("nan")
     valid: float = float("nan")
+    held_out: int = 0
     seed: int = 0
     stopped: str = ""
     skipped: int = 0

@@ -38,6 +38,7 @@ def fit_table(
     given: Sequence[str] = (),
     weights: str | None = None,
     columns: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
     preset: VectorPreset | None = None,
     validation: float = 0.1,
     max_seconds: float | None = None,
@@ -52,10 +53,11 @@ def fit_table(
     flow's mean log-likelihood on them beside that of a Gaussian and of a mixture of Gaussians.
 
     Args:
-        table: a ``Table``, a path to one, a 2-D array or a DataFrame.
+        table: a ``Table``, a path to one, a mapping of columns, a DataFrame or a 2-D array.
         given: columns to condition on.
         weights: column of non-negative row weights.
         columns: declared kinds, ``{"price": "positive", "angle": "circular(0, 360)"}``.
+        drop: columns to leave out, whatever they hold.
         preset: the flow to fit; ``features`` must be the number of columns that vary.
         validation: fraction of rows held out, in (0, 1).
         max_seconds: time to train, the race included; 120 by default.
@@ -75,8 +77,11 @@ def fit_table(
     """
     started = time.monotonic()
     seconds = DEFAULT_SECONDS if max_seconds is None else max_seconds
-    table = _weighted(Table.of(table), weights)
     apart = [*given, *([] if weights is None else [weights])]
+    for name in drop:
+        if name in [*apart, *(columns or {})]:
+            raise ConfigError(f"column {name!r} is dropped; leave it out of given, weights and columns.")
+    table = _weighted(Table.of(table, drop=drop), weights)
     density = table.drop(apart)
     schema = Schema.infer(density, columns)
     context = Vector(len(given)) if given else None
@@ -143,6 +148,7 @@ def fit_table(
             test_weights=valid_rows.weights,
         )
     report.baselines = {"flow": report.valid, **plain}
+    report.held_out = len(valid)
     report.seconds = time.monotonic() - started
     return flow, report
 
