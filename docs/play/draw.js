@@ -51,23 +51,54 @@
     return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
   }
 
-  const mix = (a, b, share) => a + (b - a) * share;
+  const mix = (a, b, share) => a * (1 - share) + b * share; // a at 0 and b at 1, exactly
 
   /** Round numbers between low and high, some `wanted` of them. */
   function ticks(low, high, wanted = 5) {
     const raw = (high - low) / wanted;
     const power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].find((m) => m * power >= raw) * power;
+    if (!(step > 0 && step < Infinity)) return [];
+    const first = Math.ceil(low / step);
     const found = [];
-    for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(i * step);
+    // counted by k: beyond 2^53 a number plus one is the same number
+    for (let k = 0; k <= 2 * wanted && (first + k) * step <= high; k++) {
+      if ((first + k) * step !== found.at(-1)) found.push((first + k) * step);
+    }
     return found;
   }
 
-  const shown = (value, digits) => {
-    const text = value.toFixed(digits);
-    return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
-  };
-  const short = (value) => String(Number(value.toPrecision(4))).replace("-", "−");
+  /** Whether it can be drawn between these: finite, and far enough apart for their size. */
+  function drawable(low, high) {
+    const room = Math.max(1e-300, 1e-12 * Math.abs(low), 1e-12 * Math.abs(high));
+    return high - low > room && high - low < 1e300;
+  }
+
+  /** How many decimals tell a thousandth of this width. */
+  const decimals = (width) => Math.ceil(3 - Math.log10(width));
+
+  function rounded(value, places) {
+    const whole = Math.round(value * 10 ** places);
+    return Math.abs(whole) < 1e15 ? Number(`${whole}e${-places}`) : value;
+  }
+
+  const signs = (text) => text.replace("e+", "e").replaceAll("-", "−");
+
+  /** A number with that many decimals; long ones by their power of ten. */
+  function shown(value, places) {
+    const power = value ? Math.floor(Math.log10(Math.abs(value))) : -Infinity;
+    const plain = places < 9 && power < 9;
+    const digits = Math.min(15, Math.max(0, plain ? places : places + power));
+    const text = plain ? value.toFixed(digits) : value.toExponential(digits);
+    return signs(Number(text) === 0 ? text.replace("-", "") : text);
+  }
+
+  /** A number beside an axis. */
+  function short(value) {
+    const number = Number(value.toPrecision(4));
+    const plain = number === 0 || (Math.abs(number) >= 1e-3 && Math.abs(number) < 1e5);
+    return signs(plain ? String(number) : number.toExponential());
+  }
 
   /** A canvas that keeps its pixels sharp, with axes around a plot. */
   class Panel {
@@ -149,7 +180,7 @@
         const at = this.toY(value);
         if (at < y + 18) continue;
         context.fillRect(x - 3, at, 3, 1);
-        context.fillText(short(value), x - 6, at);
+        context.fillText(short(value), x - 6, at, this.margin.left - 8);
       }
       context.fillText(nameY, x - 8, y + 7);
     }
@@ -196,6 +227,6 @@
     context.stroke();
   }
 
-  const made = { colors, disc, element, inSlices, mix, normals, Panel, rgb, shown, ticks };
-  Object.assign(globalThis.DiffeoPlay, made);
+  const numbers = { decimals, drawable, mix, normals, rounded, short, shown, ticks };
+  Object.assign(globalThis.DiffeoPlay, numbers, { colors, disc, element, inSlices, Panel, rgb });
 })();

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const { disc, inSlices, mix, Panel, shown, ticks } = globalThis.DiffeoPlay;
+  const { decimals, disc, drawable, inSlices, mix, Panel, short, ticks } = globalThis.DiffeoPlay;
   const DOTS = 801; // along z
   const REACH = 3.6; // z from -REACH to REACH
   const BANDS = [-1.2816, -0.8416, -0.5244, -0.2533, 0, 0.2533, 0.5244, 0.8416, 1.2816]; // tenths of the mass
@@ -39,8 +39,12 @@
         const room = 0.04 * (values[DOTS - 1] - values[0]);
         return [values[0] - room, values[DOTS - 1] + room];
       });
+      const bad = this.boxes.findIndex((one) => !drawable(...one));
+      if (bad >= 0) return this.page.giveUp(bad, this.boxes[bad]);
+      const [low, high] = this.boxes.at(-1);
+      this.places = { z: [decimals(2 * REACH)], x: [decimals(high - low)] };
       this.ready = true;
-      this.page.redraw();
+      this.page.report();
     }
 
     draw(t, point, palette) {
@@ -76,6 +80,7 @@
     scale(highest, length, place, { ink, gray }) {
       const { context, plot } = this.panel;
       const value = ticks(0, highest, 3).at(-1);
+      if (value === undefined) return; // a density too high for a number
       context.fillStyle = gray;
       context.font = "11px system-ui, sans-serif";
       const off = (value / highest) * length;
@@ -85,14 +90,14 @@
         context.fillStyle = ink;
         context.textAlign = "center";
         context.textBaseline = "top";
-        context.fillText(shown(value, value < 0.1 ? 2 : 1), x, plot.y + plot.height + 6);
+        context.fillText(short(value), x, plot.y + plot.height + 6);
       } else {
         const y = plot.y + plot.height + MARGIN.bottom + off;
         context.fillRect(plot.x, y, plot.width, 1);
         context.fillStyle = ink;
         context.textAlign = "right";
         context.textBaseline = "middle";
-        context.fillText(shown(value, value < 0.1 ? 2 : 1), plot.x - 6, y);
+        context.fillText(short(value), plot.x - 6, y);
       }
     }
 

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const { disc, inSlices, mix, normals, Panel, rgb } = globalThis.DiffeoPlay;
+  const { decimals, disc, drawable, inSlices, mix, normals, Panel, rgb } = globalThis.DiffeoPlay;
   const POINTS = 1500;
   const LINES = 7; // of the grid, each way: z = -3, ..., 3
   const DOTS = 97; // on each of them
@@ -40,18 +40,23 @@
           starts.push(line < LINES ? [along, across] : [across, along]);
         }
       }
-      this.layers = Array.from({ length: flow.layers.length + 1 }, () => new Float32Array(2 * starts.length));
+      this.layers = Array.from({ length: flow.layers.length + 1 }, () => new Float64Array(2 * starts.length));
       const carry = (i) => {
         flow.path(starts[i]).points.forEach((point, layer) => this.layers[layer].set(point, 2 * i));
       };
       if (!(await inSlices(starts.length, carry, () => this.alive))) return;
       this.left = starts.slice(0, POINTS).map(([a]) => a < 0);
       const own = this.layers.map(box);
+      for (const [layer, [left, right, low, high]] of own.entries()) {
+        if (!drawable(left, right)) return this.page.giveUp(layer, [left, right], 1);
+        if (!drawable(low, high)) return this.page.giveUp(layer, [low, high], 2);
+      }
       this.latent.box = square(own[0]);
       this.data.box = square(own.at(-1));
       this.boxes = together(own).map(square);
+      this.places = { z: places(this.latent.box), x: places(this.data.box) };
       this.ready = true;
-      this.page.redraw();
+      this.page.report();
       this.latent.shade = await this.density(this.latent.box, (z) => flow.logBase(z));
       this.page.redraw();
       this.data.shade = await this.density(this.data.box, (x) => flow.logProb(x));
@@ -176,13 +181,15 @@
   /** What to show of a layer: nearly all of its points, left, right, low, high. */
   function box(values) {
     return [0, 1].flatMap((column) => {
-      const sorted = Float32Array.from({ length: POINTS }, (_, i) => values[2 * i + column]).sort();
+      const sorted = Float64Array.from({ length: POINTS }, (_, i) => values[2 * i + column]).sort();
       const low = sorted[Math.floor(0.003 * POINTS)];
       const high = sorted[Math.ceil(0.997 * POINTS) - 1];
-      const room = 0.12 * (high - low) || 1;
+      const room = 0.12 * (high - low);
       return [low - room, high + room];
     });
   }
+
+  const places = ([left, right, low, high]) => [decimals(right - left), decimals(high - low)];
 
   /** One box for all layers where they are of like size, so that what moves in the picture moves. */
   function together(own) {

@@ -2,17 +2,20 @@
 "use strict";
 
 (() => {
-  const { colors, element, Flow, Line, models, Plane, shown } = globalThis.DiffeoPlay;
+  const { colors, element, Flow, Line, models, Plane, rounded, short, shown } = globalThis.DiffeoPlay;
   const SECONDS = 0.55; // a layer, when playing
+  const LAYERS = 200; // at most, and
+  const MEGABYTES = 20; // of a file
 
   class Page {
     constructor(root) {
       this.root = root;
+      this.models = new Map(Object.entries(models));
       this.view = null;
       this.playing = 0;
       this.t = 0;
       this.build();
-      this.open(this.select.value);
+      this.choose();
       const dark = window.matchMedia("(prefers-color-scheme: dark)");
       dark.addEventListener("change", () => this.redraw());
       const theme = new MutationObserver(() => this.redraw());
@@ -20,8 +23,8 @@
     }
 
     build() {
-      const option = ([name, { title }]) => element("option", { value: name }, title);
-      this.select = element("select", { "aria-label": "Model" }, ...Object.entries(models).map(option));
+      const options = [...this.models].map(([key, { title }]) => element("option", { value: key }, title));
+      this.select = element("select", { "aria-label": "Model" }, ...options);
       this.file = element("input", { type: "file", accept: ".json,application/json" });
       this.button = element("button", { type: "button" }, "Play");
       this.slider = element("input", { type: "range", min: 0, max: 1, step: 0.02, "aria-label": "Layer" });
@@ -42,7 +45,7 @@
         this.views,
         this.numbers,
       );
-      this.select.addEventListener("change", () => this.open(this.select.value));
+      this.select.addEventListener("change", () => this.choose());
       this.file.addEventListener("change", () => this.read(this.file.files[0]));
       this.button.addEventListener("click", () => (this.playing ? this.stop() : this.play()));
       this.slider.addEventListener("input", () => {
@@ -58,26 +61,29 @@
       });
     }
 
-    /** One of the models that came with the page, or one read from a file. */
-    open(name) {
-      const { flow, note } = models[name];
+    choose() {
+      this.open(this.select.value, this.models.get(this.select.value));
+    }
+
+    /** A model that came with the page or was read from a file; listed only if it can be read. */
+    open(key, model) {
       this.stop();
       let read;
       try {
-        read = new Flow(flow);
-        if (read.features > 2) throw new Error(`it has ${read.features} columns; this page draws 1 or 2.`);
-        if (!read.layers.length) throw new Error("the model has no layers.");
+        checkSize(model.flow);
+        read = new Flow(model.flow);
       } catch (error) {
-        this.complain(`${models[name].title}: ${error.message}`);
+        this.complain(`${model.title}: ${error.message}`);
         return;
       }
       this.problem.hidden = true;
-      const listed = [...this.select.options].some((option) => option.value === name);
-      if (!listed) this.select.append(element("option", { value: name }, models[name].title));
-      this.select.value = name;
+      if (!this.models.has(key)) this.select.append(element("option", { value: key }, model.title));
+      this.models.set(key, model);
+      this.select.value = key;
       this.flow = read;
       this.view?.close();
-      this.note.textContent = note;
+      this.view = null;
+      this.note.textContent = model.note;
       this.slider.max = read.layers.length;
       this.t = 0;
       this.moveLatent(read.features === 2 ? [0.8, -0.6] : [0.8]);
@@ -89,6 +95,12 @@
 
     async read(file) {
       if (!file) return;
+      this.file.value = ""; // the same file may be chosen again, rewritten
+      if (file.size > MEGABYTES * 1e6) {
+        const size = (file.size / 1e6).toFixed(1);
+        this.complain(`${file.name}: it has ${size} MB; this page reads up to ${MEGABYTES}.`);
+        return;
+      }
       let flow;
       try {
         flow = JSON.parse(await file.text());
@@ -97,9 +109,17 @@
         return;
       }
       const note = "Read in your browser alone; it was sent nowhere.";
-      models[file.name] = { title: file.name, note, flow };
-      this.open(file.name);
-      this.file.value = ""; // the same file may be chosen again, rewritten
+      this.open(`file: ${file.name}`, { title: file.name, note, flow });
+    }
+
+    /** The view could not draw a layer, whose values lie between low and high. */
+    giveUp(layer, [low, high], column) {
+      this.view.close();
+      this.view = null;
+      this.views.replaceChildren();
+      const which = column ? `column ${column} after layer ${layer}` : `what layer ${layer} gives`;
+      const { title } = this.models.get(this.select.value);
+      this.complain(`${title}: ${which} cannot be drawn; it lies between ${short(low)} and ${short(high)}.`);
     }
 
     complain(text) {
@@ -109,28 +129,40 @@
 
     // -- the point -----------------------------------------------------------------------------------
 
+    /** How many decimals each column of z and x is rounded to, once the view knows its panels' widths. */
+    get places() {
+      return this.view?.places ?? { z: [3, 3], x: [3, 3] };
+    }
+
     /** The latent point put here. It is rounded to what is shown, so that what is shown is the point. */
     moveLatent(z) {
-      this.settle(z.map((v) => Math.round(v * 1000) / 1000), true);
+      this.settle(z.map((v, i) => rounded(v, this.places.z[i])), true);
     }
 
     moveData(x) {
-      const rounded = x.map((v) => Math.round(v * 1000) / 1000);
-      this.settle(Array.from(this.flow.toLatent(rounded).value), false, rounded);
+      const held = x.map((v, i) => rounded(v, this.places.x[i]));
+      this.settle(Array.from(this.flow.toLatent(held).value), false, held);
     }
 
     settle(z, latentFirst, given) {
       const { points, logDets } = this.flow.path(z);
       const x = given ?? Array.from(points.at(-1));
+      this.point = { z, x, logDet: logDets.at(-1), latentFirst, path: points.map((p) => Array.from(p)) };
+      this.report();
+    }
+
+    /** The point's numbers: those held as they are, those computed with a digit more. */
+    report() {
+      const { z, x, logDet, latentFirst } = this.point;
+      const { places } = this;
       const logBase = this.flow.logBase(z);
-      const logDet = logDets.at(-1);
-      this.point = { z, x, path: points.map((p) => Array.from(p)) };
-      const list = (values, digits) => `(${values.map((v) => shown(v, digits)).join(", ")})`;
-      const one = this.flow.features === 1;
-      const vector = (values, digits) => (one ? shown(values[0], digits) : list(values, digits));
+      const vector = (values, digits, more) => {
+        const list = values.map((v, i) => shown(v, digits[i] + more));
+        return list.length === 1 ? list[0] : `(${list.join(", ")})`;
+      };
       const rows = [
-        ["z", "z", vector(z, latentFirst ? 3 : 4), ""],
-        ["x", "x", vector(x, latentFirst ? 4 : 3), ""],
+        ["z", "z", vector(z, places.z, latentFirst ? 0 : 1), ""],
+        ["x", "x", vector(x, places.x, latentFirst ? 1 : 0), ""],
         ["log p(z)", "log-base", shown(logBase, 4), "nats"],
         ["log |det ∂x/∂z|", "log-det", shown(logDet, 4), "nats"],
         ["log p(x) = log p(z) − log |det ∂x/∂z|", "log-prob", shown(logBase - logDet, 4), "nats"],
@@ -193,6 +225,14 @@
         this.view?.draw(this.t, this.point, colors(this.root));
       });
     }
+  }
+
+  /** What the page does not take on, told before the layers are built. */
+  function checkSize(spec) {
+    if (spec?.features > 2) throw new Error(`it has ${spec.features} columns; this page draws 1 or 2.`);
+    const count = spec?.layers?.length;
+    if (count === 0) throw new Error("the model has no layers.");
+    if (count > LAYERS) throw new Error(`it has ${count} layers; this page draws up to ${LAYERS}.`);
   }
 
   const root = document.getElementById("play");

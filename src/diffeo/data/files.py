@@ -254,15 +254,16 @@ def _write_feather(file: IO[bytes], columns: Mapping[str, Any]) -> None:
 
 
 def _write_npy(file: IO[bytes], columns: Mapping[str, Any]) -> None:
-    np.save(file, np.stack(list(_arrays(columns).values()), 1), allow_pickle=False)  # names are lost
+    # Names are lost; text would turn its neighbors into text.
+    np.save(file, np.stack(list(_arrays(columns, "biuf").values()), 1), allow_pickle=False)
 
 
-def _arrays(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The columns as arrays of numbers; text would be pickled, or turn its neighbors into text."""
+def _arrays(columns: Mapping[str, Any], kinds: str) -> dict[str, np.ndarray]:
+    """The columns as arrays of these kinds of NumPy's; objects would be pickled."""
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"column {name!r} holds no numbers")
+        if array.dtype.kind not in kinds:
+            raise ValueError(f"column {name!r} holds {array.dtype}")
     return arrays
 
 
@@ -270,7 +271,7 @@ def _write_npz(file: IO[bytes], columns: Mapping[str, Any]) -> None:
     taken = sorted({"file", "allow_pickle"} & set(columns))  # numpy keeps these to itself
     if taken:
         raise DataError(f"an NPZ file cannot hold a column named {taken[0]!r}; write another kind of table.")
-    np.savez(file, **_arrays(columns))  # pyright: ignore[reportArgumentType]
+    np.savez(file, **_arrays(columns, "biufU"))  # pyright: ignore[reportArgumentType]
 
 
 WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, Any]], None]] = {
