@@ -162,12 +162,13 @@ def fit(
         if "circular" in (f.name for f in fields(kind)):
             settings["circular"] = schema.circular
         model = kind(features=schema.features, context=len(given) or None, **settings)
-    report.say_schema(schema, len(rows), given, weights)
 
     import diffeo
 
+    train = diffeo.fit_table  # loaded before the first word: interrupted imports may swallow Ctrl-C
+    report.say_schema(schema, len(rows), given, weights)
     with report.progress() as callbacks:
-        flow, result = diffeo.fit_table(
+        flow, result = train(
             rows,
             given=given,
             weights=weights,
