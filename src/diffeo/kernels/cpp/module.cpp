@@ -96,7 +96,7 @@ char *scratch(int64_t bytes) {
 
 int workers(int threads, int64_t rows) {
     const int64_t blocks = (rows + ROWS - 1) / ROWS;
-    return parallel_for == nullptr || threads < 2 ? 1 : int(blocks < threads ? blocks : threads);
+    return parallel_for == nullptr || threads < 2 || blocks < 2 ? 1 : int(blocks < threads ? blocks : threads);
 }
 
 template <class T = void> T *pointer(uintptr_t address) { return reinterpret_cast<T *>(address); }
