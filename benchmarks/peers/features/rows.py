@@ -65,7 +65,6 @@ ROWS = (
         "alone",
         (
             "tests/test_steppers.py::test_all_steps_multiply_as_often_as_one_masked_pass",
-            "tests/test_steppers.py::test_kernels_sample_about_as_fast_as_they_score",
             "tests/test_steppers.py::test_stepper_is_full_passes",
         ),
     ),
