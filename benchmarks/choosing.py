@@ -40,18 +40,18 @@ from torch.distributions import Normal, StudentT
 
 import diffeo
 from diffeo import Flow
-from diffeo._typing import Projectable
-from diffeo.data.baselines import gaussian_log_prob, mixture_log_prob
+from diffeo.contracts import Projectable
 from diffeo.errors import NotConverged
 from diffeo.objectives import Batch
-from diffeo.presets import KINDS, VectorPreset, choose
+from diffeo.presets import PRESETS, VectorPreset, choose
+from diffeo.tables.baselines import gaussian_log_prob, mixture_log_prob
 from diffeo.train import loop
 from diffeo.train.loop import objective_of, recipe_of
 from diffeo.train.optimizer import FlatAdamW
 from diffeo.train.report import versions
 
 ROOT = Path(__file__).parents[1]
-PRESETS = [name for name, kind in KINDS.items() if issubclass(kind, VectorPreset)]
+PRESETS = [name for name, kind in PRESETS.items() if issubclass(kind, VectorPreset)]
 PARTS = ("speed", "quality", "sweep", "rows", "special")
 BATCH = 1024
 CALLS_SECONDS = 0.02
@@ -148,7 +148,7 @@ def cells_of(preset: str, features: int) -> list[Cell]:
     """A preset's flow, trained a little, and its three calls, each made once."""
     rows = chain_rows(features)
     torch.manual_seed(0)
-    flow = KINDS[preset](features=features).build()  # type: ignore[call-arg]
+    flow = PRESETS[preset](features=features).build()  # type: ignore[call-arg]
     diffeo.fit(flow, rows, max_steps=WARM_STEPS, max_seconds=WARM_SECONDS)
     x, generator = rows[:BATCH], torch.Generator().manual_seed(0)
 
@@ -281,7 +281,7 @@ def fitted(job: Job, folder: Path, seconds: float, seed: int) -> Row:
         log_prob = gaussian_log_prob if job.preset == "Gaussian" else mixture_log_prob
         return {**row, **score(torch.from_numpy(log_prob(train, test)), exact), "seconds": _since(tick)}
     torch.manual_seed(seed)
-    flow = KINDS[job.preset](features=train.shape[1], **job.fields).build()  # type: ignore[call-arg]
+    flow = PRESETS[job.preset](features=train.shape[1], **job.fields).build()  # type: ignore[call-arg]
     report = diffeo.fit(flow, train, max_seconds=seconds, seed=seed)
     with torch.no_grad():
         tick = time.process_time()

@@ -24,8 +24,8 @@ import torch
 from reversible import CLEAR, resident
 from torch import Tensor
 
-from diffeo.data.images import read_images
 from diffeo.encodings import Dequantization
+from diffeo.images.read import read_images
 from diffeo.presets import Glow
 from diffeo.train.optimizer import FlatAdamW
 

@@ -24,14 +24,15 @@ from torch import Tensor
 
 import diffeo
 from diffeo.cli.options import settings
-from diffeo.data.pictures import grid, save_image
 from diffeo.flow import Flow
-from diffeo.presets import KINDS, ImagePreset
-from diffeo.train import Recipe, fit_images
+from diffeo.images import fit_images
+from diffeo.images.pictures import grid, save_image
+from diffeo.presets import PRESETS, ImagePreset
+from diffeo.train import Recipe
 
 SHAPE = (1, 28, 28)
 RESULTS = Path(__file__).parent / "results" / "mnist.jsonl"
-IMAGES = [name for name, kind in KINDS.items() if issubclass(kind, ImagePreset)]
+IMAGES = [name for name, kind in PRESETS.items() if issubclass(kind, ImagePreset)]
 
 
 @torch.no_grad()
@@ -55,7 +56,7 @@ class Curve:
 
 def run(name: str, train: Tensor, test: Tensor, asked: argparse.Namespace) -> dict[str, Any]:
     """One preset, fitted and scored."""
-    kind = KINDS[name]
+    kind = PRESETS[name]
     preset = kind(SHAPE, **settings(kind, asked.set))  # type: ignore[call-arg]
     flow, report = fit_images(
         train,

@@ -22,10 +22,10 @@ from mnist import IMAGES
 import diffeo
 from diffeo import latents
 from diffeo.cli.options import settings
-from diffeo.data.image_scores import pixel_baselines
-from diffeo.data.pictures import grid, save_image
-from diffeo.presets import KINDS
-from diffeo.train import fit_images
+from diffeo.images import fit_images
+from diffeo.images.pictures import grid, save_image
+from diffeo.images.scores import pixel_baselines
+from diffeo.presets import PRESETS
 
 SHAPE = (1, 64, 64)
 HELD_OUT = 5
@@ -50,7 +50,7 @@ def main() -> None:
     stored = np.load(data.folder(asked, "olivetti") / "olivetti.npz")
     faces, person = torch.from_numpy(stored["x"])[:, None], torch.from_numpy(stored["person"])
     held = person >= person.max() - HELD_OUT + 1
-    kind = KINDS[asked.preset]
+    kind = PRESETS[asked.preset]
     preset = kind(SHAPE, **settings(kind, asked.set))  # type: ignore[call-arg]
     flow, report = fit_images(
         faces[~held],

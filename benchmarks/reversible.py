@@ -31,9 +31,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffeo.bijections import ActNorm, Bijection, Chain, Coupling, Reversible
-from diffeo.data import TOYS
 from diffeo.elementwise import Affine
 from diffeo.nets import MLP
+from diffeo.targets import TOYS
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import diffeo
-from diffeo.data.baselines import encoded_baselines
+from diffeo.tables.baselines import encoded_baselines
 
 NAMES = ("concrete", "energy", "wine-quality-red")
 
@@ -44,7 +44,7 @@ def main() -> None:
                 torch.from_numpy(train.select(names).values),
                 torch.from_numpy(test.select(names).values),
             )
-            scores = diffeo.data.score_table(flow, test).log_prob
+            scores = diffeo.tables.score_table(flow, test).log_prob
             found = {"flow": float(scores.mean()), **plain}
             row = {
                 "table": name,

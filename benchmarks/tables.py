@@ -33,7 +33,7 @@ def main() -> None:
             flow, report = diffeo.fit_table(
                 folder / f"{name}_train.parquet", max_seconds=arguments.seconds, seed=seed
             )
-            log_prob = diffeo.data.score_table(flow, test).log_prob
+            log_prob = diffeo.tables.score_table(flow, test).log_prob
             means.append(float(log_prob.mean()))
             assert flow.recipe is not None
             row = {

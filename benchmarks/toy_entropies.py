@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from diffeo.data.toys import TOYS, Toy
+from diffeo.targets.toys import TOYS, Toy
 
 # Half the side of a box that holds all but 1e-9 of the mass, and the coarse spacing.
 GRIDS = {

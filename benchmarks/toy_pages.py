@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diffeo import Flow, plots
-from diffeo.data import TOYS
+from diffeo.targets import TOYS
 
 Row = dict[str, Any]
 

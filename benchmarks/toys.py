@@ -31,8 +31,8 @@ from toy_pages import Row, keep_row, keep_tile, read_rows, target, tile, write_p
 
 import diffeo
 from diffeo import Flow
-from diffeo.data import TOYS
-from diffeo.presets import KINDS
+from diffeo.presets import PRESETS
+from diffeo.targets import TOYS
 from diffeo.train.report import Progress, versions
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def run(preset: str, name: str, fields: dict[str, Any], asked: argparse.Namespac
     generator = torch.Generator().manual_seed(asked.seed)
     rows, fresh = toy.sample(asked.rows, generator), toy.sample(FRESH, generator)
     torch.manual_seed(asked.seed)
-    flow = KINDS[preset](features=2, **fields).build()
+    flow = PRESETS[preset](features=2, **fields).build()
     report = diffeo.fit(flow, rows, max_seconds=asked.seconds, seed=asked.seed, callbacks=[tell])
     tick = time.monotonic()
     log_prob = scores(flow, fresh, tell)
@@ -135,8 +135,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results")
     asked = parser.parse_args()
     for preset in asked.presets:
-        if preset not in KINDS:
-            parser.error(f"there is no preset {preset}; there are {', '.join(KINDS)}.")
+        if preset not in PRESETS:
+            parser.error(f"there is no preset {preset}; there are {', '.join(PRESETS)}.")
     if not 1 <= asked.jobs <= (os.cpu_count() or 1):
         parser.error(f"--jobs must be from 1 to {os.cpu_count()}, the number of cores.")
     return asked

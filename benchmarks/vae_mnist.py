@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 
 import diffeo
-from diffeo import latent_variables as lv
+from diffeo import autoencoders as ae
 from diffeo.flow import Flow
-from diffeo.functional.products import products_in
+from diffeo.functional.matmul_precision import matmul_dtype
 from diffeo.objectives import Batch, Likelihood
 from diffeo.train import Recipe, fit
 from diffeo.train.data import Rows
@@ -41,12 +41,12 @@ PIXELS, LATENT = 784, 64
 HELD = 2000
 """Training images that choose the weights kept."""
 POSTERIORS: dict[str, Callable[[int, argparse.Namespace], Flow]] = {
-    "none": lambda h, asked: lv.diagonal(LATENT, h),
-    "planar": lambda h, asked: lv.planar(LATENT, h, asked.planar_layers),
-    "sylvester": lambda h, asked: lv.sylvester(
+    "none": lambda h, asked: ae.diagonal(LATENT, h),
+    "planar": lambda h, asked: ae.planar(LATENT, h, asked.planar_layers),
+    "sylvester": lambda h, asked: ae.sylvester(
         LATENT, h, asked.sylvester_layers, asked.sylvester_rank, asked.sylvester_reflections
     ),
-    "iaf": lambda h, asked: lv.iaf(LATENT, h, asked.iaf_layers, (asked.iaf_hidden,)),
+    "iaf": lambda h, asked: ae.iaf(LATENT, h, asked.iaf_layers, (asked.iaf_hidden,)),
 }
 
 
@@ -76,11 +76,11 @@ def build(name: str, seed: int, asked: argparse.Namespace) -> Flow:
     """The model; what all posteriors share starts alike for one seed."""
     torch.manual_seed(seed)
     encoder = nn.Sequential(layers(PIXELS, asked.hidden, asked.context), nn.SiLU())
-    decoder = lv.Bernoulli(layers(LATENT, asked.context, asked.hidden, PIXELS), (PIXELS,), LATENT)
+    decoder = ae.Bernoulli(layers(LATENT, asked.context, asked.hidden, PIXELS), (PIXELS,), LATENT)
     shared = POSTERIORS["none"](asked.context, asked)
     posterior = POSTERIORS[name](asked.context, asked)
     posterior.base.load_state_dict(shared.base.state_dict())
-    return lv.autoencoder(encoder, posterior, decoder)
+    return ae.autoencoder(encoder, posterior, decoder)
 
 
 class Clock:
@@ -114,7 +114,7 @@ def pace(asked: argparse.Namespace, rows: Tensor) -> dict[str, float]:
         for name, flow in flows.items():
             tick = time.process_time()
             optimizers[name].zero_grad()
-            with products_in(products(asked)):
+            with matmul_dtype(products(asked)):
                 loss = Binarized()(flow, batch)
             loss.backward()
             optimizers[name].gather()
@@ -161,10 +161,10 @@ def train(
 @torch.no_grad()
 def score(flow: Flow, test: Tensor, asked: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
     """Negative ELBO of all test images, and the importance-weighted bound of the first."""
-    found = lv.evidence(flow, test, draws=asked.elbo_draws)
-    few = lv.evidence(flow, test[: asked.subset], draws=asked.draws)
+    found = ae.evidence(flow, test, draws=asked.elbo_draws)
+    few = ae.evidence(flow, test[: asked.subset], draws=asked.draws)
     door = flow.encoding
-    assert isinstance(door, lv.VariationalEncoding)
+    assert isinstance(door, ae.VariationalEncoding)
     nelbo, bound = -found.elbo, -few.log_prob
     return {
         "negative_elbo": nelbo.mean().item(),

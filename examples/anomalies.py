@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 import diffeo
-from diffeo.data import Table, score_table
+from diffeo.tables import Table, score_table
 
 rng = np.random.default_rng(0)
 

@@ -2,7 +2,8 @@
 
 Two flows of the plane and one of the line are fitted, their weights rounded to four decimals so that the
 files stay small, and written into the current folder: pinwheel.js, moons.js, peaks.js. Those in docs/play
-were made so. Your own flow needs none of this, only ``diffeo.io.to_json(flow)`` and the page's file button.
+were made so. Your own flow needs none of this, only
+``diffeo.interop.to_json(flow)`` and the page's file button.
 
     python examples/play_model.py
 """
@@ -15,10 +16,10 @@ import torch
 import diffeo
 from diffeo.bases import Normal
 from diffeo.bijections import LU, ActNorm, Chain, Coupling, Pointwise, Standardize
-from diffeo.data import TOYS
 from diffeo.elementwise import Affine, RationalQuadratic
-from diffeo.io import to_json
+from diffeo.interop import to_json
 from diffeo.nets import MLP
+from diffeo.targets import TOYS
 from diffeo.train import Recipe
 
 

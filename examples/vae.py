@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import diffeo
-from diffeo import latent_variables as lv
+from diffeo import autoencoders as ae
 
 LATENT, H = 8, 64
 gray = torch.from_numpy(load_digits().images).flatten(1).to(torch.uint8)  # 1797 pictures of 8 x 8, 0 .. 16
@@ -25,26 +25,26 @@ def net(numbers: int) -> nn.Module:
     return nn.Sequential(nn.Linear(LATENT, 128), nn.SiLU(), nn.Linear(128, numbers))
 
 
-def fitted(model: diffeo.Flow, x: torch.Tensor) -> lv.Evidence:
+def fitted(model: diffeo.Flow, x: torch.Tensor) -> ae.Evidence:
     recipe = diffeo.train.Recipe(learning_rate=5e-3)
     diffeo.fit(model, x[train], max_steps=800, batch_size=64, recipe=recipe)
-    return lv.evidence(model, x[test], draws=32)
+    return ae.evidence(model, x[test], draws=32)
 
 
-def said(name: str, found: lv.Evidence) -> None:
+def said(name: str, found: ae.Evidence) -> None:
     print(f"{name:34s} {-found.elbo.mean():7.2f} {-found.log_prob.mean():7.2f} {found.ess.mean():6.0%}")
 
 
 print("nats per test picture, after as many steps each: negative ELBO, bound of 32 draws, effective draws")
-posteriors = {"diagonal": lv.diagonal, "planar": lv.planar, "IAF": lv.iaf}
+posteriors = {"diagonal": ae.diagonal, "planar": ae.planar, "IAF": ae.iaf}
 for name, posterior in posteriors.items():
     torch.manual_seed(0)
-    model = lv.autoencoder(encoder(), posterior(LATENT, H), lv.Bernoulli(net(64), (64,), LATENT))
+    model = ae.autoencoder(encoder(), posterior(LATENT, H), ae.Bernoulli(net(64), (64,), LATENT))
     said(f"black and white, {name}", fitted(model, binary))
 
 torch.manual_seed(0)
 prior = diffeo.presets.MAF(features=LATENT, layers=2, hidden=(32,)).build()
-model = lv.autoencoder(encoder(), lv.iaf(LATENT, H), lv.Bernoulli(net(64), (64,), LATENT), prior)
+model = ae.autoencoder(encoder(), ae.iaf(LATENT, H), ae.Bernoulli(net(64), (64,), LATENT), prior)
 said("the same with a flow prior", fitted(model, binary))
 
 drawn, seen = model.sample(6), model.encoding.reconstruct(binary[test[:6]])
@@ -55,12 +55,12 @@ for pictures in (binary[test[:6]], (seen > 0.5).to(torch.uint8), drawn):
     print()
 
 torch.manual_seed(0)
-logistic = lv.DiscretizedLogistic(net(2 * 64), (64,), LATENT, levels=17)
-said("17 grays, logistic", fitted(lv.autoencoder(encoder(), lv.iaf(LATENT, H), logistic), gray))
+logistic = ae.DiscretizedLogistic(net(2 * 64), (64,), LATENT, levels=17)
+said("17 grays, logistic", fitted(ae.autoencoder(encoder(), ae.iaf(LATENT, H), logistic), gray))
 
 # A flow of real vectors as the decoder: what the pixels share is z's, what neighbors share is the flow's.
 noisy = (gray + torch.rand(gray.shape, generator=torch.Generator().manual_seed(0))) / 17
-flow = lv.FlowDecoder(diffeo.presets.MAF(features=64, context=LATENT, layers=2, hidden=(128,)).build())
-found = fitted(lv.autoencoder(encoder(), lv.diagonal(LATENT, H), flow), noisy)
-found = lv.Evidence(found.log_weights - 64 * torch.tensor(17.0).log())  # of cells of 1/17, as above
+flow = ae.FlowDecoder(diffeo.presets.MAF(features=64, context=LATENT, layers=2, hidden=(128,)).build())
+found = fitted(ae.autoencoder(encoder(), ae.diagonal(LATENT, H), flow), noisy)
+found = ae.Evidence(found.log_weights - 64 * torch.tensor(17.0).log())  # of cells of 1/17, as above
 said("17 grays, flow", found)

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffeo import bases, bijections, elementwise, nets, presets
+from diffeo import bases, bijections, contexts, elementwise, nets, presets
 from diffeo.encodings.columns import Column, Columns
 from diffeo.encodings.dequantization import Dequantization
 from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
 from diffeo.encodings.noise import VariationalNoise
+from diffeo.flow import Flow
 from diffeo.functional import linear_spline, quadratic_spline
 from diffeo.functional.log_dets import RouletteLogDet
+from diffeo.testing import randomize_
 
 b, e, p = bijections, elementwise, presets
 Auto, Couple = b.Autoregressive, b.Coupling
@@ -30,7 +32,8 @@ small = {"layers": 2, "hidden": (8,)}
 masked = {"layers": 2, "hidden": 8, "blocks": 1}
 spline = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4}
 
-transformer = {"hidden": 8, "blocks": 1, "heads": 2}
+heads = {"hidden": 8, "heads": 2}
+transformer = {**heads, "blocks": 1}
 pixel = {"hidden": 8, "blocks": 1, "kernel": 3, "bins": 4}
 
 
@@ -279,38 +282,38 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Gaussianization": lambda: p.Gaussianization(2, layers=3, components=4),
         "Gaussianization, context": lambda: p.Gaussianization(3, 2, layers=2, hidden=(8,), components=3),
         "Glow": lambda: p.Glow((1, 4, 2), levels=1, layers=2, hidden=8),
-        "Glow, classes": lambda: p.Glow((2, 2, 2), p.Classes(3), levels=1, layers=2, hidden=8),
+        "Glow, classes": lambda: p.Glow((2, 2, 2), contexts.Classes(3), levels=1, layers=2, hidden=8),
         "FFJORD": lambda: p.FFJORD(2, hidden=8),
         "FFJORD, context": lambda: p.FFJORD(1, 2, hidden=8, layers=1),
         "FlowMatching": lambda: p.FlowMatching(2, hidden=8),
-        "FlowMatching, classes": lambda: p.FlowMatching(2, p.Classes(3), layers=2, hidden=8),
+        "FlowMatching, classes": lambda: p.FlowMatching(2, contexts.Classes(3), layers=2, hidden=8),
         "IAF": lambda: p.IAF(3, **small),
-        "IAF, classes": lambda: p.IAF(2, p.Classes(3), **small),
+        "IAF, classes": lambda: p.IAF(2, contexts.Classes(3), **small),
         "MAF": lambda: p.MAF(3, **small),
         "MAF, context": lambda: p.MAF(2, 2, **small),
         "NAF": lambda: p.NAF(2, **masked, units=4),
-        "NAF, classes": lambda: p.NAF(3, p.Classes(3), **masked, units=4),
+        "NAF, classes": lambda: p.NAF(3, contexts.Classes(3), **masked, units=4),
         "NICE": lambda: p.NICE(3, **small),
         "NICE, one column": lambda: p.NICE(1, 2, **small),
         "NSF": lambda: p.NSF(2, **spline),
         "NSF, context": lambda: p.NSF(1, 2, **spline),
         "PixelFlow": lambda: p.PixelFlow((1, 2, 1), **pixel),
-        "PixelFlow, layers, classes": lambda: p.PixelFlow((3, 1, 2), p.Classes(3), layers=2, **pixel),
-        "PixelFlow, image": lambda: p.PixelFlow((1, 2, 2), p.Image(1, 2, 1), **pixel),
+        "PixelFlow, layers, classes": lambda: p.PixelFlow((3, 1, 2), contexts.Classes(3), layers=2, **pixel),
+        "PixelFlow, image": lambda: p.PixelFlow((1, 2, 2), contexts.Image(1, 2, 1), **pixel),
         "Planar": lambda: p.Planar(2, **small),
         "Planar, context": lambda: p.Planar(1, 2, **small),
         "Radial": lambda: p.Radial(3, **small),
-        "Radial, classes": lambda: p.Radial(2, p.Classes(3), **small),
+        "Radial, classes": lambda: p.Radial(2, contexts.Classes(3), **small),
         "RealNVP": lambda: p.RealNVP(2, **small),
         "RealNVPImage": lambda: p.RealNVPImage((1, 2, 4), levels=1, layers=2, hidden=8),
         "RealNVPImage, image": lambda: p.RealNVPImage(
-            (1, 2, 2), p.Image(1, 2, 2), levels=1, layers=2, hidden=8, reversible=True
+            (1, 2, 2), contexts.Image(1, 2, 2), levels=1, layers=2, hidden=8, reversible=True
         ),
-        "RealNVP, classes": lambda: p.RealNVP(3, p.Classes(4), **small),
+        "RealNVP, classes": lambda: p.RealNVP(3, contexts.Classes(4), **small),
         "IResNet": lambda: p.IResNet(2, **small),
         "IResNet, context": lambda: p.IResNet(1, 2, **small),
         "ResidualFlow": lambda: p.ResidualFlow(2, **small),
-        "ResidualFlow, classes": lambda: p.ResidualFlow(3, p.Classes(4), **small),
+        "ResidualFlow, classes": lambda: p.ResidualFlow(3, contexts.Classes(4), **small),
         "RevNet": lambda: p.RevNet(3, **small),
         "RevNet, one column": lambda: p.RevNet(1, 2, **small),
         "SplineGlow": lambda: p.SplineGlow((3, 2, 2), levels=1, layers=2, hidden=8),
@@ -321,16 +324,16 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "SOSPF, context": lambda: p.SOSPF(3, 2, **masked, degree=3, polynomials=2),
         "Jet": lambda: p.Jet((2, 2, 2), patch=2, layers=2, **transformer),
         "Jet, reversible, classes": lambda: p.Jet(
-            (1, 4, 2), p.Classes(3), patch=2, layers=2, reversible=True, **transformer
+            (1, 4, 2), contexts.Classes(3), patch=2, layers=2, reversible=True, **transformer
         ),
         "Tabular": lambda: p.Tabular(2, **spline),
         "Tabular, marginal": lambda: p.Tabular(2, 2, marginal=8, **spline),
         "TarFlow": lambda: p.TarFlow((2, 2, 2), patch=1, layers=1, blocks=2, hidden=8, heads=2),
         "TarFlow, classes": lambda: p.TarFlow(
-            (1, 2, 4), p.Classes(3), patch=2, layers=1, blocks=2, hidden=8, heads=2, drop=0.1, checkpoint=True
+            (1, 2, 4), contexts.Classes(3), patch=2, layers=1, blocks=2, **heads, drop=0.1, checkpoint=True
         ),
         "TarFlow, image": lambda: p.TarFlow(
-            (1, 2, 2), p.Image(1, 2, 1), patch=1, blocks=2, hidden=8, heads=2
+            (1, 2, 2), contexts.Image(1, 2, 1), patch=1, blocks=2, hidden=8, heads=2
         ),
         "UNAF": lambda: p.UNAF(2, **masked, embedding=3, width=8),
         "UNAF, context": lambda: p.UNAF(1, 2, **masked, embedding=3, width=8),
@@ -346,7 +349,7 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
 }  # fmt: skip
 
 
-VECTORS = {name: kind for name, kind in p.KINDS.items() if issubclass(kind, p.VectorPreset)}
+VECTORS = {name: kind for name, kind in p.PRESETS.items() if issubclass(kind, p.VectorPreset)}
 """The presets of tables; those of images take a shape in place of a number of columns."""
 APART = {"DeepSigmoid", "MixtureCDF", "NAF", "Gaussianization"}
 """Mixtures: their units start apart, else nothing would tell them apart; near the identity, not on it."""
@@ -369,3 +372,16 @@ def knots_of(family: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
 
         return knots
     return None
+
+
+def stirred(flow: Flow) -> Flow:
+    """Weights away from their neutral start, as training would leave them."""
+    generator = torch.Generator().manual_seed(1)
+    randomize_(flow, seed=1, scale=0.1)
+    x = torch.randn(64, *flow.event_shape, generator=generator)
+    context = None
+    if flow.context_shape is not None:
+        context = torch.randn(64, *flow.context_shape, generator=generator)
+        context = context if flow.context_shape else (context > 0).long()
+    flow.initialize(3.0 + 2.0 * x, context)
+    return flow.eval()

@@ -12,13 +12,13 @@ import torch
 
 import diffeo
 from diffeo import Flow
-from diffeo.presets import KINDS, VectorPreset
+from diffeo.presets import PRESETS, VectorPreset
 from diffeo.testing import randomize_
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "choosing.md"
 MEASURED = ROOT / "docs" / "results" / "choosing.md"
-PRESETS = [name for name, kind in KINDS.items() if issubclass(kind, VectorPreset)]
+VECTORS = [name for name, kind in PRESETS.items() if issubclass(kind, VectorPreset)]
 
 
 def _load(name: str) -> ModuleType:
@@ -43,7 +43,7 @@ def limits() -> dict[str, list[str]]:
 
 def small(name: str) -> Flow:
     torch.manual_seed(0)
-    return randomize_(KINDS[name](features=3, layers=2).build(), scale=0.1).double().eval()  # type: ignore[call-arg]
+    return randomize_(PRESETS[name](features=3, layers=2).build(), scale=0.1).double().eval()  # type: ignore[call-arg]
 
 
 def jump(flow: Flow, points: int) -> float:
@@ -65,7 +65,7 @@ def test_the_guide_shows_every_table(table: str):
     assert pages.TABLES_OF_GUIDE[table](ROWS) in GUIDE.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", VECTORS)
 def test_every_preset_of_vectors_was_measured(name: str):
     found = {pages.key(row)[::2] for row in ROWS if row["preset"] == name}
     wanted = {("speed", f"{d} {kind}") for d in pages.COLUMNS for kind in pages.KINDS_OF_CALL}
@@ -75,12 +75,12 @@ def test_every_preset_of_vectors_was_measured(name: str):
     assert name in limits()
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", VECTORS)
 def test_what_goes_both_ways_in_closed_form(name: str):
     assert limits()[name][1] == ("yes" if small(name).bijection.traits.closed_form else "no")
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", VECTORS)
 def test_what_is_smooth(name: str):
     """On a line ten times as fine, the jumps of a continuous gradient are a tenth."""
     flow = small(name)

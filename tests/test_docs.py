@@ -30,7 +30,7 @@ GALLERY = sorted((ROOT / "examples" / "gallery").glob("*.py"))
 MADE = {ROOT / "docs" / "gallery" / f"{name}.md" for name in ("index", *(script.stem for script in GALLERY))}
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ROOMS = ("bijections", "elementwise", "nets", "bases", "presets", "encodings")
-LISTED = (*ROOMS, "data", "latents", "latent_variables", "denoise", "guidance", "testing", "io", "train")
+LISTED = (*ROOMS, "data", "latents", "autoencoders", "denoise", "guidance", "testing", "io", "train")
 LISTED = (*LISTED, "objectives", "targets", "inference")
 
 

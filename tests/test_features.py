@@ -15,7 +15,7 @@ import torch
 from diffeo.bijections import Chain, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.inference import Hamiltonian, RandomWalk
-from diffeo.presets import KINDS
+from diffeo.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "results" / "features.md").read_text(encoding="utf-8")
@@ -108,7 +108,7 @@ def test_no_layer_is_stochastic():
 
 def test_there_are_no_block_neural_flows():
     assert probes.names("diffeo", "blockauto|block_?neural|bnaf") == []
-    assert not [name for name in KINDS if re.search("block|bnaf", name, re.I)]
+    assert not [name for name in PRESETS if re.search("block|bnaf", name, re.I)]
 
 
 def test_nothing_imports_jax():

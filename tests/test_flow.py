@@ -14,11 +14,12 @@ from torch.distributions import Distribution
 import diffeo
 from diffeo.bases import Normal, Uniform
 from diffeo.bijections import Chain, Pointwise, Reverse, Sigmoid, Standardize
+from diffeo.contexts import Classes
 from diffeo.elementwise import Affine
 from diffeo.encodings import Column, Columns, StandardizedContext
 from diffeo.encodings.kinds import Integer, Positive
 from diffeo.errors import ConfigError, ContextError, DataError, DomainError, ShapeError
-from diffeo.presets import NSF, Classes
+from diffeo.presets import NSF
 
 
 def stirred(flow: diffeo.Flow) -> diffeo.Flow:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_io import stirred
+from cases import stirred
 from torch import nn
 
 import diffeo
@@ -34,7 +34,7 @@ from diffeo.bijections import (
     Standardize,
 )
 from diffeo.elementwise import Additive, Affine, RationalQuadratic
-from diffeo.io import to_json
+from diffeo.interop import to_json
 from diffeo.nets import MADE, MLP, ResidualMLP
 from diffeo.plots import COLORS, DARK
 

@@ -8,11 +8,11 @@ import math
 import pytest
 import test_play
 import torch
-from test_io import stirred
+from cases import stirred
 from test_play import choose, drag, shown, small
 
 from diffeo import presets
-from diffeo.io import to_json
+from diffeo.interop import to_json
 
 browser, html, page = test_play.browser, test_play.html, test_play.page
 

@@ -13,7 +13,7 @@ The flow was fitted in the other direction, from data to base, and is walked bac
 through `inverse`. The animation moves the points along straight lines between one layer and the next; only
 where they stop is the flow's own.
 
-To change: `layers`, or another of the toys in `diffeo.data.TOYS`.
+To change: `layers`, or another of the toys in `diffeo.targets.TOYS`.
 
     python examples/gallery/16_04_deep_flow.py
 """
@@ -28,7 +28,7 @@ from PIL import Image
 import diffeo
 from diffeo import plots, presets
 from diffeo.bijections import Coupling
-from diffeo.data import TOYS
+from diffeo.targets import TOYS
 
 torch.manual_seed(0)
 toy = TOYS["pinwheel"]

@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 
 from diffeo import plots, presets
 from diffeo.bijections import Multiscale
-from diffeo.train import fit_images
+from diffeo.images import fit_images
 
 # Their 17 levels of gray, as 16: four bits, the highest of a byte.
 pixels, _ = load_digits(return_X_y=True)

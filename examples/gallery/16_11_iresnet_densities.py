@@ -15,7 +15,7 @@ two log-densities on fresh points estimates the Kullback-Leibler divergence from
 best. Benchmarks of this library train the same preset for longer: see the page of results on
 toys.
 
-To change: the names, any of `diffeo.data.TOYS`; `layers`; `max_steps`.
+To change: the names, any of `diffeo.targets.TOYS`; `layers`; `max_steps`.
 
     python examples/gallery/16_11_iresnet_densities.py
 """
@@ -25,7 +25,7 @@ from matplotlib import pyplot as plt
 
 import diffeo
 from diffeo import plots, presets
-from diffeo.data import TOYS
+from diffeo.targets import TOYS
 
 plt.style.use(plots.STYLE)
 fig, axes = plt.subplots(2, 3, figsize=(6.6, 4.5))

@@ -25,8 +25,8 @@ import torch
 from matplotlib import pyplot as plt
 from sklearn.datasets import load_digits
 
-from diffeo import latents, plots, presets
-from diffeo.train import fit_images
+from diffeo import contexts, latents, plots, presets
+from diffeo.images import fit_images
 
 folder = os.environ.get("DIFFEO_DATA")
 if folder:
@@ -37,7 +37,7 @@ else:
     # Their 17 levels of gray, as 16: four bits, the highest of a byte.
     pixels, digit = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).clamp(max=15).mul(16).to(torch.uint8).reshape(-1, 1, 8, 8)
-    preset = presets.Glow((1, 8, 8), presets.Classes(10), levels=2, layers=6, hidden=32)
+    preset = presets.Glow((1, 8, 8), contexts.Classes(10), levels=2, layers=6, hidden=32)
     flow, report = fit_images(images, context=torch.from_numpy(digit), preset=preset, bits=4, max_steps=1000)
     asked = torch.arange(10)
 bits = report.bits_per_dim

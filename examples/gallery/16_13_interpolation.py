@@ -32,7 +32,7 @@ from sklearn.datasets import load_digits
 
 import diffeo
 from diffeo import latents, plots, presets
-from diffeo.train import fit_images
+from diffeo.images import fit_images
 
 folder = os.environ.get("DIFFEO_DATA")
 if folder:

@@ -31,7 +31,8 @@ import diffeo
 from diffeo import plots, presets
 from diffeo.bases import Normal
 from diffeo.bijections import Chain, Standardize, Triangular
-from diffeo.objectives import Likelihood, ReverseKL
+from diffeo.inference import ReverseKL
+from diffeo.objectives import Likelihood
 from diffeo.train import Recipe
 
 

@@ -23,7 +23,7 @@ import torch
 
 import diffeo
 from diffeo import objectives, plots, presets
-from diffeo.data import TOYS
+from diffeo.targets import TOYS
 
 toy = TOYS["8gaussians"]
 rows = toy.sample(10_000, torch.Generator().manual_seed(0))

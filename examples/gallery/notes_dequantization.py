@@ -29,8 +29,8 @@ import diffeo
 from diffeo import plots
 from diffeo.bases import Normal
 from diffeo.bijections import Chain, Pointwise, Standardize
-from diffeo.data import Schema, Table
 from diffeo.elementwise import RationalQuadratic
+from diffeo.tables import Schema, Table
 
 values = torch.arange(13)
 bumps = torch.distributions.Binomial(12, torch.tensor([0.25, 0.9])).log_prob(values[:, None].float()).exp()

@@ -21,12 +21,12 @@ import torch
 from torch import nn
 
 import diffeo
-from diffeo import latent_variables as lv
+from diffeo import autoencoders as ae
 from diffeo import plots, presets
 from diffeo.bases import ContextNormal
 from diffeo.bijections import Permute
-from diffeo.data import TOYS
 from diffeo.nets import MLP
+from diffeo.targets import TOYS
 
 toy = TOYS["moons"]
 rows = toy.sample(10_000, torch.Generator().manual_seed(0))
@@ -36,13 +36,13 @@ torch.manual_seed(0)
 flow = presets.CouplingNSF(features=2, layers=4, hidden=24).build()
 encoder = nn.Sequential(nn.Linear(2, 76), nn.SiLU(), nn.Linear(76, 76), nn.SiLU())
 net = MLP(2, 4, (76, 76))
-posterior = lv.diagonal(2, 76)
+posterior = ae.diagonal(2, 76)
 with torch.no_grad():  # z begins as a sharp code: drowned in noise it would be given up for good
     nn.init.xavier_normal_(net.output.weight)
     net.output.bias[2:] = -1.5
     posterior.base.net.output.bias[2:] = -2.5
 normal = diffeo.Flow(Permute([0, 1]), ContextNormal((2,), net))  # p(x | z)
-vae = lv.autoencoder(encoder, posterior, lv.FlowDecoder(normal))
+vae = ae.autoencoder(encoder, posterior, ae.FlowDecoder(normal))
 recipe = diffeo.train.Recipe(learning_rate=5e-3)
 for name, model in (("flow", flow), ("autoencoder", vae)):
     diffeo.fit(model, rows, max_steps=2000, batch_size=128, recipe=recipe)
@@ -65,7 +65,7 @@ class Quadrature:
 with torch.no_grad():
     exact = float(toy.log_prob(fresh).mean())  # on these very rows; minus the entropy on average
     bars = {"truth": (exact, "gray"), "flow,\nexact": (float(flow.log_prob(fresh).mean()), "orange")}
-    log_weights = lv.evidence(vae, fresh, draws=1000).log_weights
+    log_weights = ae.evidence(vae, fresh, draws=1000).log_weights
     for K in (1, 10, 100, 1000):
         bound = (log_weights.reshape(-1, K, len(fresh)).logsumexp(1) - torch.tensor(K).log()).mean()
         bars["VAE,\nELBO" if K == 1 else f"VAE,\nK={K}"] = (float(bound), "blue")

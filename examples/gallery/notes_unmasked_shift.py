@@ -29,7 +29,7 @@ import diffeo
 from diffeo import plots
 from diffeo.bases import Normal
 from diffeo.bijections import Bijection, Chain
-from diffeo.data import TOYS
+from diffeo.targets import TOYS
 from diffeo.testing import check_bijection
 
 

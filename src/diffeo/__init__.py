@@ -16,21 +16,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from diffeo._version import __version__ as __version__
 
 _NAMES = {
     "Flow": "flow",
     "fit": "train",
-    "fit_table": "train",
-    "fit_images": "train",
-    "fit_target": "train",
-    "distill": "train",
+    "fit_table": "tables",
+    "fit_images": "images",
+    "fit_target": "inference",
+    "distill": "distillation",
     "FitReport": "train",
     "Likelihood": "objectives",
-    "ReverseKL": "objectives",
+    "ReverseKL": "inference",
     "save": "io",
     "load": "io",
-    "Table": "data",
+    "Table": "tables",
     "bits_per_dim": "encodings",
 }
 """Each public name that is not itself a module, and the module it lives in."""
@@ -54,17 +54,20 @@ __all__ = [
     "nets",
     "bases",
     "encodings",
+    "contexts",
+    "contracts",
     "presets",
-    "data",
-    "latents",
-    "latent_variables",
-    "denoise",
-    "guidance",
-    "inference",
     "objectives",
-    "io",
     "targets",
     "train",
+    "io",
+    "tables",
+    "images",
+    "inference",
+    "distillation",
+    "latents",
+    "autoencoders",
+    "interop",
     "testing",
     "plots",
     "functional",
@@ -73,33 +76,39 @@ __all__ = [
 
 if TYPE_CHECKING:
     from diffeo import (
+        autoencoders,
         bases,
         bijections,
-        data,
-        denoise,
+        contexts,
+        contracts,
+        distillation,
         elementwise,
         encodings,
         errors,
         functional,
-        guidance,
+        images,
         inference,
+        interop,
         io,
-        latent_variables,
         latents,
         nets,
         objectives,
         plots,
         presets,
+        tables,
         targets,
         testing,
         train,
     )
-    from diffeo.data import Table
+    from diffeo.distillation import distill
     from diffeo.encodings import bits_per_dim
     from diffeo.flow import Flow
+    from diffeo.images import fit_images
+    from diffeo.inference import ReverseKL, fit_target
     from diffeo.io import load, save
-    from diffeo.objectives import Likelihood, ReverseKL
-    from diffeo.train import FitReport, distill, fit, fit_images, fit_table, fit_target
+    from diffeo.objectives import Likelihood
+    from diffeo.tables import Table, fit_table
+    from diffeo.train import FitReport, fit
 
 
 def __getattr__(name: str) -> Any:

@@ -20,8 +20,8 @@ from diffeo.bijections import (
     Hutchinson,
 )
 from diffeo.errors import ConfigError, NotConverged, ShapeError
-from diffeo.functional.effort import Effort, gathered
 from diffeo.functional.linearize import linearize, trace
+from diffeo.functional.path_penalties import PathPenalties, collecting
 from diffeo.nets import ELU, SiLU, Tanh, VelocityMLP
 from diffeo.testing import randomize_
 
@@ -204,7 +204,7 @@ def test_second_derivatives_by_the_direct_gradient():
 
 def test_a_penalty_on_errors_needs_the_stages():
     flow = layer(solver=FixedSteps(2, Adjoint())).train()
-    with gathered(Effort(error=1.0)), pytest.raises(ConfigError, match="Direct"):
+    with collecting(PathPenalties(error=1.0)), pytest.raises(ConfigError, match="Direct"):
         flow(normal(2, 2))
 
 
@@ -264,22 +264,22 @@ def test_the_costs_of_a_path():
     t = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
     paths = torch.linalg.matrix_exp(t.reshape(-1, 1, 1) * EVEN) @ x.T
     kinetic = (EVEN @ paths).square().sum(1).mean(0)
-    with gathered(Effort(kinetic=1.0)) as effort:
+    with collecting(PathPenalties(kinetic=1.0)) as penalties:
         z, _ = flow(x)
         flow.inverse(z)
-    for found in effort.rows:
+    for found in penalties.rows:
         torch.testing.assert_close(found, kinetic, rtol=1e-5, atol=1e-5)
-    with gathered(Effort(jacobian=1.0)) as effort:
+    with collecting(PathPenalties(jacobian=1.0)) as penalties:
         flow(x)
-    torch.testing.assert_close(effort.rows[0], EVEN.square().sum().expand(4))
+    torch.testing.assert_close(penalties.rows[0], EVEN.square().sum().expand(4))
 
 
 def test_the_error_penalty_falls_with_the_steps():
     sizes = []
     for steps in (2, 4, 8):
-        with gathered(Effort(error=1.0)) as effort:
+        with collecting(PathPenalties(error=1.0)) as penalties:
             layer(solver=FixedSteps(steps)).train()(normal(20, 2))
-        sizes.append(effort.rows[0].sum().item())
+        sizes.append(penalties.rows[0].sum().item())
     assert sizes[0] > 8 * sizes[1] > 64 * sizes[2] > 0
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from diffeo import Flow, bases, fit, nets
 from diffeo.bijections import Chain, Contractive, Standardize
-from diffeo.data import TOYS
 from diffeo.errors import ConfigError, NotConverged
 from diffeo.functional.fixed_point import fixed_point
 from diffeo.functional.log_dets import RouletteLogDet, SeriesLogDet, remainder
 from diffeo.functional.norms import conv_norm_bound, norm_bound
+from diffeo.targets import TOYS
 from diffeo.testing import check_bijection, randomize_
 from diffeo.train import Recipe
 

@@ -23,14 +23,14 @@ from diffeo.bases import Normal
 from diffeo.bijections.base import Bijection
 from diffeo.cli import options, report
 from diffeo.cli.app import app
-from diffeo.data.samples import sample_table
-from diffeo.data.schema import Schema
-from diffeo.data.scores import score_table
-from diffeo.data.tables import Table
 from diffeo.encodings.columns import Columns
 from diffeo.encodings.context import StandardizedContext
 from diffeo.errors import ConfigError, ContextError, DataError
 from diffeo.flow import Flow
+from diffeo.tables.samples import sample_table
+from diffeo.tables.schema import Schema
+from diffeo.tables.scores import score_table
+from diffeo.tables.table import Table
 
 COMMANDS = ("fit", "score", "sample", "info", "demo", "distill")
 
@@ -478,13 +478,13 @@ def test_every_command_has_help_with_an_example(run, command):
 
 
 def test_the_help_of_fit_says_what_there_is(run, monkeypatch):
-    from diffeo.presets import KINDS, ImagePreset
-    from diffeo.train.table import DEFAULT_SECONDS
+    from diffeo.presets import PRESETS, ImagePreset
+    from diffeo.tables.fit import DEFAULT_SECONDS
 
     monkeypatch.setenv("COLUMNS", "1000")
     text = " ".join(re.sub("[│╭╮─╰╯]", " ", run("fit", "--help")).split())
     assert f"default: {DEFAULT_SECONDS:g}." in text
-    presets = sorted(name for name, kind in KINDS.items() if not issubclass(kind, ImagePreset))
+    presets = sorted(name for name, kind in PRESETS.items() if not issubclass(kind, ImagePreset))
     assert f"Kind of flow: {', '.join(presets)}." in text
 
 
@@ -615,7 +615,7 @@ def test_a_real_process_says_one_line(tmp_path):
 def test_standard_output_is_whole_or_the_reader_left(unbuffered, whole):
     code = (
         "import numpy as np, typer, diffeo.cli.app as cli\n"
-        "from diffeo.data.tables import Table\n"
+        "from diffeo.tables.table import Table\n"
         "@cli.app.command()\n"
         "def big(): Table(['a'], np.arange(300000.0)[:, None]).write('-')\n"
         "cli.app()"

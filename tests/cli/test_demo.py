@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from diffeo.cli import demo
 from diffeo.cli.app import app
-from diffeo.data.tables import Table
+from diffeo.tables.table import Table
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,13 @@ import diffeo
 from diffeo.cli import options
 from diffeo.cli.app import app
 from diffeo.cli.images import images
-from diffeo.data import Table, read_images, score_images
-from diffeo.data.pictures import grid
-from diffeo.denoise import sample_denoised
+from diffeo.contexts import Classes
 from diffeo.errors import ConfigError
-from diffeo.latents import interpolate, tempered
-from diffeo.presets import Classes, Glow, PixelFlow, TarFlow
+from diffeo.images import read_images, score_images
+from diffeo.images.pictures import grid
+from diffeo.latents import interpolate, sample_denoised, tempered
+from diffeo.presets import Glow, PixelFlow, TarFlow
+from diffeo.tables import Table
 from diffeo.train import Checkpoint
 
 COMMANDS = ("fit", "sample", "interpolate", "score", "reconstruct")

@@ -18,10 +18,10 @@ import diffeo
 import diffeo.io
 from diffeo.cli import targets as command
 from diffeo.cli.app import app
-from diffeo.data.tables import Table
 from diffeo.errors import ConfigError
+from diffeo.inference import fit as training
 from diffeo.presets import MAF
-from diffeo.train import target as training
+from diffeo.tables.table import Table
 
 MODULE = """
 import math

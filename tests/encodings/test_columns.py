@@ -16,7 +16,7 @@ from diffeo.bases import Normal
 from diffeo.bijections.base import Bijection
 from diffeo.encodings.columns import Column, Columns, delta_method
 from diffeo.encodings.kinds import (
-    KINDS,
+    COLUMN_KINDS,
     Bounded,
     Circular,
     Constant,
@@ -433,7 +433,7 @@ def test_bad_kinds_are_refused_with_the_choice(text):
 
 
 def test_every_kind_is_covered_here():
-    assert set(KINDS) == {*EVERY, "constant"}
+    assert set(COLUMN_KINDS) == {*EVERY, "constant"}
 
 
 def test_columns_need_something_to_model_and_distinct_names():

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffeo.bijections import AutoregressiveTokens, Stepwise, Uncached
 from diffeo.elementwise import PiecewiseLinear
 from diffeo.errors import ConfigError, ShapeError
-from diffeo.functional import products
+from diffeo.functional import matmul_precision
 from diffeo.nets import MaskedConvNet
 from diffeo.nets.masked_conv import _Causal
 from diffeo.testing import randomize_
@@ -176,8 +176,8 @@ def test_bfloat16_products():
     net = conv(hidden=32).float()
     x = normal(4, 12, 1).float()
     wanted = net(x)
-    with products.products_in(torch.bfloat16):
-        found = products.call(net, x, None)
+    with matmul_precision.matmul_dtype(torch.bfloat16):
+        found = matmul_precision.run_net(net, x, None)
     assert found.dtype == torch.float32
     assert 0 < (found - wanted).abs().max() < 0.1 * wanted.abs().max()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional import attention as attention_file
-from diffeo.functional import products
+from diffeo.functional import matmul_precision
 from diffeo.functional.attention import LONG, attention
 from diffeo.nets import CausalTransformer, VisionTransformer
 from diffeo.testing import randomize_
@@ -184,8 +184,8 @@ def test_bfloat16_products():
     net = causal(hidden=32).float()
     x = normal(4, 5, 2).float()
     wanted = net(x)
-    with products.products_in(torch.bfloat16):
-        found = products.call(net, x, None)
+    with matmul_precision.matmul_dtype(torch.bfloat16):
+        found = matmul_precision.run_net(net, x, None)
     assert found.dtype == torch.float32
     assert 0 < (found - wanted).abs().max() < 0.1 * wanted.abs().max()
 

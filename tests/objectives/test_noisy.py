@@ -11,10 +11,11 @@ from torch import Tensor
 from diffeo import Flow
 from diffeo.bases import LearnedNormal
 from diffeo.bijections import Reverse
+from diffeo.contexts import Classes
 from diffeo.encodings import Dequantization, OneHotContext, VariationalNoise
 from diffeo.errors import ConfigError
 from diffeo.objectives import Batch, Likelihood, NoisyLikelihood
-from diffeo.presets import Classes, TarFlow
+from diffeo.presets import TarFlow
 
 
 def batch(x: Tensor, context: Tensor | None = None, weights: Tensor | None = None) -> Batch:

@@ -13,6 +13,7 @@ import diffeo
 from diffeo import Flow
 from diffeo.bases import Normal
 from diffeo.bijections import Chain, Continuous, Standardize
+from diffeo.contexts import Classes
 from diffeo.errors import ConfigError
 from diffeo.nets import Tanh, VelocityMLP
 from diffeo.objectives import (
@@ -23,7 +24,7 @@ from diffeo.objectives import (
     OptimalTransport,
     RegularizedLikelihood,
 )
-from diffeo.presets import FFJORD, MAF, Classes
+from diffeo.presets import FFJORD, MAF
 from diffeo.presets import FlowMatching as Matched
 from diffeo.testing import randomize_
 from diffeo.train.loop import objective_of

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 import diffeo
+from diffeo.contexts import Classes, Image, Vector
 from diffeo.encodings import Dequantization
-from diffeo.presets import KINDS, Classes, Glow, Image, ImagePreset, Vector
+from diffeo.presets import PRESETS, Glow, ImagePreset
 from diffeo.testing import check_bijection, randomize_
 
 SHAPE = (1, 8, 8)
 SMALL: dict[str, Any] = {"layers": 2, "hidden": 8, "blocks": 1, "levels": 2, "heads": 2, "patch": 4}
-IMAGES = {name: kind for name, kind in KINDS.items() if issubclass(kind, ImagePreset)}
+IMAGES = {name: kind for name, kind in PRESETS.items() if issubclass(kind, ImagePreset)}
 kinds = pytest.mark.parametrize("kind", IMAGES.values(), ids=IMAGES.keys())
 
 
@@ -110,7 +111,7 @@ def test_a_model_file_brings_it_back(kind: type[ImagePreset], tmp_path: Path):
     preset = small(kind, context=Image(1, 4, 4))
     flow = preset.build(Dequantization(SHAPE, bits=5)).eval()
     recipe = json.loads(json.dumps(flow.recipe))
-    assert KINDS[recipe["preset"]].from_fields(recipe["fields"]) == preset
+    assert PRESETS[recipe["preset"]].from_fields(recipe["fields"]) == preset
     diffeo.fit(flow, pictures(20), pictures(20, (1, 4, 4)), max_steps=3)
     diffeo.save(flow, tmp_path / "model.safetensors")
     again = diffeo.load(tmp_path / "model.safetensors")

@@ -9,9 +9,9 @@ import torch
 
 import diffeo
 from diffeo.bijections import Autoregressive, Chain, Coupling, Orthogonal, Pointwise
-from diffeo.data import TOYS
 from diffeo.elementwise import MonotonicNet
 from diffeo.presets import BPF, NAF, SOSPF, UNAF, Gaussianization
+from diffeo.targets import TOYS
 
 PRESETS: dict[str, Any] = {
     "NAF": NAF(2, layers=2, hidden=32, blocks=1, units=8),

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from diffeo.bijections import AutoregressiveTokens, Interleave, Uncached
+from diffeo.contexts import Classes
 from diffeo.encodings import Dequantization
 from diffeo.errors import ConfigError, ShapeError
-from diffeo.presets import Classes, PixelFlow
+from diffeo.presets import PixelFlow
 from diffeo.testing import randomize_
 
 FULL = torch.float64

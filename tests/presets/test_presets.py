@@ -13,26 +13,24 @@ from cases import VECTORS
 from torch import Tensor
 
 import diffeo
+from diffeo._fields import CAPS
 from diffeo.bases import Normal
+from diffeo.contexts import Classes, Image, Vector
 from diffeo.encodings import Column, Columns, OneHotContext, StandardizedContext
 from diffeo.encodings.kinds import Positive
 from diffeo.errors import ConfigError
 from diffeo.presets import (
-    KINDS,
     MAF,
     NSF,
-    Classes,
+    PRESETS,
     CouplingNSF,
-    Image,
     ImagePreset,
     Preset,
     RealNVP,
     Tabular,
-    Vector,
     VectorPreset,
     choose,
 )
-from diffeo.presets.base import CAPS
 from diffeo.testing import randomize_
 
 SMALL: dict[str, Any] = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4, "dropout": 0.1}
@@ -54,7 +52,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_the_presets():
-    assert sorted(KINDS) == [
+    assert sorted(PRESETS) == [
         "BPF",
         "CouplingNSF",
         "FFJORD",
@@ -82,7 +80,7 @@ def test_the_presets():
         "TarFlow",
         "UNAF",
     ]
-    assert all(kind.__name__ == name for name, kind in KINDS.items())
+    assert all(kind.__name__ == name for name, kind in PRESETS.items())
 
 
 # -- the untrained flow ---------------------------------------------------------------------------
@@ -235,7 +233,7 @@ BAD_HIDDEN: dict[bool, list[Any]] = {
 
 def bad_fields() -> list[Any]:
     cases = []
-    for name, kind in KINDS.items():
+    for name, kind in PRESETS.items():
         for f in fields(kind):
             values = (
                 BAD_HIDDEN[str(f.type).startswith("tuple")] if f.name == "hidden" else BAD.get(f.name, [])
@@ -251,7 +249,7 @@ def test_fields_that_cannot_be(kind: type[Preset], name: str, value: Any):
 
 
 def test_every_size_has_a_cap_and_a_bad_case():
-    for kind in KINDS.values():
+    for kind in PRESETS.values():
         for f in fields(kind):
             if str(f.type) in ("int", "float"):
                 assert f.name in BAD or f.name == "hidden", f"{kind.__name__}.{f.name}"
@@ -304,7 +302,7 @@ def test_a_recipe_comes_back(kind: type[Preset], context: Any):
     assert flow.recipe == preset.to_recipe()
     recipe = json.loads(json.dumps(flow.recipe))
     assert recipe["preset"] == kind.__name__
-    again = KINDS[recipe["preset"]].from_fields(recipe["fields"])
+    again = PRESETS[recipe["preset"]].from_fields(recipe["fields"])
     assert again == preset
     assert hash(again) == hash(preset)
     assert repr(again.build()) == repr(flow)

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.distributions import Normal, VonMises
 
 import diffeo
-from diffeo.data.schema import Schema
-from diffeo.data.tables import Table
 from diffeo.errors import ConfigError
 from diffeo.presets import NSF, Tabular, choose
+from diffeo.tables.schema import Schema
+from diffeo.tables.table import Table
 from diffeo.testing import check_flow, randomize_
 
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 import diffeo
 from diffeo.bijections import AutoregressiveTokens, Chain, Jacobi, Reversible, Stepwise
+from diffeo.contexts import Classes, Image, Vector
 from diffeo.encodings import Dequantization
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.nets import CausalTransformer
-from diffeo.presets import KINDS, Classes, Image, ImagePreset, Jet, TarFlow, Vector
+from diffeo.presets import PRESETS, ImagePreset, Jet, TarFlow
 from diffeo.testing import randomize_
 from diffeo.testing.points import generator
 
@@ -113,7 +114,7 @@ def test_files(preset: ImagePreset, tmp_path: Any):
 def test_a_recipe_comes_back(preset: ImagePreset, context: Any):
     preset = replace(preset, context=context)
     recipe = json.loads(json.dumps(preset.build().recipe))
-    assert KINDS[recipe["preset"]].from_fields(recipe["fields"]) == preset
+    assert PRESETS[recipe["preset"]].from_fields(recipe["fields"]) == preset
 
 
 def test_directions_alternate():

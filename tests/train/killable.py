@@ -23,8 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import diffeo
+from diffeo.tables import fit as tables
 from diffeo.train import Checkpoint, loop
-from diffeo.train import table as tables
 
 UNDER_WAY = 30
 clock = SimpleNamespace(now=0.0, tick=0.01, slow=False)

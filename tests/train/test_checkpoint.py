@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import diffeo
-from diffeo.data import Table
 from diffeo.errors import ConfigError, FormatError
 from diffeo.objectives import Likelihood
+from diffeo.tables import Table
 from diffeo.train import Checkpoint, Recipe
 
 SCRIPT = Path(__file__).parent / "killable.py"
@@ -235,7 +235,7 @@ def train_table(path: Path, stop: int | None = None, table: Any = TABLE, **optio
 def left_behind(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("table") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffeo.train.table.Checkpoint", partial(Checkpoint, every_seconds=0.0))
+        patch.setattr("diffeo.tables.fit.Checkpoint", partial(Checkpoint, every_seconds=0.0))
         with pytest.raises(Stop):
             train_table(path, stop=60)
     return path.read_bytes()

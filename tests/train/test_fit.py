@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import diffeo
-from diffeo._typing import Initializable, Projectable
 from diffeo.bases import Normal
 from diffeo.bijections import Chain, Logit, Pointwise, Standardize
 from diffeo.bijections.base import Bijection
+from diffeo.contexts import Classes
+from diffeo.contracts import Initializable, Projectable
 from diffeo.elementwise import Affine
 from diffeo.errors import ConfigError, ContextError, DataError, ShapeError, TrainingError
 from diffeo.objectives import Batch, Likelihood
-from diffeo.presets import MAF, NSF, Classes
+from diffeo.presets import MAF, NSF
 from diffeo.train import FitReport, Progress, Recipe
 from diffeo.train.data import Epochs, rows_for
 from diffeo.train.loop import BAD_STEPS, default_batch_size

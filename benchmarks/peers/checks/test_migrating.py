@@ -54,7 +54,7 @@ def test_our_names_exist():
         "presets",
         "targets",
         "objectives",
-        "latent_variables",
+        "autoencoders",
     )
     known = {name for room in rooms for name in import_module(f"diffeo.{room}").__all__}
     known |= {*import_module("diffeo").__all__, *import_module("diffeo.encodings").__all__, "False"}

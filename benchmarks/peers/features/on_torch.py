@@ -83,7 +83,7 @@ def _residual(library: str) -> Seen:
 
 def _contracting(flow: nn.Module) -> nn.Module:
     """A residual flow of diffeo with weights as after training."""
-    from diffeo._typing import Projectable
+    from diffeo.contracts import Projectable
 
     with torch.no_grad():
         for parameter in flow.parameters():

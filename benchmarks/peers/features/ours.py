@@ -15,10 +15,10 @@ import torch
 
 import diffeo
 from diffeo import Flow, bases, kernels, presets
+from diffeo.autoencoders import Bernoulli, autoencoder, iaf
 from diffeo.bijections import Autoregressive
 from diffeo.elementwise import CircularRationalQuadratic
 from diffeo.encodings import VariationalNoise
-from diffeo.latent_variables import Bernoulli, autoencoder, iaf
 from diffeo.nets import ResMADE
 from diffeo.targets import U1
 from peers.features import PARTLY, YES, Seen, absent
@@ -122,7 +122,7 @@ def _evidence() -> Seen:
 def _vae() -> Seen:
     model = autoencoder(torch.nn.Linear(6, 8), iaf(2, 8), Bernoulli(torch.nn.Linear(2, 6), (6,), 2))
     assert model.log_prob(torch.ones(5, 6)).isfinite().all()
-    return YES, "`latent_variables.autoencoder`, `latent_variables.iaf`"
+    return YES, "`autoencoders.autoencoder`, `autoencoders.iaf`"
 
 
 def _program() -> Seen:

@@ -26,7 +26,7 @@ ROWS = (
         "Log-det equals that of autograd's Jacobian",
         "an affine coupling flow of 4 columns with random weights, in float64: largest difference below 1e-8",
         (
-            "tests/test_peers.py::test_log_det_is_that_of_the_autograd_jacobian",
+            "tests/test_known_defects.py::test_log_det_is_that_of_the_autograd_jacobian",
             "tests/test_conformance.py::test_bijections",
         ),
     ),
@@ -37,7 +37,7 @@ ROWS = (
         "error of the round trip within 64 eps (B + B / f'(x)), B half the box. Rounding y alone "
         "moves x by up to 0.1 where the slope is 1e-6" + ELSE,
         (
-            "tests/test_peers.py::test_float32_spline_survives_stress",
+            "tests/test_known_defects.py::test_float32_spline_survives_stress",
             "tests/elementwise/test_simple_families.py::test_round_trips_keep_their_bound_with_extreme_parameters",
         ),
     ),
@@ -46,7 +46,7 @@ ROWS = (
         "Monotone nets inverted at any distance",
         "a monotone network's inverse of f(±40), relative error below 1e-3" + ELSE,
         (
-            "tests/test_peers.py::test_inverse_reaches_any_distance",
+            "tests/test_known_defects.py::test_inverse_reaches_any_distance",
             "tests/elementwise/test_monotone.py::test_inverses_are_certified_under_stress",
         ),
     ),
@@ -54,7 +54,7 @@ ROWS = (
         "context",
         "Context in affine and spline, coupling and autoregressive layers",
         "each of the four built with a context of 2; whether the log-density follows it; partly: in some",
-        ("tests/test_peers.py::test_every_preset_honors_its_context",),
+        ("tests/test_known_defects.py::test_every_preset_honors_its_context",),
     ),
     Row(
         "both_ways",
@@ -73,7 +73,7 @@ ROWS = (
         "Spline flows captured whole by the compiler",
         'torch.compile(..., fullgraph=True, backend="eager") of log_prob; jax.jit for FlowJAX; partly: of a '
         "distribution that was made outside",
-        ("tests/test_peers.py::test_a_whole_flow_is_captured",),
+        ("tests/test_known_defects.py::test_a_whole_flow_is_captured",),
     ),
     Row(
         "continuous",
@@ -98,7 +98,7 @@ ROWS = (
         "circular",
         "Circular variables",
         "a spline flow on angles runs" + ELSE,
-        ("tests/test_peers.py::test_circular_flow_has_no_density_outside_the_circle",),
+        ("tests/test_known_defects.py::test_circular_flow_has_no_density_outside_the_circle",),
     ),
     Row(
         "deterministic",
@@ -147,13 +147,13 @@ ROWS = (
         "writes no pickle; no, if it is `torch.save` or there is none. What the library stands on "
         "counts for nobody: equinox and safetensors write weights without pickle for all, into a model "
         "built before" + ELSE,
-        ("tests/test_io.py::*",),
+        ("tests/io/test_io.py::*",),
     ),
     Row(
         "targets",
         "Fits densities that can only be evaluated",
         "its own loss or trainer for an unnormalized density runs; partly: of parts, by hand",
-        ("tests/train/test_fit_target.py::*",),
+        ("tests/inference/test_fit.py::*",),
     ),
     Row(
         "evidence",
@@ -168,7 +168,7 @@ ROWS = (
         "vae",
         "Autoencoders with flow posteriors",
         "read in the source: a ready model or loss; partly: of parts, by hand. diffeo's runs",
-        ("tests/latent_variables/test_posteriors.py::*", "tests/latent_variables/test_autoencoder.py::*"),
+        ("tests/autoencoders/test_posteriors.py::*", "tests/autoencoders/test_autoencoder.py::*"),
     ),
     Row(
         "graph",

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from diffeo._typing import Net
 from diffeo.bases.base import Base
+from diffeo.contracts import Net
 from diffeo.errors import ConfigError
 from diffeo.functional.affine import soft_clip
 from diffeo.functional.shapes import sum_event

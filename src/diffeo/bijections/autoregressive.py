@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from diffeo._typing import MaskedNet
 from diffeo.bijections.base import Bijection, check_family, shelter
+from diffeo.contracts import MaskedNet
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
-from diffeo.functional import products, stages
+from diffeo.functional import matmul_precision, stages
 from diffeo.functional.programs import run_alone
 from diffeo.functional.shapes import sum_event
 
@@ -100,7 +100,9 @@ class Autoregressive(Bijection):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         seen = shelter(x, self.domain)[0]
         x, seen = (x, seen) if self.natural else (x[..., self.order], seen[..., self.order])
-        y, log_slope = self.ordered[0].forward(x, products.call(self.net, seen, self._context(context)))
+        y, log_slope = self.ordered[0].forward(
+            x, matmul_precision.run_net(self.net, seen, self._context(context))
+        )
         return y if self.natural else y[..., self.back], sum_event(log_slope, 1)
 
     def _inverse(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

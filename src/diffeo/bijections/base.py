@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from diffeo._typing import Traits
+from diffeo.contracts import Traits
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ShapeError
 from diffeo.functional.domains import bounds

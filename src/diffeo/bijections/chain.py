@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffeo._typing import Initializable, Traits
 from diffeo.bijections.base import Bijection
 from diffeo.bijections.columns import OnColumns
+from diffeo.contracts import Initializable, Traits
 from diffeo.errors import ConfigError, DomainError, ShapeError
 from diffeo.functional import stages
 from diffeo.functional.domains import describe, same_interval
-from diffeo.functional.programs import Program, Watch, applies
+from diffeo.functional.programs import Program, Snapshot, applies
 
 
 class _Run(NamedTuple):
@@ -80,7 +80,7 @@ class Chain(Bijection, Initializable):
             here = part.codomain
         self.codomain = here
         self.parts = nn.ModuleList(parts)
-        self._known: tuple[Watch, list[_Run]] | None = None
+        self._known: tuple[Snapshot, list[_Run]] | None = None
         self.traits = reduce(Traits.then, (p.traits for p in parts))
 
     def __iter__(self):
@@ -138,7 +138,7 @@ class Chain(Bijection, Initializable):
             runs.append(_Run(list(parts), Program([s for stages in own for s in stages]) if known else None))
         lasting = all(s.lasting for _, own in described if own is not None for s in own)
         # what depends on a context holds for that one alone
-        self._known = (Watch(self), runs) if self.context_shape is None and lasting else None
+        self._known = (Snapshot(self), runs) if self.context_shape is None and lasting else None
         return runs
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffeo._typing import Initializable
 from diffeo.bijections.base import Bijection
 from diffeo.bijections.squeeze import image_shape
+from diffeo.contracts import Initializable
 from diffeo.errors import ShapeError
 
 

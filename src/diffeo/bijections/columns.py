@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from diffeo._typing import Initializable
 from diffeo.bijections.base import Bijection
+from diffeo.contracts import Initializable
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional.domains import by_column, columns_of
 

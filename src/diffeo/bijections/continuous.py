@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffeo._typing import Net, Traits
 from diffeo.bijections.base import Bijection
+from diffeo.contracts import Net, Traits
 from diffeo.errors import ConfigError, ShapeError
-from diffeo.functional.effort import Effort, active
 from diffeo.functional.fields import transport
+from diffeo.functional.path_penalties import PathPenalties, active
 from diffeo.functional.programs import Program, applies
 from diffeo.functional.solvers import STAGES, Adaptive, Dynamics, FixedSteps, Solver
 from diffeo.functional.traces import ExactTrace, Trace, with_norm, with_trace
@@ -203,22 +203,22 @@ class Continuous(Bijection):
 
     def _carried(self, x: Tensor, context: Tensor | None, start: float, end: float) -> tuple[Tensor, Tensor]:
         rows, given = self._flat(x, context)
-        effort = active()
+        penalties = active()
         probes = self.trace.probes(rows) if self.training else self.probes
-        field = _Field(self, rows, given, with_trace=True, probes=probes, effort=effort)
+        field = _Field(self, rows, given, with_trace=True, probes=probes, penalties=penalties)
         state = _with_zeros(rows, field.columns - rows.shape[1])
         solver = self.solver if self.training else self.evaluation
         D, costs = rows.shape[1], None
-        if effort is not None and effort.error:
+        if penalties is not None and penalties.error:
             state, error = solver.solve_with_error(field, state, start, end, D + 1)
-            costs = effort.error * error
+            costs = penalties.error * error
         else:
             state = solver.solve(field, state, start, end)
         if field.costly:  # the integral of a cost is positive, whichever way it was taken
             own = state[:, D + 1] * (1.0 if end > start else -1.0)
             costs = own if costs is None else costs + own
-        if effort is not None and costs is not None:
-            effort.rows.append(costs.reshape(x.shape[:-1]))
+        if penalties is not None and costs is not None:
+            penalties.rows.append(costs.reshape(x.shape[:-1]))
         return state[:, :D].reshape(x.shape), state[:, D].reshape(x.shape[:-1])
 
 
@@ -241,12 +241,12 @@ class _Field(Dynamics):
         *,
         with_trace: bool = False,
         probes: Tensor | None = None,
-        effort: Effort | None = None,
+        penalties: PathPenalties | None = None,
         evaluated: list[int] | None = None,
     ):
         self.layer, self.x, self.context = layer, x, context
-        self.with_trace, self.probes, self.effort = with_trace, probes, effort
-        self.costly = effort is not None and bool(effort.kinetic or effort.jacobian)
+        self.with_trace, self.probes, self.penalties = with_trace, probes, penalties
+        self.costly = penalties is not None and bool(penalties.kinetic or penalties.jacobian)
         self.columns = x.shape[1] + with_trace + self.costly
         self.evaluated = [0] if evaluated is None else evaluated
 
@@ -259,15 +259,15 @@ class _Field(Dynamics):
         net, seen = self.layer.net, self.layer.with_time(t, x, self.context)
         if not self.with_trace:
             return net(x, seen)
-        effort, norm = self.effort, None
-        if effort is not None and effort.jacobian:
+        penalties, norm = self.penalties, None
+        if penalties is not None and penalties.jacobian:
             v, tr, norm = with_norm(net, x, seen, self.probes)
         else:
             v, tr = with_trace(net, x, seen, self.probes)
         parts = [v, tr.unsqueeze(1)]
-        if effort is not None and self.costly:
-            cost = effort.kinetic * v.square().sum(1)
-            parts.append((cost if norm is None else cost + effort.jacobian * norm).unsqueeze(1))
+        if penalties is not None and self.costly:
+            cost = penalties.kinetic * v.square().sum(1)
+            parts.append((cost if norm is None else cost + penalties.jacobian * norm).unsqueeze(1))
         return torch.cat(parts, 1)
 
     def compiled(self, state: Tensor, start: float, end: float, steps: int) -> Tensor | None:
@@ -300,7 +300,7 @@ class _Field(Dynamics):
             None if self.context is None else self.context[index],
             with_trace=self.with_trace,
             probes=probes if probes is None or probes.shape[1] == 1 else probes[:, index],
-            effort=self.effort,
+            penalties=self.penalties,
             evaluated=self.evaluated,
         )
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffeo._typing import Traits
 from diffeo.bijections.base import Bijection
+from diffeo.contracts import Traits
 from diffeo.functional.convergence import captured
 from diffeo.functional.fields import residual
 from diffeo.functional.fixed_point import MEMORY, FixedPoint, fixed_point, picard_iterations

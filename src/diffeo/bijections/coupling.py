@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from diffeo._typing import Net
 from diffeo.bijections.base import Bijection, check_family, shelter
+from diffeo.contracts import Net
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
-from diffeo.functional import products, stages
+from diffeo.functional import matmul_precision, stages
 from diffeo.functional.programs import run_alone
 from diffeo.functional.shapes import sum_event
 
@@ -79,7 +79,7 @@ class Coupling(Bijection):
 
     def _params(self, passing: Tensor, context: Tensor | None) -> Tensor:
         context = context if self.net.context_features else None
-        return products.call(self.net, passing, context).unflatten(
+        return matmul_precision.run_net(self.net, passing, context).unflatten(
             -1, (len(self.changing), self.family.num_params)
         )
 

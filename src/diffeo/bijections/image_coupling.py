@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffeo._typing import ImageNet
 from diffeo.bijections.base import Bijection, shelter
+from diffeo.contracts import ImageNet
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
-from diffeo.functional import products
+from diffeo.functional import matmul_precision
 
 
 class ImageCoupling(Bijection):
@@ -135,7 +135,7 @@ class ImageCoupling(Bijection):
         return torch.where(mask, x, y), torch.where(mask, 0.0, log_slope)
 
     def _params(self, passing: Tensor, context: Tensor | None) -> Tensor:
-        params = products.call(self.net, passing.movedim(-1, -3), context).movedim(-3, -1)
+        params = matmul_precision.run_net(self.net, passing.movedim(-1, -3), context).movedim(-3, -1)
         return params.unflatten(-1, (-1, self.family.num_params))
 
     def extra_repr(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diffeo.bijections.from_rows import FromRows
+from diffeo.bijections.set_from_data import SetFromData
 from diffeo.elementwise.rational_quadratic import RationalQuadratic, inverse_slope
 from diffeo.functional import rational_quadratic as rq
 from diffeo.functional import tails
@@ -30,7 +30,7 @@ def _reach(n: int) -> float:
     return float(-torch.special.ndtri(torch.tensor(0.25 / n, dtype=torch.float64)))
 
 
-class LogTails(FromRows):
+class LogTails(SetFromData):
     """Robust standardization, then logarithms beyond two standard deviations: no heavy tails left.
 
     An outlier at 100 standard deviations costs a flow with linear tails 5,000 nats; here it costs some
@@ -100,7 +100,7 @@ def _rate(t: Tensor, reach: float) -> Tensor:
     return (low * high).sqrt()
 
 
-class Marginal(FromRows):
+class Marginal(SetFromData):
     """Each column onto a standard normal by a spline through its quantiles.
 
     ``initialize`` sets the spline in closed form from training rows; it is then learned on. What the

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from diffeo.bijections.from_rows import FromRows
+from diffeo.bijections.set_from_data import SetFromData
 from diffeo.functional import stages
 
 
-class _Normalize(FromRows, ABC):
+class _Normalize(SetFromData, ABC):
     """``z = (x - loc) exp(-log_scale)``; subclasses say whether the two are learned."""
 
     loc: Tensor

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from diffeo._typing import Net, Traits
 from diffeo.bijections.base import Bijection
+from diffeo.bijections.context_parameters import ContextParameters
 from diffeo.bijections.linear import _check_features, householder
-from diffeo.bijections.numbers import Numbers
+from diffeo.contracts import Net, Traits
 from diffeo.errors import ConfigError
 from diffeo.functional.affine import soft_clip
 from diffeo.functional.gains import bend, lift_of, slope_of, unbend
@@ -62,7 +62,7 @@ class Planar(Bijection):
 
     def __init__(self, features: int, net: Net | None = None):
         w = torch.randn(_check_features(features)) / math.sqrt(features)
-        numbers = Numbers(torch.cat([w, torch.zeros(features), torch.randn(1)]), net)
+        numbers = ContextParameters(torch.cat([w, torch.zeros(features), torch.randn(1)]), net)
         super().__init__((features,), context_shape=numbers.context_shape)
         self.numbers = numbers
 
@@ -141,7 +141,7 @@ class Sylvester(Bijection):
             raise ConfigError(f"reflections must be at least 1, got {reflections}.")
         others = self.num_params(features, rank, reflections) - reflections * features - rank
         start = torch.cat([torch.randn(reflections * features), torch.zeros(others), torch.randn(rank)])
-        numbers = Numbers(start, net)
+        numbers = ContextParameters(start, net)
         super().__init__((features,), context_shape=numbers.context_shape)
         self.rank, self.reflections = rank, reflections
         self.numbers = numbers

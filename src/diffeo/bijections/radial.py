@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from diffeo._typing import Net
 from diffeo.bijections.base import Bijection
+from diffeo.bijections.context_parameters import ContextParameters
 from diffeo.bijections.linear import _check_features
-from diffeo.bijections.numbers import Numbers
+from diffeo.contracts import Net
 from diffeo.functional.affine import soft_clip
 from diffeo.functional.gains import slope_of
 
@@ -55,7 +55,7 @@ class Radial(Bijection):
 
     def __init__(self, features: int, net: Net | None = None):
         start = torch.cat([torch.randn(_check_features(features)), torch.zeros(2)])
-        numbers = Numbers(start, net)
+        numbers = ContextParameters(start, net)
         super().__init__((features,), context_shape=numbers.context_shape)
         self.numbers = numbers
 

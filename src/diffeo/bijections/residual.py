@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from diffeo._typing import Net
 from diffeo.bijections.base import Bijection
 from diffeo.bijections.chain import Chain
 from diffeo.bijections.coupling import Coupling
+from diffeo.contracts import Net
 from diffeo.elementwise.additive import Additive
 from diffeo.errors import ConfigError
 from diffeo.functional import stages

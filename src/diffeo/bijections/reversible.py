@@ -13,9 +13,9 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from diffeo._typing import Initializable
 from diffeo.bijections.base import Bijection
 from diffeo.bijections.chain import Chain, Inverse
+from diffeo.contracts import Initializable
 from diffeo.errors import NotConverged
 
 

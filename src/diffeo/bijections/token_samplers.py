@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from diffeo._typing import CausalNet, Stepper, Traits, Windowed
+from diffeo.contracts import CausalNet, Stepper, Traits, Windowed
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
-from diffeo.functional import products
+from diffeo.functional import matmul_precision
 from diffeo.functional.convergence import captured, certified
 from diffeo.functional.shapes import sum_event
 
@@ -131,7 +131,7 @@ class Jacobi(TokenSampler):
             if not len(active):
                 break
             target = y[active]
-            params = products.call(net, guess, None if context is None else context[active])
+            params = matmul_precision.run_net(net, guess, None if context is None else context[active])
             there, log_slope = family.forward(guess, params)
             new, log_slope_back = family.inverse(target, params)
             gap = (there - target).abs()
@@ -225,7 +225,7 @@ class _FullPasses:
             self.tokens.append(previous)
         t = len(self.tokens)
         x = torch.cat([torch.stack(self.tokens, -2), self.blank[..., t:, :]], -2) if t else self.blank
-        return products.call(self.net, x, self.context)[..., t, :, :]
+        return matmul_precision.run_net(self.net, x, self.context)[..., t, :, :]
 
 
 def _differentiable(net: CausalNet, family: Elementwise, *given: Tensor | None) -> bool:

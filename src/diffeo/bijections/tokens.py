@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from diffeo._typing import CausalNet, Traits
 from diffeo.bijections.base import Bijection, check_family, shelter
 from diffeo.bijections.squeeze import image_shape
 from diffeo.bijections.token_samplers import Solution, Stepwise, TokenSampler
+from diffeo.contracts import CausalNet, Traits
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ShapeError
-from diffeo.functional import products
+from diffeo.functional import matmul_precision
 from diffeo.functional.shapes import sum_event
 
 
@@ -119,7 +119,7 @@ class AutoregressiveTokens(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         seen = self._ordered(shelter(x, self.domain)[0])
-        params = products.call(self.net, seen, self._context(context))
+        params = matmul_precision.run_net(self.net, seen, self._context(context))
         y, log_slope = self.family.forward(self._ordered(x), params)
         return self._ordered(y), sum_event(log_slope, 2)
 

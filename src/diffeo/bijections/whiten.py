@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffeo.bijections.from_rows import FromRows
+from diffeo.bijections.set_from_data import SetFromData
 
 _JITTER = 1e-6
 """Added to the correlation matrix's diagonal: nearly collinear columns must not overflow float32."""
 
 
-class Whiten(FromRows):
+class Whiten(SetFromData):
     """``z = L^-1 (x - mean)`` with ``L L^T`` the covariance of training rows: uncorrelated columns.
 
     A flow behind it starts as the full-covariance Gaussian fitted to the rows instead of learning that

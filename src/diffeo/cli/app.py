@@ -17,7 +17,7 @@ from diffeo.cli.targets import target
 from diffeo.errors import ConfigError, DataError, DiffeoError
 
 if TYPE_CHECKING:
-    from diffeo.data.tables import Table
+    from diffeo.tables.table import Table
 
 
 class OneLineErrors(TyperGroup):
@@ -62,7 +62,7 @@ PRESETS = (
     "BPF, CouplingNSF, FFJORD, FlowMatching, Gaussianization, IAF, IResNet, MAF, NAF, NICE, NSF, Planar, "
     "Radial, RealNVP, ResidualFlow, RevNet, SOSPF, Sylvester, Tabular, UNAF"
 )
-"""Those for tables, as in ``diffeo.presets.KINDS``, whose import would slow every command's start."""
+"""Those for tables, as in ``diffeo.presets.PRESETS``, whose import would slow every command's start."""
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `diffeo fit` wrote.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, Feather/Arrow, NPY or NPZ.")]
@@ -73,7 +73,7 @@ Out = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from diffeo import __version__
+        from diffeo._version import __version__
 
         typer.echo(f"diffeo {__version__}")
         raise typer.Exit()
@@ -136,10 +136,10 @@ def fit(
     Prints what it takes each column for, trains with a progress bar, and ends with the held-out
     log-likelihood per row beside that of a Gaussian and of a mixture of Gaussians.
     """
+    from diffeo._files import check_output
     from diffeo.cli import options, report
-    from diffeo.data.files import check_output
-    from diffeo.data.schema import Schema
-    from diffeo.data.tables import Table
+    from diffeo.tables.schema import Schema
+    from diffeo.tables.table import Table
 
     check_output(output)
     if checkpoint is not None:
@@ -196,9 +196,10 @@ def score(
     share of the training rows that scored lower: near 0 is unusual. Where a column is integer or
     repeats values, `standard_error` says how far off the estimate may be.
     """
+    from diffeo._files import check_output
     from diffeo.cli import options, report
-    from diffeo.data.files import WRITERS, check_output, read_columns, write_columns
-    from diffeo.data.scores import score_table
+    from diffeo.tables.files import WRITERS, read_columns, write_columns
+    from diffeo.tables.scores import score_table
 
     check_output(output, tuple(WRITERS))
     found = score_table(options.load_model(model), table).table()
@@ -233,10 +234,10 @@ def sample(
     The columns come back with their names, types and supports; columns conditioned on come first.
     """
     from diffeo.cli import options, report
-    from diffeo.data.files import WRITERS, check_output
-    from diffeo.data.samples import sample_table
-    from diffeo.data.scores import table_encoding
-    from diffeo.data.tables import Table
+    from diffeo.tables.files import WRITERS, check_output
+    from diffeo.tables.samples import sample_table
+    from diffeo.tables.scores import table_encoding
+    from diffeo.tables.table import Table
 
     check_output(output, tuple(WRITERS))
     if given and given_table is not None:

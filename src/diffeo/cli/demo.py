@@ -18,10 +18,10 @@ from torch import Tensor
 import diffeo
 from diffeo import plots
 from diffeo.cli.report import progress, verdict
-from diffeo.data.samples import sample_table
-from diffeo.data.scores import score_table
-from diffeo.data.tables import Table
-from diffeo.data.toys import TOYS, Toy
+from diffeo.tables.samples import sample_table
+from diffeo.tables.scores import score_table
+from diffeo.tables.table import Table
+from diffeo.targets.toys import TOYS, Toy
 
 TOY = TOYS["pinwheel"]
 ROWS, FRESH = 50_000, 20_000

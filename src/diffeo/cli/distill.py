@@ -13,8 +13,8 @@ from diffeo.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffeo.distillation import DistillReport
     from diffeo.flow import Flow
-    from diffeo.train import DistillReport
 
 EXAMPLE = "Example: `diffeo distill maf.safetensors -o iaf.safetensors --max-seconds 300`"
 
@@ -41,8 +41,8 @@ def distill(
     the two, in nats, by Monte Carlo on fresh draws.
     """
     import diffeo
+    from diffeo._files import check_output
     from diffeo.cli import options, report
-    from diffeo.data.files import check_output
 
     check_output(output)
     options.apart({"TEACHER": teacher, "--output": output, "--given-table": given_table})
@@ -77,8 +77,8 @@ def _context(teacher: Flow, given_table: Path | None) -> Tensor | None:
     """Rows of the columns that the teacher is conditioned on."""
     import torch
 
-    from diffeo.data.scores import table_encoding
-    from diffeo.data.tables import Table
+    from diffeo.tables.scores import table_encoding
+    from diffeo.tables.table import Table
 
     if teacher.context_shape is None:
         if given_table is not None:

@@ -96,9 +96,9 @@ def fit(
     beside those of plain models. Images of another shape are cropped around their middle, then resized;
     transparent ones are put on black. The file of --checkpoint or --resume is removed at the run's end.
     """
+    from diffeo._files import check_output
     from diffeo.cli import options, report
-    from diffeo.data.files import check_output
-    from diffeo.train.watch import check_folder, check_tensorboard
+    from diffeo.images.previews import check_folder, check_tensorboard
 
     if resume and checkpoint is not None:
         raise ConfigError("--resume and --checkpoint both name where the run is kept; give one.")
@@ -116,9 +116,9 @@ def fit(
     settings = options.settings(kind, set_ or ())
 
     import diffeo
-    from diffeo.data.images import read_images
     from diffeo.encodings import Dequantization
-    from diffeo.train.images import class_context, default_preset
+    from diffeo.images.fit import class_context, default_preset
+    from diffeo.images.read import read_images
 
     found = read_images(
         source,
@@ -176,7 +176,7 @@ def sample(
     import torch
 
     from diffeo.cli import options
-    from diffeo.data.pictures import check_png, save_grid
+    from diffeo.images.pictures import check_png, save_grid
     from diffeo.latents import tempered
 
     check_png(output)
@@ -207,7 +207,7 @@ def interpolate(
     from diffeo import latents
     from diffeo.bases.normal import DiagonalNormal
     from diffeo.cli import options, report
-    from diffeo.data.pictures import check_png, save_grid
+    from diffeo.images.pictures import check_png, save_grid
 
     check_png(output)
     options.apart({"A": first, "B": last, "--output": output})
@@ -243,9 +243,10 @@ def score(
     Writes each image's `name`, its `bits_per_dim` (lower is better) and its `log_prob`, the log-likelihood of
     the discrete image in nats, both as bounds. The images are cropped and resized to the model's.
     """
+    from diffeo._files import check_output
     from diffeo.cli import options, report
-    from diffeo.data.files import check_output, write_columns
-    from diffeo.data.image_scores import score_images
+    from diffeo.images.scores import score_images
+    from diffeo.tables.files import write_columns
 
     check_output(output, options.WITH_NAMES)
     flow = _load(model)
@@ -276,7 +277,7 @@ def reconstruct(
 
     from diffeo import latents
     from diffeo.cli import options, report
-    from diffeo.data.pictures import check_png, save_grid
+    from diffeo.images.pictures import check_png, save_grid
 
     check_png(output)
     options.apart({"IMAGES": source, "--output": output})
@@ -293,7 +294,7 @@ def reconstruct(
 def _load(model: Path) -> Flow:
     """A model of images."""
     from diffeo.cli import options
-    from diffeo.data.image_scores import image_door
+    from diffeo.images.scores import image_door
 
     flow = options.load_model(model)
     image_door(flow)
@@ -304,7 +305,7 @@ def _draw(flow: Flow, n: int, context: Tensor | None, generator: Generator, sigm
     """New images, a part at a time."""
     import torch
 
-    from diffeo.denoise import sample_denoised
+    from diffeo.latents import sample_denoised
 
     parts = []
     for i in range(0, n, 64):

@@ -15,8 +15,8 @@ from diffeo.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffeo.data.images import Images
     from diffeo.flow import Flow
+    from diffeo.images.read import Images
 
 _OF_THE_DATA = ("features", "context", "circular", "shape")
 """Fields that the table or the images decide."""
@@ -64,7 +64,7 @@ def once(given: Sequence[str], weights: str | None, drop: Sequence[str] = ()) ->
 
 def check_given(values: Mapping[str, float], flow: Flow) -> None:
     """Refuse ``--given`` values other than those a model conditioned on columns needs."""
-    from diffeo.data.scores import table_encoding
+    from diffeo.tables.scores import table_encoding
 
     encoding = table_encoding(flow)
     needs = " ".join(f"--given {name}=VALUE" for name in encoding.given)
@@ -121,7 +121,7 @@ def size(text: str | None) -> tuple[int, int] | None:
 
 def images_for(flow: Flow, path: Path, *, strict: bool = False, workers: int | None = None) -> Images:
     """Images made to fit a model's."""
-    from diffeo.data.images import read_images
+    from diffeo.images.read import read_images
 
     channels, height, width = flow.event_shape
     return read_images(path, size=(height, width), channels=channels, strict=strict, workers=workers)
@@ -162,8 +162,8 @@ def preset_class(name: str, images: bool = False) -> type[Any]:
     """The preset of this name, in any case: one for tables, or one for images."""
     from diffeo import presets
 
-    own = [key for key, kind in presets.KINDS.items() if issubclass(kind, presets.ImagePreset) == images]
-    for key, kind in presets.KINDS.items():
+    own = [key for key, kind in presets.PRESETS.items() if issubclass(kind, presets.ImagePreset) == images]
+    for key, kind in presets.PRESETS.items():
         if key.lower() != name.lower():
             continue
         if key in own:

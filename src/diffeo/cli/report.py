@@ -16,9 +16,9 @@ from rich.table import Table as Grid
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffeo.data.images import Images
-    from diffeo.data.schema import Schema
     from diffeo.flow import Flow
+    from diffeo.images.read import Images
+    from diffeo.tables.schema import Schema
     from diffeo.train import FitReport
 
 
@@ -175,7 +175,7 @@ def say_versions() -> None:
 
     import torch
 
-    from diffeo import __version__
+    from diffeo._version import __version__
     from diffeo.functional.native import describe
 
     rows = [("diffeo", __version__), ("python", platform.python_version()), ("platform", platform.platform())]

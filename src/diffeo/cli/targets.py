@@ -17,8 +17,8 @@ from diffeo.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
+    from diffeo.inference import TargetReport
     from diffeo.targets import Target
-    from diffeo.train import TargetReport
 
 target = typer.Typer(
     name="target",
@@ -82,8 +82,8 @@ def fit(
     import torch
 
     import diffeo
+    from diffeo._files import check_output
     from diffeo.cli import options, report
-    from diffeo.data.files import check_output
     from diffeo.inference import arviz
 
     check_output(output)
@@ -136,10 +136,10 @@ def sample(
     the flow's own.
     """
     from diffeo.cli import options
-    from diffeo.data.files import WRITERS, check_output
-    from diffeo.data.tables import Table
     from diffeo.errors import DataError
     from diffeo.inference import datatree, importance, save_netcdf
+    from diffeo.tables.files import WRITERS, check_output
+    from diffeo.tables.table import Table
     from diffeo.targets import FromTorch
     from diffeo.targets import draws as named
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.distributions import constraints
 
-from diffeo._typing import Traits
+from diffeo.contracts import Traits
 from diffeo.functional.scalar import Scalar
 
 

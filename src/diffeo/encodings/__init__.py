@@ -6,11 +6,11 @@ from diffeo.encodings.context import ContextEncoding, ImageContext, OneHotContex
 from diffeo.encodings.dequantization import Dequantization, bits_per_dim
 from diffeo.encodings.noise import Noise, UniformNoise, VariationalNoise
 
-KINDS: dict[str, type[Encoding]] = {"Columns": Columns, "Dequantization": Dequantization}
+ENCODINGS: dict[str, type[Encoding]] = {"Columns": Columns, "Dequantization": Dequantization}
 """Encodings that a model file can hold, by class name."""
 
 __all__ = [
-    "KINDS",
+    "ENCODINGS",
     "Column",
     "Columns",
     "ContextEncoding",

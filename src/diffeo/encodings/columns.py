@@ -120,7 +120,7 @@ class Columns(Encoding):
         (tensor([[2., 0.]]), tensor([-0.6931]))
     """
 
-    marker: Tensor
+    dtype_buffer: Tensor
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class Columns(Encoding):
         self.latent_shape = torch.Size((len(kept),))
         self.score_quantiles: np.ndarray | None = None
         """1001 quantiles of the training rows' log-likelihood, once it is trained."""
-        self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the model's dtype
+        self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the model's dtype
 
         self._groups = _groups(self.columns)
         self._order = _inverse([i for g in self._groups if g.kind.free for i in g.columns])
@@ -168,7 +168,7 @@ class Columns(Encoding):
     @property
     def dtype(self) -> torch.dtype:
         """The model's dtype, which ``encode`` answers in."""
-        return self.marker.dtype
+        return self.dtype_buffer.dtype
 
     # -- the door -----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from diffeo._typing import Initializable
+from diffeo.contracts import Initializable
 from diffeo.errors import ConfigError, DataError
 
 
@@ -32,7 +32,7 @@ class StandardizedContext(ContextEncoding):
 
     moment_bits: Tensor
     initialized: Tensor
-    marker: Tensor
+    dtype_buffer: Tensor
 
     def __init__(self, features: int):
         super().__init__()
@@ -40,7 +40,7 @@ class StandardizedContext(ContextEncoding):
         moments = torch.stack([torch.zeros(features), torch.ones(features)]).double()
         self.register_buffer("moment_bits", moments.view(torch.int64))
         self.register_buffer("initialized", torch.tensor(False))
-        self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the dtype
+        self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the dtype
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Set the moments from training contexts ``x``; does nothing where they were set before."""
@@ -55,7 +55,7 @@ class StandardizedContext(ContextEncoding):
 
     def forward(self, context: Tensor) -> Tensor:
         loc, scale = self.moment_bits.view(torch.float64)
-        return ((context.double() - loc) / scale).to(self.marker.dtype)
+        return ((context.double() - loc) / scale).to(self.dtype_buffer.dtype)
 
 
 class OneHotContext(ContextEncoding):
@@ -64,11 +64,11 @@ class OneHotContext(ContextEncoding):
     Args:
         classes: how many.
         drop: in training, the probability of forgetting a row's class, which then is zeros too; above 0,
-            the flow also learns the density without a class, which ``diffeo.guidance`` needs.
+            the flow also learns the density without a class, which ``diffeo.latents`` needs.
     """
 
     classes: Tensor
-    marker: Tensor
+    dtype_buffer: Tensor
 
     def __init__(self, classes: int, drop: float = 0.0):
         super().__init__()
@@ -77,7 +77,7 @@ class OneHotContext(ContextEncoding):
         self.drop = drop
         self.event_shape, self.latent_shape = torch.Size(()), torch.Size((classes,))
         self.register_buffer("classes", torch.arange(classes), persistent=False)
-        self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the dtype
+        self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the dtype
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Nothing to learn from data; refuses numbers that are no class."""
@@ -88,7 +88,7 @@ class OneHotContext(ContextEncoding):
             )
 
     def forward(self, context: Tensor) -> Tensor:
-        one_hot = (context.unsqueeze(-1) == self.classes).to(self.marker.dtype)
+        one_hot = (context.unsqueeze(-1) == self.classes).to(self.dtype_buffer.dtype)
         if self.training and self.drop > 0:
             kept = torch.rand(context.shape, device=context.device) >= self.drop
             one_hot = one_hot * kept.unsqueeze(-1)
@@ -116,7 +116,7 @@ class ImageContext(ContextEncoding):
         tensor([[[-1.0000, -0.6000,  1.0000]]])
     """
 
-    marker: Tensor
+    dtype_buffer: Tensor
 
     def __init__(self, shape: Sequence[int]):
         super().__init__()
@@ -125,7 +125,7 @@ class ImageContext(ContextEncoding):
             raise ConfigError(
                 f"an image context has the shape (channels, height, width), each at least 1; got {(*shape,)}."
             )
-        self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the dtype
+        self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the dtype
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Nothing to learn from data; refuses pixels that are not finite."""
@@ -137,4 +137,4 @@ class ImageContext(ContextEncoding):
             )
 
     def forward(self, context: Tensor) -> Tensor:
-        return context.to(self.marker.dtype) / 127.5 - 1
+        return context.to(self.dtype_buffer.dtype) / 127.5 - 1

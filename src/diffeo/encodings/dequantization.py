@@ -74,7 +74,7 @@ class Dequantization(Encoding):
 
     exact = False
     data_dtype: ClassVar[torch.dtype] = torch.uint8
-    marker: Tensor
+    dtype_buffer: Tensor
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Dequantization(Encoding):
                 f"make it with the same shape."
             )
         self.draws = draws
-        self.register_buffer("marker", torch.zeros(()), persistent=False)  # carries the model's dtype
+        self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the model's dtype
 
     @property
     def draws(self) -> int:
@@ -115,7 +115,7 @@ class Dequantization(Encoding):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         pixels, flaws = _whole(x)
         k = pixels >> (8 - self.bits)
-        level = k.to(self.marker.dtype)
+        level = k.to(self.dtype_buffer.dtype)
         u, log_q = self.noise(self._uniform(k), self._seen((level + 0.5) / self.levels))
         ends = margin(u.dtype)
         v = (level + u.clamp(ends, 1 - ends)) / self.levels
@@ -150,7 +150,7 @@ class Dequantization(Encoding):
 
     def _uniform(self, k: Tensor) -> Tensor:
         """Numbers strictly between 0 and 1: one fresh draw, or the image's own fixed ones."""
-        dtype = self.marker.dtype
+        dtype = self.dtype_buffer.dtype
         if not self.training:
             return hashed_uniform(k, self.draws, dtype)
         return torch.rand((1, *k.shape), dtype=dtype, device=k.device).clamp_(2**-24, 1 - 2**-24)

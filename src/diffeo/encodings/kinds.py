@@ -242,7 +242,7 @@ class Constant(Kind):
         return torch.full_like(real, self.value)
 
 
-KINDS: dict[str, type[Kind]] = {
+COLUMN_KINDS: dict[str, type[Kind]] = {
     kind.__name__.lower(): kind
     for kind in (Continuous, Integer, Lattice, Constant, Positive, Bounded, Circular)
 }
@@ -260,7 +260,7 @@ def parse_kind(text: str) -> Kind:
         Circular(low=0.0, high=360.0)
     """
     match = re.fullmatch(r"\s*([a-z]+)\s*(?:\(([^()]*)\))?\s*", text.lower())
-    kind = KINDS.get(match[1]) if match else None
+    kind = COLUMN_KINDS.get(match[1]) if match else None
     if match is None or kind is None or kind is Constant:
         raise ConfigError(f"{text!r} is no kind of column; there are: {DECLARED}.")
     try:
@@ -277,9 +277,13 @@ def parse_kind(text: str) -> Kind:
 
 def kind_from_json(spec: Any) -> Kind:
     """A kind from ``Kind.to_json``'s answer; anything malformed is a ``FormatError``."""
-    if not isinstance(spec, dict) or not isinstance(spec.get("kind"), str) or spec["kind"] not in KINDS:
+    if (
+        not isinstance(spec, dict)
+        or not isinstance(spec.get("kind"), str)
+        or spec["kind"] not in COLUMN_KINDS
+    ):
         raise FormatError("a column in this file is of a kind that this release does not know.")
-    kind = KINDS[spec["kind"]]
+    kind = COLUMN_KINDS[spec["kind"]]
     values = {key: value for key, value in spec.items() if key != "kind"}
     if set(values) != {f.name for f in fields(kind)}:
         raise FormatError(f"a {spec['kind']} column in this file has the wrong entries.")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffeo.functional import native, products
+from diffeo.functional import matmul_precision, native
 from diffeo.functional.scalar import second_order
 from diffeo.functional.stages import PERMUTE, RESIDUAL, Stage
 
@@ -27,7 +27,7 @@ def applies(x: Tensor) -> bool:
     Where it is False everything is plain PyTorch, which ``torch.compile``, ``torch.func`` and forward-mode
     derivatives see through.
     """
-    return native.usable() and native.plain_tensor(x) and x.dim() > 0 and not products.reduced()
+    return native.usable() and native.plain_tensor(x) and x.dim() > 0 and not matmul_precision.reduced()
 
 
 def run_alone(
@@ -201,7 +201,7 @@ class _Run(torch.autograd.Function):
         return None, None, None, None, *grads
 
 
-class Watch:
+class Snapshot:
     """Tells whether anything that a description of a module's stages was made from has been replaced.
 
     Args:

@@ -2,6 +2,5 @@
 
 from diffeo.io.files import FORMAT, FileInfo
 from diffeo.io.flows import inspect, load, save
-from diffeo.io.layers import LAYERS_FORMAT, to_json
 
-__all__ = ["FORMAT", "LAYERS_FORMAT", "FileInfo", "inspect", "load", "save", "to_json"]
+__all__ = ["FORMAT", "FileInfo", "inspect", "load", "save"]

@@ -31,8 +31,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from diffeo import __version__
 from diffeo._files import replacing
+from diffeo._version import __version__
 from diffeo.errors import ConfigError, FormatError
 
 FORMAT = 1

@@ -148,20 +148,20 @@ def _rebuild(recipe: dict[str, Any], encoding: dict[str, Any] | None, limit: flo
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), _Budget(limit):
         door = None if encoding is None else _rebuild_encoding(encoding)
         kind = recipe.get("preset")
-        if not isinstance(kind, str) or kind not in presets.KINDS:
+        if not isinstance(kind, str) or kind not in presets.PRESETS:
             raise FormatError(f"this release has no preset {kind!r}; upgrade diffeo.")
         try:
-            return presets.KINDS[kind].from_fields(recipe["fields"]).build(door)
+            return presets.PRESETS[kind].from_fields(recipe["fields"]).build(door)
         except Exception as error:  # the recipe comes from the file: whatever it breaks is the file's fault
             raise FormatError(f"its {kind} cannot be rebuilt: {one_line(error)}") from error
 
 
 def _rebuild_encoding(encoding: dict[str, Any]) -> Encoding:
     kind = encoding.get("kind")
-    if not isinstance(kind, str) or kind not in encodings.KINDS:
+    if not isinstance(kind, str) or kind not in encodings.ENCODINGS:
         raise FormatError(f"this release has no encoding {kind!r}; upgrade diffeo.")
     try:
-        return encodings.KINDS[kind].from_json(encoding["spec"])
+        return encodings.ENCODINGS[kind].from_json(encoding["spec"])
     except Exception as error:  # likewise
         raise FormatError(f"its {kind} encoding cannot be rebuilt: {one_line(error)}") from error
 

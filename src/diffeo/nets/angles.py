@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diffeo._typing import MaskedNet, Stepper
+from diffeo.contracts import MaskedNet, Stepper
 from diffeo.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffeo._typing import Projectable
+from diffeo.contracts import Projectable
 from diffeo.errors import ConfigError
 from diffeo.functional.linearize import Linearizable, Product
 from diffeo.functional.norms import conv_norm_bound, norm_bound

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffeo._typing import MaskedNet, Stepper
+from diffeo.contracts import MaskedNet, Stepper
 from diffeo.functional.stages import Dense, Stacked
 from diffeo.nets.mlp import check_sizes, zero_
 

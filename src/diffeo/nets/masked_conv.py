@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffeo._typing import Stepper
+from diffeo.contracts import Stepper
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.nets.conv import SpatialContext
 from diffeo.nets.mlp import check_sizes, linear, zero_

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from diffeo._typing import Stepper, Windowed, Windows
+from diffeo.contracts import Stepper, Windowed, Windows
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional.attention import attention
 from diffeo.functional.convergence import captured

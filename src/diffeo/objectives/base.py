@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from diffeo.flow import Flow
-from diffeo.targets import Evaluator
 
 
 @dataclass(frozen=True)
@@ -26,15 +24,6 @@ class Objective(Protocol):
     """Gives the loss of a batch, a scalar to minimize; its negative is reported, in nats."""
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor: ...
-
-
-class OfTarget(ABC):
-    """An objective that evaluates a target, and says through what, so that evaluations can be counted."""
-
-    @property
-    @abstractmethod
-    def evaluator(self) -> Evaluator | None:
-        """What the target is evaluated through; None where that is not known."""
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:

@@ -24,9 +24,9 @@ class ELBO:
 
     Example:
         >>> import torch, diffeo
-        >>> from diffeo import latent_variables as lv
-        >>> decoder = lv.Bernoulli(torch.nn.Linear(2, 6), (6,), 2)
-        >>> model = lv.autoencoder(torch.nn.Linear(6, 8), lv.diagonal(2, 8), decoder, draws=8)
+        >>> from diffeo import autoencoders as ae
+        >>> decoder = ae.Bernoulli(torch.nn.Linear(2, 6), (6,), 2)
+        >>> model = ae.autoencoder(torch.nn.Linear(6, 8), ae.diagonal(2, 8), decoder, draws=8)
         >>> batch = Batch(torch.ones(3, 6), None, None, torch.arange(3))
         >>> bool(ELBO()(model.eval(), batch) > diffeo.Likelihood()(model, batch))
         True

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
-from diffeo.functional.effort import Effort, gathered
+from diffeo.functional.path_penalties import PathPenalties, collecting
 from diffeo.objectives.base import Batch, weighted_mean
 
 
@@ -66,8 +66,8 @@ class RegularizedLikelihood:
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
         if not flow.training:
             return Likelihood()(flow, batch)
-        with gathered(Effort(self.kinetic, self.jacobian, self.error)) as effort:
+        with collecting(PathPenalties(self.kinetic, self.jacobian, self.error)) as penalties:
             loss = -flow(batch.x, batch.context)
-        for cost in effort.rows:
+        for cost in penalties.rows:
             loss = loss + cost.reshape(-1, len(loss)).mean(0)  # an encoding's draws come first
         return weighted_mean(loss, batch.weights)

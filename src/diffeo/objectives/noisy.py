@@ -18,7 +18,7 @@ class NoisyLikelihood:
     """Maximum likelihood of the data with Gaussian noise on them, ``v + sigma eps``.
 
     Makes flows of images that sample well: the noise fills the space between the few numbers that pixels
-    take, so that no capacity goes into them. ``diffeo.denoise`` takes the noise out of samples again. v is
+    take, so that no capacity goes into them. ``diffeo.latents`` takes the noise out of samples again. v is
     what the encoding, if any, gives: for ``Dequantization`` pixels between -1/2 and 1/2. The loss is nats
     per noisy point, in v's units: no bound on the likelihood of the data themselves, and larger sigmas give
     smaller densities; compare losses of one sigma only.

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffeo.data.pictures import grid
 from diffeo.errors import ShapeError
+from diffeo.images.pictures import grid
 from diffeo.plots.axes import array, taken
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def image_grid(pixels: Any, ax: Axes | None = None, columns: int | None = None, 
     """Draw images in rows and columns: samples, reconstructions, ways through latent space.
 
     ``image_grid(latents.interpolate(flow, x0, x1, 8).transpose(0, 1))`` draws one way a row. For a file,
-    use ``data.save_grid``.
+    use ``images.save_grid``.
 
     Args:
         pixels: whole numbers 0 .. 255, tensor or array: ``(N, C, H, W)``, or ``(rows, columns, C, H, W)``; C

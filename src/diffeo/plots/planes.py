@@ -35,7 +35,7 @@ def density(flow: Density, ax: Axes | None = None, limits: Any = 4.0, n: int = 2
     Example:
         >>> import matplotlib; matplotlib.use("Agg")
         >>> from diffeo import plots
-        >>> from diffeo.data.toys import TOYS
+        >>> from diffeo.targets.toys import TOYS
         >>> ax = plots.density(TOYS["pinwheel"], n=50)
         >>> ax.images[0].get_array().shape
         (50, 50)

@@ -3,7 +3,7 @@
 from inspect import isabstract
 
 from diffeo.presets.autoregressive import IAF, MAF, NSF
-from diffeo.presets.base import Classes, Image, ImagePreset, Preset, Vector, VectorPreset
+from diffeo.presets.base import ImagePreset, Preset, VectorPreset
 from diffeo.presets.continuous import FFJORD, FlowMatching
 from diffeo.presets.coupling import NICE, CouplingNSF, RealNVP
 from diffeo.presets.monotone import BPF, NAF, SOSPF, UNAF, Gaussianization
@@ -20,18 +20,16 @@ __all__ = [
     "FlowMatching",
     "IAF",
     "IResNet",
-    "KINDS",
+    "PRESETS",
     "MAF",
     "NAF",
     "NICE",
     "NSF",
     "SOSPF",
     "UNAF",
-    "Classes",
     "CouplingNSF",
     "Gaussianization",
     "Glow",
-    "Image",
     "ImagePreset",
     "Jet",
     "PixelFlow",
@@ -46,14 +44,13 @@ __all__ = [
     "Sylvester",
     "Tabular",
     "TarFlow",
-    "Vector",
     "VectorPreset",
     "choose",
 ]
 
-KINDS: dict[str, type[Preset]] = {
+PRESETS: dict[str, type[Preset]] = {
     name: kind
-    for name, kind in ((name, globals()[name]) for name in __all__ if name != "KINDS")
+    for name, kind in ((name, globals()[name]) for name in __all__ if name != "PRESETS")
     if isinstance(kind, type) and issubclass(kind, Preset) and not isabstract(kind)
 }
 """Every preset by its class name."""

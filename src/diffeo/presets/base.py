@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -10,100 +9,20 @@ from typing import Any, ClassVar
 
 import torch
 
+from diffeo._fields import check_fields, check_pixels
 from diffeo.bases import Normal
 from diffeo.bases.base import Base
 from diffeo.bijections.base import Bijection
+from diffeo.contexts import CONTEXTS, Classes, Context, Image, Vector
 from diffeo.encodings.base import Encoding
-from diffeo.encodings.context import ContextEncoding, ImageContext, OneHotContext, StandardizedContext
 from diffeo.encodings.dequantization import Dequantization
 from diffeo.encodings.noise import VariationalNoise
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.objectives import Likelihood, Objective
 
-CAPS = {
-    "features": 16384,
-    "layers": 256,
-    "hidden": 16384,
-    "blocks": 64,
-    "bins": 512,
-    "steps": 4096,
-    "marginal": 256,
-    "rank": 16384,
-    "reflections": 16384,
-    "units": 512,
-    "components": 512,
-    "degree": 128,
-    "polynomials": 64,
-    "embedding": 4096,
-    "size": 16384,
-    "circular": 16384,
-    "shape": 4096,
-    "channels": 4096,
-    "height": 4096,
-    "width": 4096,
-    "levels": 16,
-    "patch": 256,
-    "heads": 256,
-    "kernel": 63,
-}
-"""The largest value of each size, by field name: a recipe from a foreign file must not eat the machine."""
-
-
-@dataclass(frozen=True)
-class Vector:
-    """A context of ``size`` numbers, standardized over the training rows."""
-
-    size: int
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def build(self) -> ContextEncoding:
-        return StandardizedContext(self.size)
-
-
-@dataclass(frozen=True)
-class Classes:
-    """A context that is a class number, 0 .. size - 1."""
-
-    size: int
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def build(self) -> ContextEncoding:
-        return OneHotContext(self.size)
-
-
-@dataclass(frozen=True)
-class Image:
-    """A context that is an image, pixel values 0 .. 255; for presets of images."""
-
-    channels: int
-    height: int
-    width: int
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_pixels(self.channels, self.height, self.width)
-
-    def build(self) -> ContextEncoding:
-        return ImageContext((self.channels, self.height, self.width))
-
-
-Context = Vector | Classes | Image
-CONTEXTS: dict[str, type[Context]] = {"Vector": Vector, "Classes": Classes, "Image": Image}
 LOGIT = 1e-4
 """How far from 0 and 1 the logits of images end, of a preset's own door."""
-PIXELS = 2**24
-"""The most numbers an image may have."""
-
-
-def check_pixels(*shape: int) -> None:
-    """Refuse images of more numbers than any machine that this runs on could work with."""
-    if math.prod(shape) > PIXELS:
-        raise ConfigError(f"images of shape {shape} have more than {PIXELS} numbers; use smaller ones.")
 
 
 @dataclass(frozen=True)
@@ -118,6 +37,12 @@ class Preset(ABC):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        context = getattr(self, "context", None)
+        if not isinstance(context, Context | None):
+            raise ConfigError(
+                f"{type(self).__name__}.context must be Vector(n), Classes(n), Image(c, h, w), an integer or "
+                f"None, not {context!r}."
+            )
 
     @property
     @abstractmethod
@@ -248,36 +173,3 @@ class ImagePreset(Preset):
 def _expand_context(preset: VectorPreset | ImagePreset) -> None:
     if isinstance(preset.context, int) and not isinstance(preset.context, bool):
         object.__setattr__(preset, "context", Vector(preset.context))
-
-
-def check_fields(spec: Any) -> None:
-    """Check every field against its declared type and its cap."""
-    for f in fields(spec):
-        _check_field(f"{type(spec).__name__}.{f.name}", f.name, str(f.type), getattr(spec, f.name))
-
-
-def _check_field(where: str, name: str, kind: str, value: Any) -> None:
-    if kind == "int":
-        low = 0 if name in ("blocks", "marginal", "circular") else 1
-        if type(value) is not int or not low <= value <= CAPS.get(name, 2**31):
-            raise ConfigError(
-                f"{where} must be a whole number from {low} to {CAPS.get(name)}, not {value!r}."
-            )
-    elif kind == "float":
-        if type(value) not in (int, float) or not 0 <= value <= 1e6:
-            raise ConfigError(f"{where} must be a number from 0 to 1e6, not {value!r}.")
-        if name == "dropout" and value >= 1:
-            raise ConfigError(f"{where} must be below 1, not {value!r}.")
-    elif kind == "bool":
-        if type(value) is not bool:
-            raise ConfigError(f"{where} must be True or False, not {value!r}.")
-    elif kind.startswith("tuple"):
-        low, most = (0, CAPS["circular"]) if name == "circular" else (1, CAPS["layers"])
-        if not isinstance(value, tuple) or not low <= len(value) <= most:
-            raise ConfigError(f"{where} must be {low} to {most} numbers, not {value!r}.")
-        for item in value:
-            _check_field(where, name, kind[len("tuple[") :].split(",")[0], item)
-    elif name == "context" and not isinstance(value, Context | None):
-        raise ConfigError(
-            f"{where} must be Vector(n), Classes(n), Image(c, h, w), an integer or None, not {value!r}."
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from diffeo._fields import CAPS
 from diffeo.bijections import (
     LU,
     Autoregressive,
@@ -18,10 +19,11 @@ from diffeo.bijections import (
     Whiten,
 )
 from diffeo.bijections.base import Bijection
+from diffeo.contexts import Classes, Vector
 from diffeo.elementwise import CircularRationalQuadratic, Elementwise, RationalQuadratic
 from diffeo.errors import ConfigError
 from diffeo.nets import OnAngles, ResMADE
-from diffeo.presets.base import CAPS, Classes, Vector, VectorPreset
+from diffeo.presets.base import VectorPreset
 
 
 @dataclass(frozen=True)

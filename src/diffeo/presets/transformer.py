@@ -21,6 +21,7 @@ from diffeo.bijections import (
     channel_mask,
 )
 from diffeo.bijections.base import Bijection
+from diffeo.contexts import Classes
 from diffeo.elementwise import Affine
 from diffeo.encodings.base import Encoding
 from diffeo.encodings.context import OneHotContext
@@ -29,7 +30,7 @@ from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.nets import CausalTransformer, VisionTransformer
 from diffeo.objectives import Likelihood, NoisyLikelihood, Objective
-from diffeo.presets.base import Classes, ImagePreset
+from diffeo.presets.base import ImagePreset
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class TarFlow(ImagePreset):
     Simple and strong, for images: every layer sees all patches before, and layers alternate in
     direction. Sampling goes patch by patch on a cache of keys and values, in one pass's work a layer; other
     ways are the layers' ``sampler``. With ``noise`` it learns the density of noisy images, whose samples
-    ``diffeo.denoise`` cleans; with ``Classes`` and ``drop``, ``diffeo.guidance`` makes samples more typical
+    ``diffeo.latents`` cleans; with ``Classes`` and ``drop``, ``diffeo.latents`` makes samples more typical
     of their class.
 
     Cost: like a transformer of ``blocks * layers`` blocks over ``H W / patch^2`` tokens.

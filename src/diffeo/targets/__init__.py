@@ -8,6 +8,7 @@ from diffeo.targets.functions import FromNumPy, FromTorch, each_row
 from diffeo.targets.lattice import Phi4
 from diffeo.targets.stan import Stan
 from diffeo.targets.supports import Above, Below, Bounded, Circular, Positive, Real, Simplex, Support
+from diffeo.targets.toys import TOYS, Toy
 from diffeo.targets.waves import U1, U2, U3, U4
 
 __all__ = [
@@ -38,5 +39,7 @@ __all__ = [
     "Funnel",
     "Banana",
     "Phi4",
+    "TOYS",
+    "Toy",
     "Stan",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from diffeo._typing import Initializable
+from diffeo.contracts import Initializable
 from diffeo.testing.points import clamp_to, outside, randomize_
 from diffeo.testing.rules import Rules, require, require_close
 from diffeo.testing.subject import Subject

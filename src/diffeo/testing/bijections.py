@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from diffeo._typing import Traits
 from diffeo.bijections.base import Bijection
 from diffeo.bijections.chain import Chain
+from diffeo.contracts import Traits
 from diffeo.testing.behavior import behavior_rules
 from diffeo.testing.derivatives import derivative_rules
 from diffeo.testing.points import draw, ends, generator, inside, randomize_

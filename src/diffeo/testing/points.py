@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import constraints
 
-from diffeo._typing import Projectable
+from diffeo.contracts import Projectable
 from diffeo.functional.domains import bounds, columns_of
 
 T = TypeVar("T", bound=nn.Module)

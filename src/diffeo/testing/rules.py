@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffeo._typing import Traits
+from diffeo.contracts import Traits
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from diffeo._typing import Projectable
+from diffeo.contracts import Projectable
 from diffeo.errors import ConfigError, TrainingError
 from diffeo.flow import Flow
-from diffeo.functional.products import products_in
+from diffeo.functional.matmul_precision import matmul_dtype
 from diffeo.objectives import Batch, Likelihood, Objective
-from diffeo.presets import KINDS, Preset
+from diffeo.presets import PRESETS, Preset
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.data import Epochs, Rows, rows_for
 from diffeo.train.optimizer import FlatAdamW
@@ -129,7 +129,7 @@ def fit(
 
 def preset_of(flow: Flow) -> Preset | None:
     """The preset that built a flow; None for a flow built by hand."""
-    kind = None if flow.recipe is None else KINDS.get(flow.recipe["preset"])
+    kind = None if flow.recipe is None else PRESETS.get(flow.recipe["preset"])
     return None if flow.recipe is None or kind is None else kind.from_fields(flow.recipe["fields"])
 
 
@@ -241,7 +241,7 @@ class Run:
     def _train_step(self, batch: Batch) -> float | None:
         optimizer, recipe = self.optimizer, self.recipe
         optimizer.zero_grad()
-        with products_in(recipe.products):
+        with matmul_dtype(recipe.products):
             loss = self.objective(self.flow, batch)
         loss.backward()
         value = loss.item()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy
 import torch
 
+from diffeo._version import __version__
 from diffeo.flow import Flow
 
 
@@ -47,8 +48,6 @@ class Point:
 
 def versions() -> dict[str, str]:
     """The versions a result depends on."""
-    from diffeo import __version__
-
     return {
         "diffeo": __version__,
         "torch": torch.__version__,

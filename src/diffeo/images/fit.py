@@ -1,0 +1,231 @@
+"""``fit_images``: from images to a flow."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from diffeo.contexts import Classes, Image, Vector
+from diffeo.encodings import Dequantization, bits_per_dim
+from diffeo.errors import ConfigError, DataError, ShapeError
+from diffeo.flow import Flow
+from diffeo.images.previews import SampleGrids, TensorBoard
+from diffeo.images.read import Images
+from diffeo.images.scores import pixel_baselines, score_images
+from diffeo.objectives import Flipped, Likelihood, RegularizedLikelihood
+from diffeo.presets import Glow, ImagePreset
+from diffeo.train.checkpoint import Checkpoint
+from diffeo.train.data import rows_for
+from diffeo.train.loop import Recipe, fit
+from diffeo.train.report import Callback, FitReport
+
+DEFAULT_SECONDS = 600.0
+HELD_OUT = 1000
+"""Images held out, at most: enough to tell hundredths of a bit, and measuring takes time from training."""
+_LEVELS = 3
+
+
+def fit_images(
+    images: Any,
+    *,
+    context: ArrayLike | None = None,
+    preset: ImagePreset | None = None,
+    bits: int | None = None,
+    encoding: Dequantization | None = None,
+    flips: bool = False,
+    validation: float = 0.1,
+    max_seconds: float | None = None,
+    max_steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | Path | Checkpoint | None = None,
+    samples: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+    recipe: Recipe | None = None,
+) -> tuple[Flow, FitReport]:
+    """Fit a flow to images; by default Glow.
+
+    Pixels are dequantized: what is reported is a bound on the log-likelihood of the discrete images,
+    also in bits per dimension (``report.bits_per_dim``), beside those of plain models on the same held-out
+    images: ``uniform``, and ``pixels``, independent histograms of every pixel. Where the preset minimizes
+    something else than a likelihood of the images, the curves are of that, and ``train`` is NaN.
+
+    Args:
+        images: ``Images``, a path for ``read_images``, or uint8 ``(N, C, H, W)``.
+        context: one for each image; by default the images' labels, where they have any. Whole numbers
+            ``(N,)`` are classes, ``(N, n)`` are vectors, ``(N, c, h, w)`` are images.
+        preset: the flow to fit, of the images' shape and the context's kind.
+        bits: what is kept of a pixel, from the highest of its 8; by default all.
+        encoding: the door; by default the preset's own, ``preset.encoding(bits)``.
+        flips: mirror images left to right at random in training.
+        validation: fraction of images held out, in (0, 1); never more than 1,000 of them.
+        max_seconds: time to train; without any limit, 600.
+        max_steps: optimizer steps.
+        batch_size: images a step; by default 64, fewer where images are large.
+        seed: of split, weights, batches and noise.
+        callbacks: objects with ``on_progress(progress)``.
+        checkpoint: a file to resume from if it exists, and to save to as the run goes.
+        samples: a folder for grids of samples as training goes.
+        tensorboard: a folder for its curves and samples.
+        recipe: optimizer settings.
+
+    Raises:
+        DataError: for images that cannot be used.
+        ConfigError: for a preset of another shape or context.
+        ShapeError: for a height or width that the preset cannot halve.
+
+    Example:
+        >>> pixels = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8)
+        >>> flow, report = fit_images(pixels, max_steps=2)
+        >>> flow.sample(3).shape, sorted(report.bits_per_dim)
+        (torch.Size([3, 1, 4, 4]), ['pixels', 'train', 'uniform', 'valid'])
+    """
+    started = time.monotonic()
+    images = Images.of(images)
+    given = _context(images, context)
+    spec = _spec(given)
+    if preset is None:
+        preset = default_preset(images.shape, spec)
+    classes = preset.context
+    if isinstance(spec, Classes) and isinstance(classes, Classes) and classes.size > spec.size:
+        spec = classes  # some may be missing among these images
+    if preset.shape != images.shape or preset.context != spec:
+        raise ConfigError(
+            f"the preset has shape={preset.shape} and context={preset.context}, but the images have shape "
+            f"{images.shape} and their context is {spec}; build it with these."
+        )
+    if not 0 < validation < 1 or len(images) < 2:
+        raise DataError(
+            f"validation={validation} of {len(images)} images cannot be held out; use a fraction "
+            f"between 0 and 1, and at least 2 images."
+        )
+    if encoding is not None and bits is not None:
+        raise ConfigError(f"the encoding keeps {encoding.bits} bits; give bits or an encoding, not both.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        door = preset.encoding(8 if bits is None else bits) if encoding is None else encoding
+        flow = preset.build(door)
+    rows = rows_for(flow, images.pixels, given, None)
+    train, valid = rows.split(min(validation, HELD_OUT / len(images)), seed)
+    assert valid is not None
+    objective = preset.objective()
+    exact = isinstance(objective, Likelihood | RegularizedLikelihood)
+    unit = images.shape if exact else None
+    with _watching(samples, tensorboard, unit, _shown(spec, valid.context)) as watches:
+        report = fit(
+            flow,
+            train.x,
+            train.context,
+            objective=Flipped(objective) if flips else objective,
+            validation=valid,
+            max_seconds=DEFAULT_SECONDS if max_seconds is None and max_steps is None else max_seconds,
+            max_steps=max_steps,
+            batch_size=batch_size or default_batch_size(images.shape),
+            seed=seed,
+            callbacks=[*callbacks, *watches],
+            checkpoint=checkpoint,
+            recipe=recipe,
+        )
+    if not exact:  # what it minimized is no likelihood of these images
+        held_out = Images(valid.x, [str(i) for i in valid.numbers.tolist()])
+        report.valid = float(score_images(flow, held_out, context=valid.context).log_prob.mean())
+        report.train = math.nan
+    plain = pixel_baselines(train.x, valid.x, door.bits)
+    nats = math.log(2) * math.prod(images.shape)
+    report.baselines = {"flow": report.valid, **{name: -value * nats for name, value in plain.items()}}
+    own = {name: _bits(getattr(report, name), images.shape) for name in ("train", "valid")}
+    report.bits_per_dim = {**own, **plain}
+    report.seconds = time.monotonic() - started
+    return flow, report
+
+
+def default_preset(
+    shape: tuple[int, int, int],
+    context: Vector | Classes | Image | None = None,
+    kind: type[ImagePreset] = Glow,
+    **settings: Any,
+) -> ImagePreset:
+    """A preset of images; its levels, where it has some, as many as the shape can be halved, at most 3."""
+    if "levels" in (f.name for f in fields(kind)) and "levels" not in settings:
+        sides = math.gcd(shape[1], shape[2])
+        halved = next(level for level in range(_LEVELS, -1, -1) if sides % 2**level == 0)
+        settings["levels"] = max(1, halved)  # one where it cannot be halved: the preset says so
+    return kind(shape, context, **settings)
+
+
+def class_context(images: Images) -> Classes | None:
+    """The context of images with labels."""
+    spec = _spec(images.labels)
+    assert spec is None or isinstance(spec, Classes)
+    return spec
+
+
+def default_batch_size(shape: tuple[int, int, int]) -> int:
+    """64 images; 32 from 64 x 64 on, and so few of large ones that a step's memory stays bounded."""
+    pixels = shape[1] * shape[2]
+    return 64 if pixels < 64 * 64 else max(4, min(32, 2**19 // pixels))
+
+
+@contextmanager
+def _watching(
+    samples: str | Path | None,
+    tensorboard: str | Path | None,
+    shape: tuple[int, int, int] | None,
+    shown: Tensor | None,
+) -> Iterator[list[Callback]]:
+    """The callbacks that show samples; what they write is finished however the block ends."""
+    watches: list[Callback] = [] if samples is None else [SampleGrids(samples, shown)]
+    if tensorboard is None:
+        yield watches
+        return
+    board = TensorBoard(tensorboard, shape, shown)
+    try:
+        yield [*watches, board]
+    finally:
+        board.close()
+
+
+def _shown(spec: Any, held_out: Tensor | None, count: int = 16) -> Tensor | None:
+    """Contexts to show samples for: one class after the other, or those of some held-out images."""
+    if isinstance(spec, Classes):
+        return torch.arange(max(count, min(spec.size, 64))) % spec.size
+    return None if held_out is None else held_out[:count]
+
+
+def _context(images: Images, context: ArrayLike | None) -> Tensor | None:
+    if context is None:
+        return images.labels
+    given = context if isinstance(context, Tensor) else torch.as_tensor(context)
+    if len(given) != len(images):
+        raise ShapeError(f"there are {len(images)} images but {len(given)} contexts; give one for each.")
+    return given
+
+
+def _spec(context: Tensor | None) -> Vector | Classes | Image | None:
+    """What kind of context these are."""
+    if context is None:
+        return None
+    if context.dim() == 1 and not context.is_floating_point():
+        return Classes(int(context.max()) + 1)
+    if context.dim() == 2:
+        return Vector(context.shape[1])
+    if context.dim() == 4:
+        return Image(*context.shape[1:])
+    raise ShapeError(
+        f"contexts of shape {tuple(context.shape)} and {context.dtype} are none: classes are whole "
+        f"numbers (N,), vectors (N, n), images (N, c, h, w)."
+    )
+
+
+def _bits(nats: float, shape: tuple[int, int, int]) -> float:
+    return float(bits_per_dim(torch.tensor(nats, dtype=torch.float64), shape))

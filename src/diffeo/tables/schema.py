@@ -1,0 +1,173 @@
+"""``Schema``: what a table's columns hold, inferred or declared."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from diffeo.encodings.columns import Column, Columns, precision
+from diffeo.encodings.kinds import Circular, Constant, Continuous, Integer, Kind, Lattice, parse_kind
+from diffeo.errors import DataError
+from diffeo.tables.lattices import find_grid, repeated_share
+from diffeo.tables.table import Table
+
+_REPEATED = 0.5
+"""Share of rows with a repeated value from which a fractional column counts as a lattice."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One column of a schema: its kind, how that came about, and what else it might be."""
+
+    name: str
+    dtype: str
+    kind: Kind
+    declared: bool
+    low: float
+    high: float
+    distinct: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The kind of every column of a table.
+
+    Inferred from the rows: *constant*, *integer* (whole numbers), *lattice* (at least half of the
+    rows repeat a value of another, on a regular grid), else *continuous*. Declared only, because a
+    sample cannot show it: *positive*, *bounded*, *circular*; ``note`` suggests them where the rows
+    look so.
+
+    Example:
+        >>> table = Table.from_columns({"a": [1, 2, 2], "b": [0.13, 0.57, 7.1], "c": [3.0, 3.0, 3.0]})
+        >>> print("\\n".join(Schema.infer(table, {"b": "positive"}).lines()))
+        column  kind      stored   lowest  highest  distinct  note
+        a       integer   int64    1       2        2
+        b       positive  float64  0.13    7.1      3         declared
+        c       constant  float64  3       3        1         set aside
+    """
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def infer(cls, table: Table, declared: Mapping[str, str] | None = None) -> Schema:
+        """The schema of ``table``'s rows, with ``declared`` kinds (``{"price": "positive"}``).
+
+        Raises:
+            DataError: for a declared name the table lacks, values outside a declared support, or a
+                table in which nothing varies.
+            ConfigError: for a kind that does not exist.
+        """
+        kinds = {name: parse_kind(text) for name, text in (declared or {}).items()}
+        table.select(kinds)  # names what is missing
+        columns = zip(table.names, table.dtypes, table.values.T, strict=True)
+        schema = cls(tuple(_entry(name, dtype, values, kinds.get(name)) for name, dtype, values in columns))
+        if not schema.features:
+            raise DataError(f"no column varies over the {len(table)} rows, so there is nothing to model.")
+        return schema
+
+    @property
+    def features(self) -> int:
+        """How many columns vary: the ``features`` of a flow for this table."""
+        return sum(e.kind.free for e in self.entries)
+
+    @property
+    def circular(self) -> tuple[int, ...]:
+        """Which of the columns that vary are angles: the ``circular`` of a flow for this table."""
+        kinds = [e.kind for e in self.entries if e.kind.free]
+        return tuple(i for i, kind in enumerate(kinds) if isinstance(kind, Circular))
+
+    def encoding(
+        self, rows: Table, *, given: Sequence[str] = (), weights: str | None = None, draws: int = 16
+    ) -> Columns:
+        """The encoding of these columns, standardized by the moments of ``rows``: pass training
+        rows only."""
+        columns = [Column.fit(e.name, e.kind, e.dtype, rows.column(e.name)) for e in self.entries]
+        return Columns(columns, given=given, weights=weights, draws=draws)
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The schema as a table of text, the header first."""
+        cells: list[tuple[str, ...]] = [("column", "kind", "stored", "lowest", "highest", "distinct", "note")]
+        for e in self.entries:
+            kind = "constant" if isinstance(e.kind, Constant) else str(e.kind)
+            cells.append((e.name, kind, e.dtype, f"{e.low:.6g}", f"{e.high:.6g}", f"{e.distinct}", e.note))
+        return cells
+
+    def lines(self) -> list[str]:
+        """The schema as aligned lines of text."""
+        cells = self.cells()
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _entry(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -> Entry:
+    low, high, distinct = float(values.min()), float(values.max()), len(np.unique(values))
+    entry = Entry(name, dtype, Continuous(), declared is not None, low, high, distinct)
+    if distinct == 1:
+        # a declared support says nothing about a value that never varies
+        return replace(entry, kind=Constant(low), declared=False, note="set aside")
+    if declared is not None:
+        Column.fit(name, declared, dtype, values)  # refuses values outside the support
+        return replace(entry, kind=declared, note="declared")
+    eps = precision(dtype)
+    if _whole(values, dtype, eps):
+        return replace(entry, kind=_integers(values))
+    repeated = repeated_share(values)
+    grid = find_grid(values, eps) if repeated >= _REPEATED else None
+    if grid is not None:
+        return replace(entry, kind=Lattice(*grid), note=f"{repeated:.0%} of rows repeat a value")
+    if repeated >= _REPEATED:
+        return replace(entry, note="values repeat on no regular grid: densities there are not to be trusted")
+    return replace(entry, note=_suggestion(name, values, low, high))
+
+
+def _whole(values: np.ndarray, dtype: str, eps: float) -> bool:
+    """Whole numbers, and not only because floats that large have no fraction left."""
+    if not dtype.startswith("float"):
+        return True
+    return bool((values == np.round(values)).all()) and eps * float(np.abs(values).max()) < 0.05
+
+
+def _integers(values: np.ndarray) -> Kind:
+    """Whole numbers; a lattice where they repeat and all share a step above one."""
+    grid = find_grid(values, 0.0) if repeated_share(values) >= _REPEATED else None
+    return Integer() if grid is None or grid[0] == 1 else Lattice(*grid)
+
+
+_INTERVALS = ((0.0, 1.0), (-1.0, 1.0), (0.0, 100.0))
+_ANGLE = re.compile(
+    r"angle|bearing|direction|heading|azimuth|orientation|longitude|hour|(^|_)(theta|phi|phase|yaw|lon)(_|$)",
+    re.IGNORECASE,
+)
+_TURNS = ((0.0, 360.0), (-180.0, 180.0), (0.0, 24.0), (0.0, 2 * math.pi), (-math.pi, math.pi))
+
+
+def _suggestion(name: str, values: np.ndarray, low: float, high: float) -> str:
+    """What a continuous column might be declared as; only ever a hint."""
+    if len(values) < 50:
+        return ""
+    for a, b in _TURNS:
+        # its name says so and it goes most of the way round, or
+        if _ANGLE.search(name) and a <= low and high <= b and high - low > 0.8 * (b - a):
+            return _angle(name, a, b)
+        # a circle is filled to its ends, and evenly enough on both sides of the seam
+        near = 0.02 * (b - a)
+        if a <= low < a + near / 4 and b - near / 4 < high <= b:
+            seam = [np.mean(values < a + near), np.mean(values > b - near)]
+            if min(seam) > 0.25 * max(seam):
+                return _angle(name, a, b)
+    for a, b in _INTERVALS:
+        reach = 0.05 * (b - a)
+        if a < low < a + reach and b - reach < high < b:
+            return f"bounded? --column '{name}=bounded({a:g}, {b:g})'"
+    if low > 0 and low < 0.1 * float(np.median(values)):
+        return f"positive? --column {name}=positive"
+    return ""
+
+
+def _angle(name: str, low: float, high: float) -> str:
+    return f"an angle? --column '{name}=circular({low:.10g}, {high:.10g})'"

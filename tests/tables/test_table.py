@@ -1,0 +1,485 @@
+"""``Table`` and ``Schema``: what is read, what is refused and how, what is inferred."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import stat
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import feather, parquet
+
+from diffeo._files import check_output, replacing
+from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
+from diffeo.errors import ConfigError, DataError
+from diffeo.tables.lattices import find_grid
+from diffeo.tables.schema import Schema
+from diffeo.tables.table import Table
+
+TABLE = Table(
+    ["count", "price", "flag", "small"],
+    np.array([[1, 0.1, 1, 0.5], [2, 1e-30, 0, 0.25], [-3, 12345.678901234567, 1, 0.3]]),
+    ["int16", "float64", "bool", "float32"],
+)
+TABLE.values[2, 3] = np.float32(0.3)
+NAMED = ["csv", "tsv", "txt", "parquet", "pq", "feather", "arrow", "ipc", "npz"]
+
+
+@pytest.mark.parametrize("suffix", NAMED)
+def test_files_come_back_as_they_were(tmp_path, suffix):
+    path = tmp_path / f"t.{suffix}"
+    TABLE.write(path)
+    back = Table.read(path)
+    assert back.names == TABLE.names
+    if suffix in ("csv", "tsv", "txt"):  # text knows no storage types
+        assert back.dtypes == ("int64", "float64", "bool", "float64")
+        np.testing.assert_allclose(back.values, TABLE.values, rtol=1e-7)
+        assert np.array_equal(back.column("price"), TABLE.column("price"))
+    else:
+        assert back.dtypes == TABLE.dtypes
+        assert np.array_equal(back.values, TABLE.values)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_npy_loses_the_names_only(tmp_path):
+    TABLE.select(["price", "count"]).write(tmp_path / "t.npy")
+    back = Table.read(tmp_path / "t.npy")
+    assert back.names == ("x0", "x1")
+    assert np.array_equal(back.values, TABLE.values[:, [1, 0]])
+
+
+def test_csv_on_standard_output(capfdbinary):
+    TABLE.select(["count", "price"]).write("-")
+    assert capfdbinary.readouterr().out == b"count,price\n1,0.1\n2,1e-30\n-3,12345.678901234567\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "values"),
+    [
+        ("a,b\n1,2.5\n", ["a", "b"], [[1, 2.5]]),
+        ("a;b\n1;2.5\n", ["a", "b"], [[1, 2.5]]),
+        ("a\tb\r\n1\t2.5\r\n", ["a", "b"], [[1, 2.5]]),
+        ("\ufeffa,b\n1,2.5", ["a", "b"], [[1, 2.5]]),
+        ('"a, b",c\n1,2e3\n', ["a, b", "c"], [[1, 2000]]),
+        ("0,1\n5,6\n", ["0", "1"], [[5, 6]]),
+        ("a,b\ntrue,1\nfalse,0\n", ["a", "b"], [[1, 1], [0, 0]]),
+    ],
+)
+def test_csv_dialects(tmp_path, text, names, values):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    table = Table.read(path)
+    assert list(table.names) == names
+    np.testing.assert_array_equal(table.values, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", r"is empty"),
+        (b"a,b\n", r"no rows"),
+        (b"a,a\n1,2\n", r"two columns are named 'a'"),
+        (b",a\n1,2\n", r"column 1 has no name.*index"),
+        (b"a,b\n1,2\n3\n", r"line 3 has 1 values, but the header names 2 columns; correct"),
+        (b"a,b\n1,2\n3,4,5\n", r"line 3 has 3 values, but the header names 2 columns; correct"),
+        (b"1.5,2.5\n1,2\n", r"first line holds numbers.*add a header"),
+        (b"a,b\n1,red\n2,blue\n", r"'b' holds text or categories \('red' in row 1\).*Drop"),
+        (b"a\n" + b"1\n" * 20 + b"oops\n", r"'a' holds 'oops' in row 21, no number; correct or drop"),
+        (b"a,b\n1,2\n2,\n3,\n", r"'b' has a missing value in row 2 \(2 such rows\); fill"),
+        (b"a,b\n1,NA\n", r"'b' has a missing value in row 1"),
+        (b"a,b\n1,2\n1,inf\n", r"'b' has an infinite value in row 2; fill"),
+        (b"a\n2020-01-02\n", r"'a' holds dates or times; convert"),
+        (b"a\n2020-01-02 10:11:12\n", r"'a' holds dates or times; convert"),
+        (b"a\n9007199254740993\n", r"'a' holds 9007199254740993 in row 1: integers beyond 2\^53"),
+        (b"a\n\xff\xfe\n", r"'a' holds bytes that are not UTF-8"),
+    ],
+)
+def test_bad_csv_says_where_and_what_to_do(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text)
+    with pytest.raises(DataError, match=message) as caught:
+        Table.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "feather", "arrow", "npy", "npz"])
+@pytest.mark.parametrize("how", ["cut", "short", "foreign", "text", "empty"])
+def test_damaged_and_foreign_files_are_refused(tmp_path, suffix, how):
+    path = tmp_path / f"t.{suffix}"
+    Table(["a", "b"], np.random.default_rng(0).normal(size=(500, 2))).write(path)
+    data = path.read_bytes()
+    other = tmp_path / "other.parquet"
+    TABLE.write(other)
+    foreign = other.read_bytes() if suffix != "parquet" else b"PK\x03\x04" + data
+    path.write_bytes(
+        {
+            "cut": data[: len(data) // 2],
+            "short": data[:7],
+            "foreign": foreign,
+            "text": b"a,b\n1,2\n",
+            "empty": b"",
+        }[how]
+    )
+    with pytest.raises(DataError, match=r"t\.\w+ (is empty|cannot be read as \w+: it is truncated)"):
+        Table.read(path)
+
+
+def test_pickles_are_never_loaded(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "boom"),)
+
+    for name, save in (("t.npy", np.save), ("t.npz", np.savez)):
+        save(tmp_path / name, np.array([Bomb()], dtype=object), allow_pickle=True)
+        with pytest.raises(DataError, match="cannot be read"):
+            Table.read(tmp_path / name)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_header_that_claims_too_much_is_refused(tmp_path):
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999, 4), }"
+    header += b" " * (118 - len(header) - 1) + b"\n"
+    (tmp_path / "t.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 64
+    )
+    with pytest.raises(DataError, match="cannot be read"):
+        Table.read(tmp_path / "t.npy")
+
+
+def test_missing_files_unknown_suffixes_and_folders(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Table.read(tmp_path / "none.csv")
+    (tmp_path / "t.xlsx").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"unknown kind of table '.xlsx'; use CSV"):
+        Table.read(tmp_path / "t.xlsx")
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        Table.read(tmp_path / "d.csv")
+
+
+def test_npz_layouts(tmp_path):
+    x, y = np.arange(6.0).reshape(3, 2), np.arange(3)
+    cases = {
+        "one": ({"anything": x}, ("x0", "x1")),
+        "main": ({"X": x, "y": y, "mask": np.zeros((2, 2, 2))}, ("x0", "x1")),
+        "flat": ({"a": y, "b": y * 2.5}, ("a", "b")),
+    }
+    for name, (arrays, names) in cases.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        assert Table.read(tmp_path / f"{name}.npz").names == names
+    for arrays in ({"a": x, "b": x}, {"a": y, "b": y[:2]}, {"a": np.zeros((2, 2, 2))}):
+        np.savez(tmp_path / "bad.npz", **arrays)
+        with pytest.raises(DataError, match=r"holds a \(|an array of shape"):
+            Table.read(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array(["a", "b"]).dictionary_encode(), "text or categories"),
+        (pa.array([1.0, None]), "missing value in row 2"),
+        (pa.array([1, None, 3, None]), r"missing value in row 2 \(2 such"),
+        (pa.array([None, None]), "missing value in row 1"),
+        (pa.array([datetime.datetime(2020, 1, 1)] * 2), "dates or times"),
+        (pa.array([datetime.time(1, 2)] * 2), "dates or times"),
+        (pa.array([[1.0], [2.0]]), "holds list"),
+        (pa.array([1.0, math.nan]), "missing value in row 2"),
+        (pa.array(["1", "2"]), "numbers as text"),
+        (pa.array([2**60], pa.uint64()), "beyond 2"),
+        (pa.array([-(2**60)]), "beyond 2"),
+    ],
+)
+def test_arrow_columns_that_are_no_numbers(tmp_path, column, message):
+    parquet.write_table(pa.table({"a": column}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=f"'a' .*{message}"):
+        Table.read(tmp_path / "t.parquet")
+
+
+def test_arrow_streams_decimals_and_old_feather(tmp_path):
+    table = pa.table({"a": pa.array([1, 2], pa.int8()), "b": pa.array([1.25, 2.5]).cast(pa.decimal128(5, 2))})
+    with pa.OSFile(str(tmp_path / "s.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    feather.write_feather(table, tmp_path / "f.feather", compression="zstd")
+    for name in ("s.arrow", "f.feather"):
+        back = Table.read(tmp_path / name)
+        assert back.dtypes == ("int8", "float64")
+        np.testing.assert_array_equal(back.values, [[1, 1.25], [2, 2.5]])
+
+
+class Frame:
+    """Looks like a DataFrame."""
+
+    def __init__(self, columns: list, data: dict):
+        self.columns, self._data = columns, data
+
+    def __getitem__(self, key):
+        return self._data[key]
+
+
+def test_tables_of_things():
+    assert Table.of(TABLE) is TABLE
+    assert Table.of({"a": [1, 2], "b": torch.tensor([0.5, 1.5])}).dtypes == ("int64", "float32")
+    assert Table.of(np.zeros((3, 2), np.float32)).dtypes == ("float32", "float32")
+    assert Table.of(torch.arange(3)).names == ("x0",)
+    assert Table.of(pa.table({"a": [1, 2]})).dtypes == ("int64",)
+    frame = Frame(["a", 7], {"a": np.array([1.0, 2.0]), 7: np.array([1, 2], dtype=object)})
+    assert Table.of(frame).names == ("a", "7")
+    with pytest.raises(DataError, match="'b' has a missing value in row 1"):
+        Table.of(Frame(["b"], {"b": np.array([None, 1.0], dtype=object)}))
+    with pytest.raises(DataError, match="two columns are named 'a'"):
+        Table.of(Frame(["a", "a"], {"a": np.zeros((2, 2))}))
+    with pytest.raises(DataError, match="different lengths"):
+        Table.of({"a": [1], "b": [1, 2]})
+    with pytest.raises(DataError, match="complex128"):
+        Table.of({"a": np.zeros(2, complex)})
+    with pytest.raises(DataError, match=r"\(2, 2, 2\)"):
+        Table.of(np.zeros((2, 2, 2)))
+
+
+def test_all_columns_that_cannot_be_used_are_named_at_once():
+    words, gaps = np.array(["x", "y"]), np.array([1.0, math.nan])
+    columns = {"a b": words, "c": np.arange(2), "d": gaps, "e": np.array(["2020-01-02"] * 2, "datetime64[D]")}
+    with pytest.raises(DataError) as caught:
+        Table.of(columns)
+    assert str(caught.value) == (
+        "3 columns cannot be used: 'a b' holds text or categories ('x' in row 1); 'd' has a missing value in "
+        "row 2; 'e' holds dates or times. Mend them, or leave them out: --drop 'a b' --drop d --drop e (in "
+        "Python drop=['a b', 'd', 'e'])."
+    )
+    assert Table.of(columns, drop=["a b", "d", "e"]).names == ("c",)
+    assert Table.of(columns, only=["c"]).names == ("c",)
+    with pytest.raises(
+        DataError, match=r"column 'd' has a missing value in row 2; fill it in, or drop .*umn\.$"
+    ):
+        Table.of(columns, only=["c", "d"])
+    with pytest.raises(DataError, match="no column 'z' in this table; it has a b, c, d, e"):
+        Table.of(columns, drop=["z"])
+    many = {f"c{i}": words for i in range(30)}
+    with pytest.raises(DataError, match=r"30 columns .*'c19' holds [^;]*; and 10 more\. .*--drop c19 \(in"):
+        Table.of(many)
+
+
+def test_tables_as_data_frames(monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    frame = TABLE.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert [str(dtype) for dtype in frame.dtypes] == list(TABLE.dtypes)
+    back = Table.of(frame.assign(word="x"), drop=["word"])
+    assert (back.names, back.dtypes) == (TABLE.names, TABLE.dtypes)
+    assert np.array_equal(back.values, TABLE.values)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pandas is not installed: pip install pandas"):
+        TABLE.to_pandas()
+
+
+def test_parts_of_a_table():
+    part = TABLE.select(["small", "count"])
+    assert part.names == ("small", "count")
+    assert part.dtypes == ("float32", "int16")
+    assert TABLE.drop(["price", "flag"]).names == ("count", "small")
+    assert len(TABLE.rows(slice(0, 2))) == 2
+    assert TABLE.column("count").tolist() == [1, 2, -3]
+    for wrong in (TABLE.select, TABLE.drop):
+        with pytest.raises(DataError, match="no column 'nope' in this table; it has count, price"):
+            wrong(["count", "nope"])
+
+
+def test_values_that_no_longer_fit_their_type_are_written_as_floats(tmp_path):
+    Table(["a", "b"], np.array([[1.5, 300.0], [2.0, 1.0]]), ["int64", "uint8"]).write(tmp_path / "t.parquet")
+    assert Table.read(tmp_path / "t.parquet").dtypes == ("float64", "float64")
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("old")
+
+    def interrupted():
+        with replacing(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["t.csv"]
+
+
+def test_writing_keeps_links_devices_and_the_umask(tmp_path):
+    real, link = tmp_path / "real.csv", tmp_path / "link.csv"
+    link.symlink_to(real)
+    TABLE.write(link)
+    assert link.is_symlink()
+    assert len(Table.read(real)) == 3
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(real.stat().st_mode) == 0o666 & ~umask
+    with replacing("/dev/null") as file:
+        file.write(b"gone")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_outputs_are_refused_early(tmp_path):
+    for path, message in [
+        (tmp_path / "no" / "t.csv", "does not exist"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "t.xls", "unknown kind"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            check_output(path, (".csv",))
+    with pytest.raises(DataError, match="standard output"):
+        check_output("-")
+    check_output("-", (".csv",))
+    check_output(tmp_path / "anything.at.all")
+
+
+# -- schema -------------------------------------------------------------------------------------
+
+
+def kinds(declared: dict | None = None, dtype: str = "float64", **columns) -> dict:
+    table = Table(list(columns), np.stack(list(columns.values()), 1).astype(dtype), [dtype] * len(columns))
+    return {e.name: e.kind for e in Schema.infer(table, declared).entries}
+
+
+def grid(step: float, offset: float, rows: int = 400, cells: int = 60) -> np.ndarray:
+    return offset + step * np.random.default_rng(0).integers(0, cells, rows)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("step", "offset"),
+    [(0.1, 0.0), (0.05, 0.01), (0.002, 0.0), (2.5, 1.0), (0.25, 100.0), (1 / 3, 0.1), (0.0731, -2.2)],
+)
+def test_lattices_are_found_in_either_precision(dtype, step, offset):
+    kind = kinds(dtype=dtype, a=grid(step, offset))["a"]
+    assert type(kind) is Lattice
+    assert kind.step == pytest.approx(step, rel=1e-5)
+    error = (kind.offset - offset) / step
+    assert error == pytest.approx(round(error), abs=1e-3)
+
+
+def test_computed_decimals_are_on_their_grid():
+    values = np.arange(400) * 0.37 % 1  # off by some 1e-14, so that equal decimals differ
+    kind = kinds(a=np.r_[values, values])["a"]
+    assert (kind.step, kind.offset) == (0.01, 0.0)
+
+
+def test_a_standardized_integer_column_is_a_lattice():
+    counts = np.random.default_rng(1).poisson(30, 1000)
+    kind = kinds(a=(counts - counts.mean()) / counts.std())["a"]
+    assert type(kind) is Lattice
+    assert kind.step == pytest.approx(1 / counts.std(), rel=1e-9)
+
+
+def test_kinds_that_rows_show():
+    rng = np.random.default_rng(2)
+    got = kinds(
+        normal=rng.normal(size=300),
+        whole=rng.permutation(300).astype(float),
+        tens=rng.integers(0, 30, 300) * 10.0,
+        binary=rng.integers(0, 2, 300) * 2.0,
+        same=np.full(300, 2.5),
+        digits=np.round(rng.uniform(0, 1, 300), 6),  # decimal, but hardly a value repeats
+        third=np.where(np.arange(300) < 120, 0.5, rng.normal(size=300)),  # an atom on a density
+    )
+    assert got == {
+        "normal": Continuous(),
+        "whole": Integer(),
+        "tens": Lattice(10.0, 0.0),
+        "binary": Integer(),  # two values do not show a step of 2
+        "same": Constant(2.5),
+        "digits": Continuous(),
+        "third": Continuous(),
+    }
+
+
+def test_large_floats_are_not_taken_for_integers():
+    values = np.random.default_rng(3).lognormal(30, 1, 300).astype(np.float32)
+    assert (values == np.round(values)).all()
+    assert kinds(dtype="float32", a=values) == {"a": Continuous()}
+    assert kinds(a=1.7e9 + np.arange(300.0)) == {"a": Integer()}
+
+
+def test_duplicated_rows_of_a_density_are_no_lattice():
+    values = np.repeat(np.random.default_rng(4).normal(size=150), 2)
+    schema = Schema.infer(Table.of({"a": values}))
+    assert schema.entries[0].kind == Continuous()
+    assert "no regular grid" in schema.entries[0].note
+
+
+def test_find_grid_does_not_confuse_rounding_with_a_grid():
+    eps = float(np.finfo(np.float32).eps)
+    values = np.random.default_rng(5).normal(100, 1, 50).astype(np.float32).astype(float)
+    assert find_grid(values, eps) is None
+    assert find_grid(np.array([1.0]), eps) is None
+    assert find_grid(np.array([0.3, 0.7]), 1e-16) == (0.1, 0.0)
+
+
+def test_declared_kinds_override_and_are_checked():
+    rng = np.random.default_rng(6)
+    columns = {
+        "p": rng.lognormal(size=100),
+        "u": rng.uniform(size=100),
+        "n": np.arange(100.0),
+        "c": np.ones(100),
+    }
+    declared = {"p": "positive", "u": "bounded(0, 1)", "n": "continuous", "c": "positive"}
+    assert kinds(declared, **columns) == {
+        "p": Positive(),
+        "u": Bounded(0, 1),
+        "n": Continuous(),
+        "c": Constant(1.0),
+    }
+    assert kinds({"u": "circular(0,1)"}, **columns)["u"] == Circular(0, 1)
+    with pytest.raises(DataError, match=r"column 'n' is positive, but row 1 holds 0;"):
+        kinds({"n": "positive"}, **columns)
+    with pytest.raises(DataError, match=r"column 'p' is integer, but row 1"):
+        kinds({"p": "integer"}, **columns)
+    with pytest.raises(DataError, match="no column 'q' in this table; it has p, u, n, c"):
+        kinds({"q": "positive"}, **columns)
+    with pytest.raises(ConfigError, match="'log' is no kind of column; there are: continuous"):
+        kinds({"p": "log"}, **columns)
+
+
+def test_a_table_in_which_nothing_varies_is_refused():
+    with pytest.raises(DataError, match="no column varies over the 3 rows"):
+        kinds(a=np.ones(3), b=np.zeros(3))
+
+
+def test_suggestions_are_hints_only():
+    rng = np.random.default_rng(7)
+    columns = {
+        "money": rng.lognormal(size=3000),
+        "share": rng.uniform(0, 1, 3000),
+        "bearing": rng.uniform(0, 360, 3000),
+        "height": rng.normal(170, 10, 3000),
+    }
+    schema = Schema.infer(Table.of(columns))
+    assert all(e.kind == Continuous() for e in schema.entries)
+    notes = {e.name: e.note for e in schema.entries}
+    assert "money=positive" in notes["money"]
+    assert "circular(0, 360)" in notes["bearing"]
+    assert "share=" in notes["share"]
+    assert notes["height"] == ""
+    assert len(schema.lines()) == 5
+    few = Table.of({"wind_direction": rng.uniform(0, 360, 60), "price": rng.uniform(0, 360, 60)})
+    direction, price = (e.note for e in Schema.infer(few).entries)
+    assert "--column 'wind_direction=circular(0, 360)'" in direction
+    assert "circular" not in price
+
+
+def test_the_encoding_is_standardized_by_the_rows_it_is_given():
+    table = Table.of({"a": np.r_[np.arange(10.0) + 0.123, 1e6], "g": np.arange(11)})
+    schema = Schema.infer(table.drop(["g"]))
+    columns = schema.encoding(table.rows(slice(0, 10)), given=["g"], draws=4)
+    assert columns.columns[0].loc == pytest.approx(4.623)
+    assert columns.given == ("g",)
+    assert columns.names == ("a",)
