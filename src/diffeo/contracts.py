@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -56,6 +56,22 @@ class Projectable(ABC):
     @abstractmethod
     def project_(self) -> None:
         """Bring the parameters back into the feasible set, in place."""
+
+
+State = tuple[dict[str, Any], dict[str, Tensor]]
+"""What a checkpoint keeps of an object: plain JSON, and tensors by name."""
+
+
+class Stateful(ABC):
+    """An object whose state changes as a run goes and comes back when the run is resumed."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """All that its future depends on."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Become what ``state()`` was taken of; ``KeyError`` or ``TypeError`` where that cannot be."""
 
 
 class Net(Protocol):

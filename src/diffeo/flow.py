@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Generator, Tensor, nn
@@ -280,3 +280,55 @@ def evaluating(flow: Flow) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@overload
+def in_parts(
+    flow: Flow, function: Callable[..., Tensor], *tensors: Tensor | None, batch_size: int
+) -> Tensor: ...
+@overload
+def in_parts(
+    flow: Flow, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None, batch_size: int
+) -> tuple[Tensor, ...]: ...
+@torch.no_grad()
+def in_parts(
+    flow: Flow, function: Callable[..., Any], *tensors: Tensor | None, batch_size: int
+) -> Tensor | tuple[Tensor, ...]:
+    """``function`` of tensors of many rows, a part of the rows at a time: evaluation of any kind.
+
+    Meanwhile every layer is in evaluation mode, and has its own mode again afterwards; nothing records
+    gradients; the function sees its part on the flow's device. To draw ``n`` samples, let the rows be
+    ``torch.arange(n)`` and the function draw as many as it is given.
+
+    Args:
+        flow: whose modes and device these are.
+        function: takes a part of each tensor and gives one tensor or several, rows first.
+        tensors: rows first, equally many; a None stays None.
+        batch_size: rows a part, at least 1.
+
+    Returns:
+        The answers of all parts one after the other, on the first tensor's device.
+
+    Raises:
+        ConfigError: for a ``batch_size`` below 1.
+
+    Example:
+        >>> import torch, diffeo
+        >>> flow = diffeo.presets.NSF(features=2).build()
+        >>> in_parts(flow, flow.log_prob, torch.zeros(10, 2), batch_size=4).shape
+        torch.Size([10])
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}.")
+    given = [t for t in tensors if t is not None]
+    rows, home = len(given[0]), given[0].device
+    device = next((p.device for p in flow.parameters()), home)
+    starts = range(0, max(rows, 1), batch_size)  # of no rows one part: it has the answer's shape
+    with evaluating(flow):
+        parts = [
+            function(*(None if t is None else t[i : i + batch_size].to(device) for t in tensors))
+            for i in starts
+        ]
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts).to(home)
+    return tuple(torch.cat(column).to(home) for column in zip(*parts, strict=True))

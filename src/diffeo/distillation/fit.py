@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,21 +11,30 @@ from typing import Any
 import torch
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor
+from typing_extensions import Unpack
 
 from diffeo.distillation.objectives import LayerByLayer, mirrored
 from diffeo.errors import ConfigError, ContextError, TrainingError
-from diffeo.flow import Flow
+from diffeo.flow import Flow, in_parts
 from diffeo.functional.domains import describe, same_interval
+from diffeo.functional.seeding import generator, seeded
 from diffeo.objectives import Likelihood, Objective
 from diffeo.presets import IAF, MAF, CouplingNSF, Preset, VectorPreset
-from diffeo.train.data import Rows, rows_for
-from diffeo.train.loop import Recipe, fit, preset_of
-from diffeo.train.report import Callback, Point, Progress
+from diffeo.train.loop import fit_rows
+from diffeo.train.optimizer import OptimizerSettings
+from diffeo.train.options import Options, TrainingOptions
+from diffeo.train.progress import shown
+from diffeo.train.report import FitReport, relabelled
+from diffeo.train.rows import TensorRows, rows_for
 
 POOL = 100_000
 """Draws of the teacher to train on, and a twentieth of it to be measured on as the run goes."""
 JUDGED = 10_000
 """Fresh draws of each flow that the report's figures are means over."""
+BATCH = 256
+"""Rows a step."""
+AT_A_TIME = 4096
+"""Rows drawn or scored at a time."""
 RATE = 4e-3
 """Learning rate where layers learn from layers."""
 WIDER = 2
@@ -64,26 +73,30 @@ class DistillReport:
 
     Args:
         judgment: student against teacher, on fresh draws.
-        seconds: wall-clock time, the teacher's draws and the judging included.
-        steps: optimizer steps taken.
-        stopped: why the run ended.
-        curves: by step and seconds, the negatives of the objective: ``train`` of its loss, ``valid`` of the
-            divergence that it measures.
-        seed: the seed.
+        training: how the training went; its curves are negatives of the objective: ``train`` of its loss,
+            ``valid`` of the divergence that it measures.
+        seconds: of everything, the teacher's draws and the judging included.
         lost: the teacher's draws that were not finite and were left out.
     """
 
     judgment: Judgment
+    training: FitReport
     seconds: float
-    steps: int
-    stopped: str
-    curves: list[Point]
-    seed: int
     lost: int
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON."""
         return asdict(self)
+
+    def notes(self) -> dict[str, Any]:
+        """What the student's file says of its run."""
+        found = self.judgment
+        figures = {"forward KL": found.forward_kl, "reverse KL": found.reverse_kl, "ESS": found.ess}
+        return {
+            **self.training.notes(),
+            "seconds": round(self.seconds, 1),
+            "distilled": {name: round(v, 4) for name, v in figures.items() if math.isfinite(v)},
+        }
 
 
 def distill(
@@ -92,12 +105,7 @@ def distill(
     *,
     context: ArrayLike | None = None,
     objective: Objective | None = None,
-    max_seconds: float | None = None,
-    max_steps: int | None = None,
-    batch_size: int = 256,
-    seed: int = 0,
-    callbacks: Sequence[Callback] = (),
-    recipe: Recipe | None = None,
+    **training: Unpack[TrainingOptions],
 ) -> tuple[Flow, DistillReport]:
     """Fit a student to a teacher; no data are needed, and the student takes its place in every use.
 
@@ -116,12 +124,8 @@ def distill(
         context: rows to condition on, where the teacher takes a context: it is learned at those.
         objective: what to minimize over draws of the teacher instead, such as
             ``BothKL(teacher.without_encoding())``.
-        max_seconds: time to train; drawing and judging come on top.
-        max_steps: optimizer steps; without any limit, 10,000.
-        batch_size: rows a step.
-        seed: of weights, draws and batches.
-        callbacks: objects with ``on_progress(progress)``.
-        recipe: optimizer settings.
+        training: as ``TrainingOptions`` says; drawing and judging come on top of ``max_seconds``. Without any
+            limit a run has 10,000 steps; by default a step has 256 rows.
 
     Raises:
         ConfigError: for a student that does not fit the teacher.
@@ -135,54 +139,48 @@ def distill(
         >>> import torch, diffeo
         >>> teacher = diffeo.presets.MAF(features=3, layers=2, hidden=(8,)).build()
         >>> student, report = diffeo.distill(teacher, max_steps=20)
-        >>> student.recipe["preset"], report.judgment.forward_kl < 0.01
+        >>> type(student.preset).__name__, report.judgment.forward_kl < 0.01
         ('IAF', True)
     """
-    started = time.monotonic()
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {batch_size}.")
+    options = Options(**training)
+    started = options.clock()
     if (context is None) != (teacher.context_shape is None):
         raise ContextError(
             "this teacher takes a context; pass context=, rows such as those it was fitted to."
             if context is None
             else "this teacher takes no context; leave context= out."
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(options.seed):
         student = _student(teacher, student)
         source = copy.deepcopy(teacher).eval().requires_grad_(False).without_encoding()
         core = student.without_encoding()
-        generator = Generator(_device(source)).manual_seed(seed)
-        train, lost = _draw(source, "teacher", context, POOL, generator)
+        draws = generator(options.seed, _device(source))
+        train, lost = _draw(source, "teacher", context, POOL, draws)
         if lost > LOST * POOL:
             raise TrainingError(
                 f"{lost} of {POOL} draws of the teacher are not finite or have no density: its inverse is "
                 f"not stable; fit it with more weight decay, or fewer steps."
             )
-        valid, _ = _draw(source, "teacher", context, POOL // 20, generator)
+        valid, _ = _draw(source, "teacher", context, POOL // 20, draws)
     layers = objective is None and mirrored(source, core) is not None
     default = LayerByLayer(source) if layers else Likelihood()
-    own = Recipe(weight_decay=0.0, patience=1.0)
-    part = fit(
-        core,
-        train.x,
-        train.context,
-        objective=default if objective is None else objective,
-        validation=valid,
-        max_seconds=max_seconds,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        seed=seed,
-        callbacks=[_Stage(c) for c in callbacks],
-        recipe=recipe or (replace(own, learning_rate=RATE) if layers else own),
-    )
+    settings = OptimizerSettings(RATE if layers else None, weight_decay=0.0, patience=1.0)
+    with shown(options.progress, options.callbacks) as callbacks:
+        how = replace(
+            options,
+            batch_size=options.batch_size or BATCH,
+            optimizer=options.optimizer or settings,
+            callbacks=relabelled(callbacks, "distill"),
+            progress=False,
+        )
+        report = fit_rows(core, train, valid, default if objective is None else objective, how)
     student.eval()
-    judgment = judge(source, core, context, seed=seed + 1)
-    seconds = time.monotonic() - started
-    return student, DistillReport(judgment, seconds, part.steps, part.stopped, part.curves, seed, lost)
+    judgment = judge(source, core, context, seed=options.seed + 1)
+    found = DistillReport(judgment, report, options.clock() - started, lost)
+    student.notes = found.notes()
+    return student, found
 
 
-@torch.no_grad()
 def judge(
     teacher: Flow, student: Flow, context: ArrayLike | None = None, *, rows: int = JUDGED, seed: int = 0
 ) -> Judgment:
@@ -201,13 +199,15 @@ def judge(
         >>> judge(flow, flow, rows=100).forward_kl
         0.0
     """
-    generator = Generator(_device(teacher)).manual_seed(seed)
-    theirs, _ = _draw(teacher, "teacher", context, rows, generator)
-    own, lost = _draw(student, "student", context, rows, generator)
+    draws = generator(seed, _device(teacher))
+    theirs, _ = _draw(teacher, "teacher", context, rows, draws)
+    own, lost = _draw(student, "student", context, rows, draws)
 
-    def log_ratio(x: Rows) -> Tensor:
-        parts = [teacher.log_prob(b.x, b.context) - student.log_prob(b.x, b.context) for b in x.batches(4096)]
-        return torch.cat(parts).double()
+    def log_ratio(drawn: TensorRows) -> Tensor:
+        def part(x: Tensor, given: Tensor | None) -> Tensor:
+            return teacher.log_prob(x, given) - student.log_prob(x, given)
+
+        return in_parts(teacher, part, drawn.x, drawn.context, batch_size=AT_A_TIME).double()
 
     forward, weights = log_ratio(theirs), log_ratio(own)
     normalized = (weights - weights.logsumexp(0)).exp()
@@ -220,23 +220,13 @@ def _mean(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(values.std() / len(values) ** 0.5)
 
 
-class _Stage:
-    """Passes progress on under this run's name."""
-
-    def __init__(self, callback: Callback):
-        self.callback = callback
-
-    def on_progress(self, progress: Progress) -> None:
-        self.callback.on_progress(replace(progress, stage="distill"))
-
-
 def _device(flow: Flow) -> torch.device:
     return next((p.device for p in flow.parameters()), torch.device("cpu"))
 
 
 def default_student(teacher: Flow) -> Preset:
     """The preset of a teacher's student; see ``distill``."""
-    preset = preset_of(teacher)
+    preset = teacher.preset
     shape = teacher.without_encoding().event_shape
     context = preset.conditioned_on if isinstance(preset, VectorPreset) else None
     if len(shape) != 1:
@@ -295,26 +285,20 @@ def _door(flow: Flow) -> Any:
     return None if flow.encoding is None else (type(flow.encoding), flow.encoding.to_json())
 
 
-@torch.no_grad()
 def _draw(
-    flow: Flow, who: str, context: ArrayLike | None, rows: int, generator: Generator
-) -> tuple[Rows, int]:
+    flow: Flow, who: str, context: ArrayLike | None, rows: int, draws: Generator
+) -> tuple[TensorRows, int]:
     """Finite draws, at contexts picked from those given, and how many others there were."""
     given = None
     if context is not None:
         known = torch.as_tensor(context)
-        given = known[torch.randint(len(known), (rows,), generator=generator)]
-    size = 4096
-    parts = []
-    for start in range(0, rows, size):
-        count = min(size, rows - start)
-        some = None if given is None else given[start : start + count]
-        parts.append(flow.sample(() if some is not None else count, some, generator=generator))
-    x = torch.cat(parts)
-    score = torch.cat([
-        flow.log_prob(v, None if given is None else given[i * size : i * size + len(v)])
-        for i, v in enumerate(parts)
-    ])  # fmt: skip
+        given = known[torch.randint(len(known), (rows,), generator=draws)]
+
+    def draw(index: Tensor, some: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = flow.sample(() if some is not None else len(index), some, generator=draws)
+        return x, flow.log_prob(x, some)
+
+    x, score = in_parts(flow, draw, torch.arange(rows), given, batch_size=AT_A_TIME)
     good = score.isfinite() & x.flatten(1).isfinite().all(1)
     lost = rows - int(good.sum())
     if lost == rows:

@@ -3,35 +3,77 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from typing_extensions import Unpack
 
 from diffeo.contexts import Classes, Image, Vector
 from diffeo.encodings import Dequantization, bits_per_dim
 from diffeo.errors import ConfigError, DataError, ShapeError
 from diffeo.flow import Flow
+from diffeo.functional.seeding import seeded
 from diffeo.images.previews import SampleGrids, TensorBoard
 from diffeo.images.read import Images
 from diffeo.images.scores import pixel_baselines, score_images
 from diffeo.objectives import Flipped, Likelihood, RegularizedLikelihood
 from diffeo.presets import Glow, ImagePreset
-from diffeo.train.checkpoint import Checkpoint
-from diffeo.train.data import rows_for
-from diffeo.train.loop import Recipe, fit
+from diffeo.train.loop import fit_rows
+from diffeo.train.options import Options, TrainingOptions
+from diffeo.train.progress import shown
 from diffeo.train.report import Callback, FitReport
+from diffeo.train.rows import rows_for
 
 DEFAULT_SECONDS = 600.0
 HELD_OUT = 1000
 """Images held out, at most: enough to tell hundredths of a bit, and measuring takes time from training."""
 _LEVELS = 3
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """How a fit to images went, and what the flow is worth beside plain models.
+
+    Args:
+        training: how the training went; its ``train`` and ``valid`` are nats an image where the objective is a
+            likelihood of the images, else the objective's own.
+        images: how many had a part, held-out ones included.
+        held_out: how many of them were held out.
+        valid: mean nats of the held-out images, a bound from below.
+        bits_per_dim: lower is better: of this flow in training (``train``, NaN where the objective is not a
+            likelihood) and on held-out images (``valid``), and of plain models on the latter.
+        seconds: of everything, scoring included.
+        classes: the names of the classes it is conditioned on, in the order of their numbers.
+    """
+
+    training: FitReport
+    images: int
+    held_out: int
+    valid: float
+    bits_per_dim: dict[str, float]
+    seconds: float
+    classes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON."""
+        return asdict(self)
+
+    def notes(self) -> dict[str, Any]:
+        """What the model's file says of the run that made it."""
+        bits = {name: round(v, 4) for name, v in self.bits_per_dim.items() if math.isfinite(v)}
+        notes = {
+            **self.training.notes(),
+            "images": self.images,
+            "seconds": round(self.seconds, 1),
+            "bits/dim": bits,
+        }
+        return {**notes, "classes": list(self.classes)} if self.classes else notes
 
 
 def fit_images(
@@ -43,22 +85,16 @@ def fit_images(
     encoding: Dequantization | None = None,
     flips: bool = False,
     validation: float = 0.1,
-    max_seconds: float | None = None,
-    max_steps: int | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    callbacks: Sequence[Callback] = (),
-    checkpoint: str | Path | Checkpoint | None = None,
     samples: str | Path | None = None,
     tensorboard: str | Path | None = None,
-    recipe: Recipe | None = None,
-) -> tuple[Flow, FitReport]:
+    **training: Unpack[TrainingOptions],
+) -> tuple[Flow, ImageReport]:
     """Fit a flow to images; by default Glow.
 
     Pixels are dequantized: what is reported is a bound on the log-likelihood of the discrete images,
     also in bits per dimension (``report.bits_per_dim``), beside those of plain models on the same held-out
     images: ``uniform``, and ``pixels``, independent histograms of every pixel. Where the preset minimizes
-    something else than a likelihood of the images, the curves are of that, and ``train`` is NaN.
+    something else than a likelihood of the images, the curves are of that.
 
     Args:
         images: ``Images``, a path for ``read_images``, or uint8 ``(N, C, H, W)``.
@@ -69,15 +105,10 @@ def fit_images(
         encoding: the door; by default the preset's own, ``preset.encoding(bits)``.
         flips: mirror images left to right at random in training.
         validation: fraction of images held out, in (0, 1); never more than 1,000 of them.
-        max_seconds: time to train; without any limit, 600.
-        max_steps: optimizer steps.
-        batch_size: images a step; by default 64, fewer where images are large.
-        seed: of split, weights, batches and noise.
-        callbacks: objects with ``on_progress(progress)``.
-        checkpoint: a file to resume from if it exists, and to save to as the run goes.
         samples: a folder for grids of samples as training goes.
         tensorboard: a folder for its curves and samples.
-        recipe: optimizer settings.
+        training: as ``TrainingOptions`` says. Without any limit 600 seconds; by default a step has 64 images,
+            fewer where they are large.
 
     Raises:
         DataError: for images that cannot be used.
@@ -90,7 +121,10 @@ def fit_images(
         >>> flow.sample(3).shape, sorted(report.bits_per_dim)
         (torch.Size([3, 1, 4, 4]), ['pixels', 'train', 'uniform', 'valid'])
     """
-    started = time.monotonic()
+    options = Options(**training)
+    if options.unlimited:
+        options = replace(options, max_seconds=DEFAULT_SECONDS)
+    started = options.clock()
     images = Images.of(images)
     given = _context(images, context)
     spec = _spec(given)
@@ -111,41 +145,44 @@ def fit_images(
         )
     if encoding is not None and bits is not None:
         raise ConfigError(f"the encoding keeps {encoding.bits} bits; give bits or an encoding, not both.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(options.seed):
         door = preset.encoding(8 if bits is None else bits) if encoding is None else encoding
         flow = preset.build(door)
     rows = rows_for(flow, images.pixels, given, None)
-    train, valid = rows.split(min(validation, HELD_OUT / len(images)), seed)
+    train, valid = rows.split(min(validation, HELD_OUT / len(images)), options.seed)
     assert valid is not None
     objective = preset.objective()
     exact = isinstance(objective, Likelihood | RegularizedLikelihood)
     unit = images.shape if exact else None
-    with _watching(samples, tensorboard, unit, _shown(spec, valid.context)) as watches:
-        report = fit(
-            flow,
-            train.x,
-            train.context,
-            objective=Flipped(objective) if flips else objective,
-            validation=valid,
-            max_seconds=DEFAULT_SECONDS if max_seconds is None and max_steps is None else max_seconds,
-            max_steps=max_steps,
-            batch_size=batch_size or default_batch_size(images.shape),
-            seed=seed,
+    with (
+        _watching(samples, tensorboard, unit, _shown(spec, valid.context)) as watches,
+        shown(options.progress, options.callbacks, _bits(1.0, images.shape) if exact else 1.0) as callbacks,
+    ):
+        how = replace(
+            options,
+            batch_size=options.batch_size or default_batch_size(images.shape),
             callbacks=[*callbacks, *watches],
-            checkpoint=checkpoint,
-            recipe=recipe,
+            progress=False,
         )
-    if not exact:  # what it minimized is no likelihood of these images
+        run = fit_rows(flow, train, valid, Flipped(objective) if flips else objective, how)
+    nats = run.valid
+    if not exact:  # what it minimized is not a likelihood of these images
         held_out = Images(valid.x, [str(i) for i in valid.numbers.tolist()])
-        report.valid = float(score_images(flow, held_out, context=valid.context).log_prob.mean())
-        report.train = math.nan
-    plain = pixel_baselines(train.x, valid.x, door.bits)
-    nats = math.log(2) * math.prod(images.shape)
-    report.baselines = {"flow": report.valid, **{name: -value * nats for name, value in plain.items()}}
-    own = {name: _bits(getattr(report, name), images.shape) for name in ("train", "valid")}
-    report.bits_per_dim = {**own, **plain}
-    report.seconds = time.monotonic() - started
+        nats = float(score_images(flow, held_out, context=valid.context).log_prob.mean())
+    report = ImageReport(
+        training=run,
+        images=len(images),
+        held_out=len(valid),
+        valid=nats,
+        bits_per_dim={
+            "train": _bits(run.train if exact else math.nan, images.shape),
+            "valid": _bits(nats, images.shape),
+            **pixel_baselines(train.x, valid.x, door.bits),
+        },
+        seconds=options.clock() - started,
+        classes=images.classes if isinstance(spec, Classes) and context is None else (),
+    )
+    flow.notes = report.notes()
     return flow, report
 
 

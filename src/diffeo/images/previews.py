@@ -14,6 +14,7 @@ from torch import Tensor
 from diffeo.encodings import bits_per_dim
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
+from diffeo.functional.seeding import generator
 from diffeo.images.pictures import grid, save_image
 from diffeo.train.report import Progress
 
@@ -52,10 +53,10 @@ class _Preview(ABC):
 
     def _draw(self, flow: Flow) -> Tensor:
         # a generator of its own: a run that is watched takes the same steps as one that is not
-        generator = torch.Generator().manual_seed(self.seed)
+        draws = generator(self.seed)
         if self.context is None:
-            return flow.sample(self.count, generator=generator)
-        return flow.sample((), self.context, generator=generator)
+            return flow.sample(self.count, generator=draws)
+        return flow.sample((), self.context, generator=draws)
 
 
 class SampleGrids(_Preview):

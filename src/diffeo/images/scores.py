@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffeo.encodings import Dequantization, bits_per_dim
 from diffeo.errors import ConfigError, DataError
-from diffeo.flow import Flow, evaluating
+from diffeo.flow import Flow, in_parts
 from diffeo.images.read import Images
 
 _WORK = 2**22
@@ -44,7 +44,6 @@ def image_door(flow: Flow) -> Dequantization:
     return flow.encoding
 
 
-@torch.no_grad()
 def score_images(
     flow: Flow, images: Images, *, context: Tensor | None = None, draws: int | None = None, chunk: int = 64
 ) -> ImageScores:
@@ -72,14 +71,9 @@ def score_images(
     try:
         door.draws = before if draws is None else draws
         step = max(1, chunk // door.draws)
-        with evaluating(flow):
-            parts = [
-                flow.log_prob(images.pixels[i : i + step], None if context is None else context[i : i + step])
-                for i in range(0, len(images), step)
-            ]
+        log_prob = in_parts(flow, flow.log_prob, images.pixels, context, batch_size=step).double()
     finally:
         door.draws = before
-    log_prob = torch.cat(parts).double()
     return ImageScores(images.names, log_prob.numpy(), bits_per_dim(log_prob, flow.event_shape).numpy())
 
 

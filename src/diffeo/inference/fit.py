@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch.distributions import constraints
+from typing_extensions import Unpack
 
 from diffeo.bases import Normal
 from diffeo.bijections import Standardize
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.functional.domains import describe, same_interval
+from diffeo.functional.seeding import seeded
 from diffeo.inference.annealing import Annealing
 from diffeo.inference.arviz import datatree, save_netcdf
 from diffeo.inference.coverage import Coverage, coverage
@@ -27,10 +28,14 @@ from diffeo.inference.sources import Population
 from diffeo.inference.transitions import Hamiltonian, RandomWalk, Transition, fastest
 from diffeo.objectives import Objective
 from diffeo.targets import Evaluator, Target
-from diffeo.train.loop import Recipe, fit, recipe_of
+from diffeo.train.loop import fit_rows
+from diffeo.train.options import Options, TrainingOptions
+from diffeo.train.progress import shown
 from diffeo.train.report import Callback, FitReport, Progress
-from diffeo.train.schedule import Budget
+from diffeo.train.rows import rows_for
 
+BATCH = 512
+"""Rows a step, unless told otherwise."""
 STEPS = 3000
 """Optimizer steps where no limit is set."""
 CHAINS, TURN, EVERY = 2048, 512, 4
@@ -56,7 +61,7 @@ class TargetReport:
         gradients: how many of them with a gradient.
         nans: rows whose density was NaN and counted as zero.
         seconds: wall-clock time of each part: survey, fit, draws.
-        fit: how the training went.
+        training: how the training went.
 
     Example:
         >>> import diffeo
@@ -74,7 +79,7 @@ class TargetReport:
     gradients: int
     nans: int
     seconds: dict[str, float]
-    fit: FitReport = field(repr=False)
+    training: FitReport = field(repr=False)
 
     @property
     def log_z(self) -> float:
@@ -140,12 +145,7 @@ def fit_target(
     start: float | Flow = 2.0,
     objective: Objective | None = None,
     draws: int = 10_000,
-    max_seconds: float | None = None,
-    max_steps: int | None = None,
-    batch_size: int = 512,
-    seed: int = 0,
-    callbacks: Sequence[Callback] = (),
-    recipe: Recipe | None = None,
+    **training: Unpack[TrainingOptions],
 ) -> TargetReport:
     """Train ``flow`` in place to be a density that can only be evaluated, up to a constant.
 
@@ -162,12 +162,8 @@ def fit_target(
         objective: what is minimized instead, such as ``ReverseKL(target)``; the survey still sets where the
             flow starts.
         draws: of the flow, for the report.
-        max_seconds: time budget of all; slow targets then get fewer chains.
-        max_steps: optimizer steps; without any limit, 3,000.
-        batch_size: rows a step.
-        seed: of everything random. One seed, one machine and ``max_steps``: the same bits.
-        callbacks: objects with ``on_progress(progress)``.
-        recipe: optimizer settings.
+        training: as ``TrainingOptions`` says; ``max_seconds`` covers everything, and slow targets then get
+            fewer chains. Without any limit a run has 3,000 steps; by default a step has 512 rows.
 
     Raises:
         ConfigError: for a flow that a target cannot be fitted with, and for a time too short for the target.
@@ -182,7 +178,8 @@ def fit_target(
         >>> report.gradients, abs(report.log_z - 2.064) < 0.1
         (0, True)
     """
-    began = time.monotonic()
+    options = Options(**training)
+    began = options.clock()
     if flow.encoding is not None:
         raise ConfigError("a flow with an encoding is for data; build it without one to fit a target.")
     working_copy(flow)  # refuses what is not a flow of vectors
@@ -194,41 +191,36 @@ def fit_target(
             f"this flow lives on {describe(flow.bijection.domain)}, but a target on the whole space; leave "
             f"that to targets.Constrained."
         )
-    if draws < 2 or batch_size < 1:
-        raise ConfigError(f"draws must be at least 2 and batch_size at least 1, not {draws}, {batch_size}.")
-    Budget(max_seconds, steps=max_steps)  # refuses what is no limit
+    if draws < 2:
+        raise ConfigError(f"draws must be at least 2, not {draws}.")
     evaluator = as_evaluator(target)
     seconds: dict[str, float] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(options.seed), shown(options.progress, options.callbacks) as callbacks:
         origin = _origin(flow.event_shape[0], start)
         transition = fastest(evaluator, origin.sample(1).double())
-        chains, turn, draws = _sizes(evaluator, transition, origin, max_seconds, draws)
-        tell = _teller(callbacks, began)
+        chains, turn, draws = _sizes(evaluator, transition, origin, options, draws)
+        tell = _teller(callbacks, began, options.clock)
         survey = Annealing(transition, keep=0.9).run(origin, evaluator, chains, on_stage=tell)
-        seconds["survey"] = time.monotonic() - began
+        seconds["survey"] = options.clock() - began
         x = survey.resample(chains)
         population = Population(evaluator, x, turn, transition)
         own = ReplayLikelihood(
             population, every=EVERY, capacity=4 * chains, start=Importance(x, x.new_zeros(chains))
         )
-        left = None if max_seconds is None else max(1.0, 0.95 * max_seconds - seconds["survey"])
-        report = fit(
-            flow,
-            x.to(dtype),
-            objective=objective or own,
-            validation=0.0,
-            max_seconds=left,
-            max_steps=STEPS if max_seconds is None and max_steps is None else max_steps,
-            batch_size=min(batch_size, chains),
-            seed=seed,
+        limit = options.max_seconds
+        how = replace(
+            options,
+            max_seconds=None if limit is None else max(1.0, 0.95 * limit - seconds["survey"]),
+            max_steps=STEPS if options.unlimited else options.max_steps,
+            batch_size=min(options.batch_size or BATCH, chains),
             callbacks=callbacks,
-            recipe=recipe or recipe_of(flow),
+            progress=False,
         )
-        seconds["fit"] = time.monotonic() - began - seconds["survey"]
+        report = fit_rows(flow, rows_for(flow, x.to(dtype), None, None), None, objective or own, how)
+        seconds["fit"] = options.clock() - began - seconds["survey"]
         weighted = importance(flow, evaluator, draws)
         seen = coverage(flow, evaluator, population.points.x)
-        seconds["draws"] = time.monotonic() - began - sum(seconds.values())
+        seconds["draws"] = options.clock() - began - sum(seconds.values())
     own_evaluator = objective.evaluator if isinstance(objective, OfTarget) else None
     used = {id(e): e for e in (evaluator, own_evaluator) if e is not None}
     return TargetReport(
@@ -258,12 +250,13 @@ def _origin(features: int, start: float | Flow) -> Flow:
 
 
 def _sizes(
-    evaluator: Evaluator, transition: Transition, origin: Flow, max_seconds: float | None, draws: int
+    evaluator: Evaluator, transition: Transition, origin: Flow, options: Options, draws: int
 ) -> tuple[int, int, int]:
     """Chains, how many move at a time, and final draws, so that a slow target stays within the time."""
+    max_seconds = options.max_seconds
     if max_seconds is None:
         return CHAINS, TURN, draws
-    each = _seconds_a_row(evaluator, transition, origin)
+    each = _seconds_a_row(evaluator, transition, origin, options.clock)
     effort = _SURVEY.get(type(transition), max(_SURVEY.values())) * each
     least = _FEWEST * effort
     if 2 * least > max_seconds:
@@ -276,24 +269,24 @@ def _sizes(
     return chains, min(turn, chains), min(draws, max(1000, int(0.1 * max_seconds / each)))
 
 
-def _seconds_a_row(evaluator: Evaluator, transition: Transition, origin: Flow) -> float:
+def _seconds_a_row(
+    evaluator: Evaluator, transition: Transition, origin: Flow, clock: Callable[[], float]
+) -> float:
     """What an evaluation takes, from batches that grow until one of them can be timed."""
     rows = 8
     while True:
         x = origin.sample(rows).double()
-        tick = time.monotonic()
+        tick = clock()
         evaluator.value_and_grad(x) if transition.gradients else evaluator(x)
-        taken = time.monotonic() - tick
+        taken = clock() - tick
         if taken > 0.02 or rows >= CHAINS:
             return taken / rows
         rows *= 4
 
 
-def _teller(callbacks: Sequence[Callback], began: float) -> Any:
+def _teller(callbacks: Sequence[Callback], began: float, clock: Callable[[], float]) -> Any:
     def tell(done: float) -> None:
-        progress = Progress(
-            int(1000 * done), 1000, time.monotonic() - began, math.nan, math.nan, stage="survey"
-        )
+        progress = Progress(int(1000 * done), 1000, clock() - began, math.nan, math.nan, stage="survey")
         for callback in callbacks:
             callback.on_progress(progress)
 

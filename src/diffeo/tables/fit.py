@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import Unpack
 
 from diffeo.contexts import Vector
 from diffeo.encodings.columns import Columns
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow
+from diffeo.functional.seeding import seeded
 from diffeo.objectives import FlowMatching, Likelihood
 from diffeo.presets import PRESETS, Preset, VectorPreset, choose
 from diffeo.tables.baselines import encoded_baselines
 from diffeo.tables.schema import Schema
 from diffeo.tables.scores import score_table
 from diffeo.tables.table import Table
-from diffeo.train.checkpoint import Checkpoint
-from diffeo.train.data import Rows
-from diffeo.train.loop import fit, objective_of
-from diffeo.train.report import Callback, FitReport, Progress
+from diffeo.train.loop import fit_rows, objective_of
+from diffeo.train.options import Options, TrainingOptions
+from diffeo.train.progress import shown
+from diffeo.train.report import FitReport, relabelled
+from diffeo.train.rows import TensorRows, batches
 
 RACE = 0.3
 """Part of the time that candidates share to find out which is best; the winner trains on from there. Half of
@@ -33,20 +34,56 @@ it was too short: what leads after 200 steps is not what leads after 800."""
 DEFAULT_SECONDS = 120.0
 
 
+@dataclass(frozen=True)
+class TableReport:
+    """How a fit to a table went, and what the flow is worth beside plain densities.
+
+    Args:
+        training: how the training of the flow that was kept went.
+        rows: of the table that had a part, held-out ones included.
+        held_out: how many of them were held out.
+        baselines: held-out nats a row of the flow (``flow``) and of plain densities on the same rows.
+        seconds: of everything, choosing and scoring included.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(300, 2))
+        >>> flow, report = fit_table(rows, max_steps=20)
+        >>> report.training.steps, report.held_out
+        (20, 30)
+    """
+
+    training: FitReport
+    rows: int
+    held_out: int
+    baselines: dict[str, float]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON."""
+        return asdict(self)
+
+    def notes(self) -> dict[str, Any]:
+        """What the model's file says of the run that made it."""
+        finite = {name: round(nats, 3) for name, nats in self.baselines.items() if np.isfinite(nats)}
+        return {
+            **self.training.notes(),
+            "rows": self.rows,
+            "seconds": round(self.seconds, 1),
+            "held out": finite,
+        }
+
+
 def fit_table(
     table: Any,
     *,
     given: Sequence[str] = (),
     weights: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | Schema | None = None,
     drop: Sequence[str] = (),
     preset: VectorPreset | None = None,
     validation: float = 0.1,
-    max_seconds: float | None = None,
-    seed: int = 0,
-    callbacks: Sequence[Callback] = (),
-    checkpoint: str | Path | None = None,
-) -> tuple[Flow, FitReport]:
+    **training: Unpack[TrainingOptions],
+) -> tuple[Flow, TableReport]:
     """Fit a flow to a table; without a preset, its kind and size come from the rows and a short race.
 
     Columns are taken for what they look like (see ``Schema``) unless declared. A part of the rows is
@@ -57,14 +94,11 @@ def fit_table(
         table: a ``Table``, a path to one, a mapping of columns, a DataFrame or a 2-D array.
         given: columns to condition on.
         weights: column of non-negative row weights.
-        columns: declared kinds, ``{"price": "positive", "angle": "circular(0, 360)"}``.
+        columns: declared kinds, ``{"price": "positive", "angle": "circular(0, 360)"}``; or a ``Schema``.
         drop: columns to leave out, whatever they hold.
         preset: the flow to fit; ``features`` must be the number of columns that vary.
         validation: fraction of rows held out, in (0, 1).
-        max_seconds: time to train, the race included; 120 by default.
-        seed: of split, weights and batches.
-        callbacks: objects with ``on_progress(progress)``.
-        checkpoint: a file to resume from if it exists, and to save to as the run goes.
+        training: as ``TrainingOptions`` says; its limits include the race. Without any, 120 seconds.
 
     Raises:
         DataError: for rows or columns that cannot be used; it names them.
@@ -76,69 +110,30 @@ def fit_table(
         >>> flow.sample(3).shape, sorted(report.baselines)
         (torch.Size([3, 2]), ['flow', 'gaussian', 'mixture'])
     """
-    started = time.monotonic()
-    seconds = DEFAULT_SECONDS if max_seconds is None else max_seconds
-    apart = [*given, *([] if weights is None else [weights])]
-    for name in drop:
-        if name in [*apart, *(columns or {})]:
-            raise ConfigError(f"column {name!r} is dropped; leave it out of given, weights and columns.")
+    options = Options(**training)
+    if options.unlimited:
+        options = replace(options, max_seconds=DEFAULT_SECONDS)
+    started = options.clock()
+    apart = _apart(given, weights, drop, columns)
     table = _weighted(Table.of(table, drop=drop), weights)
     density = table.drop(apart)
-    schema = Schema.infer(density, columns)
+    schema = columns if isinstance(columns, Schema) else Schema.infer(density, columns)
     context = Vector(len(given)) if given else None
-    if preset is not None and (preset.features, preset.context) != (schema.features, context):
-        raise ConfigError(
-            f"the preset has features={preset.features} and context={preset.context}, but "
-            f"{schema.features} columns of this table vary and {len(given)} are given; build it with "
-            f"features={schema.features}, context={len(given) or None}."
-        )
-    if preset is not None and preset.circular != schema.circular:
-        raise ConfigError(
-            f"the preset {type(preset).__name__} has circular={preset.circular}, but the circular columns "
-            f"are {schema.circular}; use Tabular(..., circular={schema.circular}) or no preset, or declare "
-            f"these columns bounded."
-        )
-    train, valid = _split(table, validation, seed)
+    if preset is not None:
+        _check_preset(preset, schema, context)
+    train, valid = _split(table, validation, options.seed)
     encoding = schema.encoding(train.select(density.names), given=given, weights=weights)
     presets = (
         [preset] if preset is not None else choose(len(train), schema.features, context, schema.circular)
     )
-    rows = [_rows(part, encoding) for part in (train, valid)]
-
-    keeper = None if checkpoint is None else Checkpoint(checkpoint)
-    chosen = keeper.notes() if keeper is not None else None
-    asked = json.loads(json.dumps([seconds, None if preset is None else preset.to_recipe()]))
-    if chosen is not None:
-        if chosen["asked"] != asked:
-            raise ConfigError(
-                f"{checkpoint} belongs to another run (another preset or max_seconds); "
-                f"delete it to start anew, or name another checkpoint."
-            )
-        flow = _build(PRESETS[chosen["preset"]].from_fields(chosen["fields"]), encoding, seed)
-        left = float(chosen["seconds"])
-    else:
-        flow = _race(presets, encoding, rows[0], rows[1], seconds, seed, callbacks)
-        left = max(1.0, seconds - (time.monotonic() - started)) if len(presets) > 1 else seconds
-        if keeper is not None:
-            assert flow.recipe is not None
-            keeper.note({**flow.recipe, "seconds": left, "asked": asked})
-    train_rows, valid_rows = rows
-    report = fit(
-        flow,
-        train_rows.x,
-        train_rows.context,
-        train_rows.weights,
-        validation=valid_rows,
-        max_seconds=left,
-        seed=seed,
-        callbacks=callbacks,
-        checkpoint=keeper,
-    )
-    if isinstance(objective_of(flow), FlowMatching):  # its own score is no likelihood
-        report.valid = _held_out(flow, valid_rows)
-    encoding.set_score_quantiles(score_table(flow, _some(train, 20_000, seed)).log_prob)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    train_rows, valid_rows = _rows(train, encoding), _rows(valid, encoding)
+    with shown(options.progress, options.callbacks) as callbacks:
+        told = replace(options, callbacks=callbacks, progress=False)
+        flow, report = _train(presets, preset, encoding, train_rows, valid_rows, told, started)
+    if isinstance(objective_of(flow), FlowMatching):  # its own score is not a likelihood
+        report = replace(report, valid=_held_out(flow, valid_rows))
+    encoding.set_score_quantiles(score_table(flow, _some(train, 20_000, options.seed)).log_prob)
+    with seeded(options.seed):
         plain = encoded_baselines(
             encoding,
             train_rows.x,
@@ -148,10 +143,77 @@ def fit_table(
             weights=train_rows.weights,
             test_weights=valid_rows.weights,
         )
-    report.baselines = {"flow": report.valid, **plain}
-    report.held_out = len(valid)
-    report.seconds = time.monotonic() - started
-    return flow, report
+    found = TableReport(
+        report, len(table), len(valid), {"flow": report.valid, **plain}, options.clock() - started
+    )
+    flow.notes = found.notes()
+    return flow, found
+
+
+def _apart(
+    given: Sequence[str], weights: str | None, drop: Sequence[str], columns: Mapping[str, str] | Schema | None
+) -> list[str]:
+    """The columns read but not modeled, each in one role."""
+    apart = [*given, *([] if weights is None else [weights])]
+    declared = {} if columns is None or isinstance(columns, Schema) else columns
+    for i, name in enumerate(apart):
+        if name in apart[:i]:
+            raise ConfigError(f"column {name!r} stands twice among given and weights; leave one out.")
+        if name in declared:
+            raise ConfigError(f"column {name!r} is given or weights the rows; declare modeled columns only.")
+    for name in drop:
+        if name in apart or name in declared:
+            raise ConfigError(f"column {name!r} is dropped; leave it out of given, weights and columns.")
+    return apart
+
+
+def _check_preset(preset: VectorPreset, schema: Schema, context: Vector | None) -> None:
+    if (preset.features, preset.context) != (schema.features, context):
+        given = 0 if context is None else context.size
+        raise ConfigError(
+            f"the preset has features={preset.features} and context={preset.context}, but "
+            f"{schema.features} columns of this table vary and {given} are given; build it with "
+            f"features={schema.features}, context={given or None}."
+        )
+    if preset.circular != schema.circular:
+        raise ConfigError(
+            f"the preset {type(preset).__name__} has circular={preset.circular}, but the circular columns "
+            f"are {schema.circular}; use Tabular(..., circular={schema.circular}) or no preset, or declare "
+            f"these columns bounded."
+        )
+
+
+def _train(
+    presets: Sequence[VectorPreset],
+    asked: VectorPreset | None,
+    encoding: Columns,
+    train: TensorRows,
+    valid: TensorRows,
+    options: Options,
+    started: float,
+) -> tuple[Flow, FitReport]:
+    """The best of the presets, trained to the end, or on from where its checkpoint left it."""
+    keeper = options.keeper
+    limits = [options.max_seconds, options.max_steps, options.max_epochs]
+    wanted = json.loads(json.dumps([limits, None if asked is None else asked.to_recipe()]))
+    chosen = None if keeper is None else keeper.notes()
+    if chosen is not None:
+        notes, _ = chosen
+        if notes["asked"] != wanted:
+            raise ConfigError(
+                f"{keeper.path} belongs to another run (another preset or limit); delete it to start anew, "
+                f"or name another checkpoint."
+            )
+        flow = _build(PRESETS[notes["preset"]].from_fields(notes["fields"]), encoding, options.seed)
+        left = notes["seconds"]
+    else:
+        flow = _race(presets, encoding, train, valid, replace(options, checkpoint=None))
+        left = options.max_seconds
+        if left is not None and len(presets) > 1:
+            left = max(1.0, left - (options.clock() - started))
+        if keeper is not None:
+            keeper.note({**flow.preset.to_recipe(), "seconds": left, "asked": wanted})
+    return flow, fit_rows(flow, train, valid, None, replace(options, max_seconds=left))
 
 
 def _weighted(table: Table, weights: str | None) -> Table:
@@ -186,11 +248,11 @@ def _some(table: Table, most: int, seed: int) -> Table:
     return table.rows(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
 
 
-def _rows(table: Table, encoding: Columns) -> Rows:
+def _rows(table: Table, encoding: Columns) -> TensorRows:
     def tensor(names: Sequence[str]) -> torch.Tensor:
         return torch.from_numpy(table.select(names).values)
 
-    return Rows(
+    return TensorRows(
         tensor(encoding.names),
         tensor(encoding.given) if encoding.given else None,
         None if encoding.weights is None else tensor([encoding.weights])[:, 0].float(),
@@ -199,58 +261,43 @@ def _rows(table: Table, encoding: Columns) -> Rows:
 
 
 @torch.no_grad()
-def _held_out(flow: Flow, rows: Rows) -> float:
+def _held_out(flow: Flow, rows: TensorRows) -> float:
     """The mean log-likelihood of rows, in nats."""
     total = weight = 0.0
-    for batch in rows.batches(4096):
+    for batch in batches(rows, 4096):
         w = float(len(batch.rows)) if batch.weights is None else float(batch.weights.sum())
         total -= float(Likelihood()(flow, batch)) * w
         weight += w
     return total / weight
 
 
-class _Stage:
-    """Passes progress on under another stage's name."""
-
-    def __init__(self, stage: str, callbacks: Sequence[Callback]):
-        self.stage, self.callbacks = stage, callbacks
-
-    def on_progress(self, progress: Progress) -> None:
-        for callback in self.callbacks:
-            callback.on_progress(replace(progress, stage=self.stage))
-
-
 def _build(preset: Preset, encoding: Columns, seed: int) -> Flow:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return preset.build(encoding)
 
 
 def _race(
     presets: Sequence[VectorPreset],
     encoding: Columns,
-    train: Rows,
-    valid: Rows,
-    seconds: float,
-    seed: int,
-    callbacks: Sequence[Callback],
+    train: TensorRows,
+    valid: TensorRows,
+    options: Options,
 ) -> Flow:
-    """Give each preset an equal share of the race's time, and keep the best by validation."""
+    """Give each preset an equal share of the race's length, and keep the best by validation."""
+    if len(presets) == 1:
+        return _build(presets[0], encoding, options.seed)
+    part = RACE / len(presets)
     best, best_valid = None, -float("inf")
     for i, preset in enumerate(presets):
-        flow = _build(preset, encoding, seed)
-        if len(presets) == 1:
-            return flow
-        report = fit(
-            flow,
-            train.x,
-            train.context,
-            train.weights,
-            validation=valid,
-            max_seconds=RACE * seconds / len(presets),
-            seed=seed,
-            callbacks=[_Stage(f"race {i + 1}/{len(presets)}", callbacks)],
+        flow = _build(preset, encoding, options.seed)
+        heat = replace(
+            options,
+            max_seconds=None if options.max_seconds is None else part * options.max_seconds,
+            max_steps=None if options.max_steps is None else max(1, int(part * options.max_steps)),
+            max_epochs=None if options.max_epochs is None else part * options.max_epochs,
+            callbacks=relabelled(options.callbacks, f"race {i + 1}/{len(presets)}"),
         )
+        report = fit_rows(flow, train, valid, None, heat)
         if best is None or report.valid > best_valid:
             best, best_valid = flow, report.valid
     assert best is not None

@@ -1,98 +1,73 @@
-"""The one training loop."""
+"""The one training loop.
+
+A time budget becomes a plan once. After some timed steps the number of steps and the spacing of evaluations
+are fixed and stored in the checkpoint, so that the schedule is a function of the step. A run that then takes
+a quarter longer than planned stops.
+"""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from typing_extensions import Unpack
 
-from diffeo.contracts import Projectable
+from diffeo.contracts import Projectable, State, Stateful
 from diffeo.errors import ConfigError, TrainingError
 from diffeo.flow import Flow
 from diffeo.functional.matmul_precision import matmul_dtype
+from diffeo.functional.seeding import seeded
 from diffeo.objectives import Batch, Likelihood, Objective
-from diffeo.presets import PRESETS, Preset
+from diffeo.presets import Preset
 from diffeo.train.checkpoint import Checkpoint
-from diffeo.train.data import Epochs, Rows, rows_for
-from diffeo.train.optimizer import FlatAdamW
-from diffeo.train.report import Callback, FitReport, Point, Progress
+from diffeo.train.optimizer import FlatAdamW, OptimizerSettings
+from diffeo.train.options import Options, TrainingOptions
+from diffeo.train.progress import shown
+from diffeo.train.report import FitReport, Point, Progress
+from diffeo.train.rows import Epochs, Rows, batches, rows_for
 from diffeo.train.schedule import WARMUP, Budget, Plan, Schedule
 
 DEFAULT_STEPS = 10_000
+LEARNING_RATE = 2e-3
+"""Of a flow that no preset built."""
 BAD_STEPS = 20
 """So many steps in a row without a finite gradient end the run."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How the optimizer goes; the defaults suit standardized tables of any size.
-
-    Args:
-        learning_rate: peak of the schedule.
-        weight_decay: decoupled, as in AdamW.
-        clip: largest gradient norm.
-        ema: decay of the weights' running mean, which is what is measured and kept.
-        patience: a run ends early when so large a part of its length passes without a better
-            validation score; 1 turns early stopping off.
-        products: dtype of the nets' matrix products while training; None for the flow's own.
-            ``torch.bfloat16`` is faster for wide nets (hidden 512 and more) on processors that have it;
-            weights, splines and every evaluation stay as they are. Compare held-out scores.
-    """
-
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    clip: float = 5.0
-    ema: float = 0.999
-    patience: float = 0.25
-    products: torch.dtype | None = None
-
-
 def fit(
     flow: Flow,
-    x: ArrayLike,
+    x: ArrayLike | Rows,
     context: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     *,
     objective: Objective | None = None,
     validation: float | Rows = 0.1,
-    max_seconds: float | None = None,
-    max_epochs: float | None = None,
-    max_steps: int | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    callbacks: Sequence[Callback] = (),
-    checkpoint: str | Path | Checkpoint | None = None,
-    recipe: Recipe | None = None,
+    **training: Unpack[TrainingOptions],
 ) -> FitReport:
     """Train ``flow`` in place on rows ``x`` and leave it in evaluation mode with its best weights.
 
     AdamW with warm-up and cosine decay, gradient clipping and a running mean of the weights. A part of
     the rows is held out: it sees neither the gradient nor the standardization, picks the weights kept
-    and ends a run that no longer improves. A time budget becomes a number of steps once, after a few
-    timed steps, so that the schedule depends on the step alone.
+    and ends a run that no longer improves.
 
     Args:
         flow: what to train.
-        x: rows, ``(rows, *event_shape)``; tensor or array.
+        x: rows, ``(rows, *event_shape)``, a tensor or an array; or ``Rows``, with contexts and weights of
+            their own.
         context: one per row, where the flow takes one.
         weights: non-negative, one per row.
         objective: the loss; by default what the flow's preset says, else maximum likelihood.
-        validation: fraction of rows held out, in [0, 1); 0 for none.
-        max_seconds: time budget.
-        max_epochs: passes over the training rows.
-        max_steps: optimizer steps; without any limit, 10,000.
-        batch_size: rows a step; by default from the number of rows.
-        seed: of split, batches and noise. One seed, one machine, one length: the same bits.
-        callbacks: objects with ``on_progress(progress)``.
-        checkpoint: a file to resume from if it exists and to save to as the run goes; removed at its end.
-        recipe: optimizer settings; by default those above with the preset's learning rate.
+        validation: fraction of rows held out, in [0, 1), 0 for none; or the rows to measure on.
+        training: ``max_seconds``, ``max_steps``, ``max_epochs``, ``batch_size``, ``seed``, ``callbacks``,
+            ``checkpoint``, ``optimizer``, ``progress``, ``clock``: see ``TrainingOptions``. Without any limit
+            a run has 10,000 steps.
 
     Raises:
         DataError: for rows that are not finite, by row and column.
@@ -106,43 +81,59 @@ def fit(
         >>> report.steps, report.stopped
         (20, 'all 20 steps done')
     """
-    started = time.monotonic()
-    if not 0 <= (validation if isinstance(validation, int | float) else 0) < 1:
+    options = Options(**training)
+    started = options.clock()
+    if isinstance(x, Rows):
+        if context is not None or weights is not None:
+            raise ConfigError("these rows have contexts and weights of their own; leave the arguments out.")
+        rows = x
+    else:
+        rows = rows_for(flow, x, context, weights)
+    if isinstance(validation, Rows):
+        return fit_rows(flow, rows, validation, objective, options, started)
+    if not 0 <= validation < 1:
         raise ConfigError(f"validation must be in [0, 1), not {validation}.")
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {batch_size}.")
-    rows = rows_for(flow, x, context, weights)
-    train, valid = rows.split(validation, seed)
-    size = batch_size or default_batch_size(len(train))
-    budget = Budget(max_seconds, max_epochs, max_steps)
-    if isinstance(checkpoint, str | Path):
-        checkpoint = Checkpoint(Path(checkpoint))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        loss, settings = objective or objective_of(flow), recipe or recipe_of(flow)
-        run = Run(flow, loss, train, valid, size, budget, seed, settings, callbacks)
+    return fit_rows(flow, *rows.split(validation, options.seed), objective, options, started)
+
+
+def fit_rows(
+    flow: Flow,
+    train: Rows,
+    valid: Rows | None,
+    objective: Objective | None,
+    options: Options,
+    started: float | None = None,
+) -> FitReport:
+    """``fit`` for jobs: on rows that are checked and split, with options that are, too.
+
+    Args:
+        flow: what to train.
+        train: rows to learn from.
+        valid: rows to measure on, or None.
+        objective: the loss, or None for the preset's.
+        options: how.
+        started: when the budget began, by ``options.clock``; by default now.
+    """
+    started = options.clock() if started is None else started
+    settings = _settings_of(flow, options.optimizer or OptimizerSettings())
+    with seeded(options.seed), shown(options.progress, options.callbacks) as callbacks:
+        told = replace(options, callbacks=callbacks, optimizer=settings)
+        run = Run(flow, objective or objective_of(flow), train, valid, told)
         try:
-            return run.go(started, checkpoint)
+            return run.go(started, options.keeper)
         finally:
             run.optimizer.release()
 
 
-def preset_of(flow: Flow) -> Preset | None:
-    """The preset that built a flow; None for a flow built by hand."""
-    kind = None if flow.recipe is None else PRESETS.get(flow.recipe["preset"])
-    return None if flow.recipe is None or kind is None else kind.from_fields(flow.recipe["fields"])
-
-
 def objective_of(flow: Flow) -> Objective:
     """What the preset that built a flow minimizes; maximum likelihood for a flow built by hand."""
-    preset = preset_of(flow)
-    return Likelihood() if preset is None else preset.objective()
+    return flow.preset.objective() if isinstance(flow.preset, Preset) else Likelihood()
 
 
-def recipe_of(flow: Flow) -> Recipe:
-    """The defaults, with the learning rate of the preset that built a flow."""
-    preset = preset_of(flow)
-    return Recipe() if preset is None else Recipe(learning_rate=preset.learning_rate)
+def _settings_of(flow: Flow, settings: OptimizerSettings) -> OptimizerSettings:
+    """The settings with a learning rate: their own, else the preset's, else the default."""
+    rate = flow.preset.learning_rate if isinstance(flow.preset, Preset) else LEARNING_RATE
+    return settings if settings.learning_rate is not None else replace(settings, learning_rate=rate)
 
 
 def default_batch_size(rows: int) -> int:
@@ -155,24 +146,23 @@ def _at_a_time(rows: int, flow: Flow) -> int:
     return max(min(64, rows), rows // flow.event_shape[1:].numel())
 
 
-class Run:
-    """One run of the loop: its state, and the verbs that move it."""
+class Run(Stateful):
+    """One run of the loop: its state, and the verbs that move it.
 
-    def __init__(
-        self,
-        flow: Flow,
-        objective: Objective,
-        train: Rows,
-        valid: Rows | None,
-        batch_size: int,
-        budget: Budget,
-        seed: int,
-        recipe: Recipe,
-        callbacks: Sequence[Callback],
-    ):
-        self.flow, self.objective, self.valid = flow, objective, valid
-        self.rows, self.recipe, self.budget, self.callbacks = train, recipe, budget, callbacks
-        self.epochs = Epochs(train, batch_size, seed)
+    Args:
+        flow: what is trained.
+        objective: the loss; one that is ``Stateful`` is kept in checkpoints.
+        train: rows to learn from.
+        valid: rows to measure on, or None.
+        options: how; with optimizer settings that have a learning rate.
+    """
+
+    def __init__(self, flow: Flow, objective: Objective, train: Rows, valid: Rows | None, options: Options):
+        assert options.optimizer is not None
+        self.flow, self.objective, self.rows, self.valid = flow, objective, train, valid
+        self.options, self.settings, self.clock = options, options.optimizer, options.clock
+        self.budget = Budget(options.max_seconds, options.max_epochs, options.max_steps)
+        self.epochs = Epochs(train, options.batch_size or default_batch_size(len(train)), options.seed)
         self.params: list[Tensor] = [p for p in flow.parameters() if p.requires_grad]
         if not self.params:
             raise ConfigError("this flow has no parameter to train.")
@@ -182,34 +172,35 @@ class Run:
             )
         self.ema: Flow = copy.deepcopy(flow).eval()
         followers = [p for p in self.ema.parameters() if p.requires_grad]
-        self.optimizer = FlatAdamW(self.params, followers, recipe.weight_decay, recipe.clip)
-        self.limit = budget.step_limit(self.epochs.per_epoch, DEFAULT_STEPS)
-        self.plan = Plan.of(self.limit) if budget.seconds is None else None
-        self.step = self.skipped = self.bad_in_a_row = 0
-        self.report = FitReport(seed=seed)
+        self.optimizer = FlatAdamW(self.params, followers, self.settings.weight_decay, self.settings.clip)
+        self.limit = self.budget.step_limit(self.epochs.per_epoch, DEFAULT_STEPS)
+        self.plan = Plan.of(self.limit) if self.budget.seconds is None else None
+        self.step = self.skipped = self.bad_in_a_row = self.best_step = 0
+        self.elapsed = self.recent = 0.0
+        self.curves: list[Point] = []
         self.best: dict[str, Tensor] = {}
         self.best_valid = -math.inf
-        self.recent = 0.0
-        self.fingerprint: str | None = None
 
     # -- the loop -----------------------------------------------------------------------------
 
     def go(self, started: float, checkpoint: Checkpoint | None) -> FitReport:
         """Train to the end; the flow has its best weights afterwards."""
-        flow, report = self.flow, self.report
+        flow = self.flow
         flow.train()
-        before = None if checkpoint is None else checkpoint.restore_if_there(self)
-        if before is None:
+        fingerprint = "" if checkpoint is None else self.fingerprint()
+        if checkpoint is None or not checkpoint.restore(self, fingerprint):
             sample = self.rows.sample(_at_a_time(100_000, flow))
             flow.initialize(sample.x, sample.context)
             self.ema.load_state_dict(flow.state_dict())
-            before = 0.0
+        started -= self.elapsed  # of the parts before this one, where it is resumed
         projected = [m for m in flow.modules() if isinstance(m, Projectable)]
         if self.step == 0:
-            self._measure(time.monotonic() - started)
+            self.elapsed = self.clock() - started
+            self._measure()
         timings: list[float] = []
+        stopped = ""
         while self.plan is None or self.step < self.plan.steps:
-            tick = time.monotonic()
+            tick = self.clock()
             loss = self._train_step(self.epochs[self.step])
             with torch.no_grad():
                 for module in projected:
@@ -217,31 +208,31 @@ class Run:
             self.step += 1
             if loss is not None:
                 self.recent += max(0.02, 1 / self.step) * (-loss - self.recent)
-            now = time.monotonic()
-            elapsed = before + now - started
+            now = self.clock()
+            self.elapsed = now - started
             if self.plan is None:
                 timings.append(now - tick)
-                self._plan(elapsed, timings)
+                self._plan(timings)
             if self.plan is not None and self._due(self.plan):
-                self._measure(elapsed)
-                report.stopped = self._stop_reason(elapsed, self.plan.steps)
-                if report.stopped:
+                self._measure()
+                stopped = self._stop_reason(self.plan.steps)
+                if stopped:
                     break
             elif self.step % 20 == 0:
-                self._tell(elapsed, math.nan)
+                self._tell(math.nan)
             if checkpoint is not None and self.plan is not None:
-                checkpoint.save_if_due(self, elapsed)
-        report.stopped = report.stopped or f"all {self.step} steps done"
-        report.seconds = before + time.monotonic() - started
-        self._finish()
+                checkpoint.save_if_due(self, fingerprint, now)
+        self.elapsed = self.clock() - started
+        report = self._finish(stopped or f"all {self.step} steps done")
         if checkpoint is not None:
             checkpoint.remove()
         return report
 
     def _train_step(self, batch: Batch) -> float | None:
-        optimizer, recipe = self.optimizer, self.recipe
+        optimizer, settings = self.optimizer, self.settings
+        assert settings.learning_rate is not None
         optimizer.zero_grad()
-        with matmul_dtype(recipe.products):
+        with matmul_dtype(settings.matmul_dtype):
             loss = self.objective(self.flow, batch)
         loss.backward()
         value = loss.item()
@@ -249,8 +240,8 @@ class Run:
             self._skip(batch, value)
             return None
         self.bad_in_a_row = 0
-        schedule = Schedule(recipe.learning_rate, self.plan.steps if self.plan else None)
-        optimizer.step(schedule(self.step), min(recipe.ema, (1 + self.step) / (10 + self.step)))
+        schedule = Schedule(settings.learning_rate, self.plan.steps if self.plan else None)
+        optimizer.step(schedule(self.step), min(settings.ema, (1 + self.step) / (10 + self.step)))
         return value
 
     def _skip(self, batch: Batch, value: float) -> None:
@@ -271,26 +262,27 @@ class Run:
 
     # -- its length ---------------------------------------------------------------------------
 
-    def _plan(self, elapsed: float, timings: list[float]) -> None:
+    def _plan(self, timings: list[float]) -> None:
         if self.step >= self.limit:
             self.plan = Plan.of(self.step)
         elif self.budget.seconds is not None and self.budget.enough_timed(timings):
-            tick = time.monotonic()
+            tick = self.clock()
             if self.valid is not None:
                 self._validate()
-            evaluation = time.monotonic() - tick
-            left = self.budget.seconds - elapsed - evaluation
+            evaluation = self.clock() - tick
+            left = self.budget.seconds - self.elapsed - evaluation
             self.plan = self.budget.plan(left, timings, evaluation, self.limit)
 
     def _due(self, plan: Plan) -> bool:
         return self.step >= plan.steps or self.step % plan.every == 0
 
-    def _stop_reason(self, elapsed: float, steps: int) -> str:
-        if self.budget.seconds is not None and elapsed > 1.25 * self.budget.seconds and self.step < steps:
-            return f"time: {elapsed:.0f} s, the machine became slower than when the run was planned"
-        waited = self.step - max(self.report.best_step, steps // 10, WARMUP)
-        if self.valid is not None and waited > self.recipe.patience * steps:
-            best = self.report.best_step
+    def _stop_reason(self, steps: int) -> str:
+        seconds = self.budget.seconds
+        if seconds is not None and self.elapsed > 1.25 * seconds and self.step < steps:
+            return f"time: {self.elapsed:.0f} s, the machine became slower than when the run was planned"
+        waited = self.step - max(self.best_step, steps // 10, WARMUP)
+        if self.valid is not None and waited > self.settings.patience * steps:
+            best = self.best_step
             return f"no better validation score {f'since step {best}' if best else 'than at the start'}"
         return ""
 
@@ -300,7 +292,7 @@ class Run:
         assert self.valid is not None
         total = weight = 0.0
         with torch.no_grad():
-            for batch in self.valid.batches(_at_a_time(4096, self.flow)):
+            for batch in batches(self.valid, _at_a_time(4096, self.flow)):
                 w = float(len(batch.rows)) if batch.weights is None else float(batch.weights.sum())
                 if w > 0:
                     total -= float(self.objective(self.ema, batch)) * w
@@ -316,27 +308,79 @@ class Run:
             if isinstance(module, Projectable):
                 module.project_()
 
-    def _measure(self, elapsed: float) -> None:
+    def _measure(self) -> None:
         self._settle_ema()
         valid = math.nan if self.valid is None else self._validate()
-        self.report.curves.append(Point(self.step, elapsed, self.recent, valid))
+        self.curves.append(Point(self.step, self.elapsed, self.recent, valid))
         # as long as no score was finite the newest weights are as good as any
         if not math.isfinite(self.best_valid) or valid > self.best_valid:
             self.best_valid = valid
-            self.report.best_step = self.step
+            self.best_step = self.step
             self.best = {k: v.detach().clone() for k, v in self.ema.state_dict().items()}
-        self._tell(elapsed, valid, self.ema)
+        self._tell(valid, self.ema)
 
-    def _tell(self, elapsed: float, valid: float, flow: Flow | None = None) -> None:
+    def _tell(self, valid: float, flow: Flow | None = None) -> None:
         steps = self.plan.steps if self.plan else None
-        progress = Progress(self.step, steps, elapsed, self.recent, valid, flow=flow)
-        for callback in self.callbacks:
+        progress = Progress(self.step, steps, self.elapsed, self.recent, valid, flow=flow)
+        for callback in self.options.callbacks:
             callback.on_progress(progress)
 
-    def _finish(self) -> None:
+    def _finish(self, stopped: str) -> FitReport:
         if self.best:
             self.flow.load_state_dict(self.best)
         self.flow.eval()
-        report = self.report
-        report.steps, report.skipped, report.train = self.step, self.skipped, self.recent
-        report.valid = self.best_valid if self.valid is not None else math.nan
+        return FitReport(
+            curves=tuple(self.curves),
+            seconds=self.elapsed,
+            steps=self.step,
+            best_step=self.best_step,
+            train=self.recent,
+            valid=self.best_valid if self.valid is not None else math.nan,
+            seed=self.options.seed,
+            stopped=stopped,
+            skipped=self.skipped,
+        )
+
+    # -- kept in a checkpoint -----------------------------------------------------------------
+
+    _COUNTERS = "step", "skipped", "bad_in_a_row", "recent", "elapsed", "best_step", "best_valid"
+
+    def state(self) -> State:
+        groups = {"flow": self.flow.state_dict(), "ema": self.ema.state_dict(), "best": self.best}
+        groups["optimizer"] = self.optimizer.state
+        counters = {name: getattr(self, name) for name in self._COUNTERS}
+        plan = None if self.plan is None else asdict(self.plan)
+        state = {**counters, "plan": plan, "curves": [asdict(p) for p in self.curves]}
+        if isinstance(self.objective, Stateful):
+            state["objective"], groups["objective"] = self.objective.state()
+        tensors = {f"{name}.{k}": v for name, group in groups.items() for k, v in group.items()}
+        return state, {**tensors, "rng": torch.get_rng_state()}
+
+    def restore(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        def group(name: str) -> dict[str, Tensor]:
+            return {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+        self.flow.load_state_dict(group("flow"))
+        self.ema.load_state_dict(group("ema"))
+        self.best = group("best")
+        self.optimizer.load_state(group("optimizer"))
+        for name in self._COUNTERS:
+            setattr(self, name, state[name])
+        self.plan = None if state["plan"] is None else Plan(**state["plan"])
+        self.curves = [Point(**p) for p in state["curves"]]
+        if isinstance(self.objective, Stateful):
+            self.objective.restore(state["objective"], group("objective"))
+        torch.set_rng_state(tensors["rng"])
+
+    def fingerprint(self) -> str:
+        """What makes a run this run, as a digest: its rows, flow, objective, limits and settings."""
+        encoding = self.flow.encoding
+        parts = [
+            self.rows.fingerprint(),
+            "" if self.valid is None else self.valid.fingerprint(),
+            repr((self.flow, self.flow.preset, None if encoding is None else encoding.to_json())),
+            repr((self.objective, self.budget, self.settings, self.epochs.batch_size, self.options.seed)),
+        ]
+        # the address of an object without a repr of its own is another one in each process
+        text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join(parts))
+        return hashlib.sha256(text.encode()).hexdigest()

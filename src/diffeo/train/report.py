@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from typing import Any, Protocol
 
 import numpy
@@ -37,6 +39,20 @@ class Callback(Protocol):
 
 
 @dataclass(frozen=True)
+class _Relabelled:
+    callback: Callback
+    stage: str
+
+    def on_progress(self, progress: Progress) -> None:
+        self.callback.on_progress(replace(progress, stage=self.stage))
+
+
+def relabelled(callbacks: Sequence[Callback], stage: str) -> list[Callback]:
+    """The callbacks, told of the progress of a job's part under its own name."""
+    return [_Relabelled(callback, stage) for callback in callbacks]
+
+
+@dataclass(frozen=True)
 class Point:
     """One measured point of the curves."""
 
@@ -56,41 +72,45 @@ def versions() -> dict[str, str]:
     }
 
 
-@dataclass
+@dataclass(frozen=True)
 class FitReport:
-    """How a run went.
+    """How a run of the training loop went; the reports of jobs have one as ``training``.
 
     Args:
         curves: train and validation nats by step and seconds.
-        seconds: wall-clock time of the run, resumed parts included.
+        seconds: of the run by its clock, resumed parts included.
         steps: optimizer steps taken.
         best_step: the step whose weights were kept.
         train: mean nats a row over the last training batches.
         valid: mean nats a row on the validation rows, at the kept weights; NaN without any.
-        held_out: how many rows ``fit_table`` held out.
         seed: the seed.
         stopped: why the run ended.
         skipped: steps skipped because loss or gradient was not finite.
         versions: of what the result depends on.
-        baselines: held-out nats a row of this flow and of plain densities on the same rows.
-        bits_per_dim: of images, lower is better: of this flow in training (``train``) and on held-out images
-            (``valid``), and of plain models on the latter.
     """
 
-    curves: list[Point] = field(default_factory=list, repr=False)
-    seconds: float = 0.0
-    steps: int = 0
-    best_step: int = 0
-    train: float = float("nan")
-    valid: float = float("nan")
-    held_out: int = 0
-    seed: int = 0
-    stopped: str = ""
+    curves: tuple[Point, ...] = field(repr=False)
+    seconds: float
+    steps: int
+    best_step: int
+    train: float
+    valid: float
+    seed: int
+    stopped: str
     skipped: int = 0
-    versions: dict[str, str] = field(default_factory=versions)
-    baselines: dict[str, float] = field(default_factory=dict)
-    bits_per_dim: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=versions, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON."""
         return asdict(self)
+
+    def notes(self) -> dict[str, Any]:
+        """What a model file says of the run that made it."""
+        return {
+            "date": date.today().isoformat(),
+            "seed": self.seed,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "stopped": self.stopped,
+            "versions": self.versions,
+        }

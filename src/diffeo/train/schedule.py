@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffeo.errors import ConfigError
-
 WARMUP = 100
 """Steps over which the learning rate rises."""
 EVALUATIONS = 60
@@ -29,12 +27,6 @@ class Budget:
     seconds: float | None = None
     epochs: float | None = None
     steps: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("seconds", "epochs", "steps"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"max_{name} must be positive and finite, not {value}.")
 
     def step_limit(self, per_epoch: int, default_steps: int) -> int:
         """The number of steps before time is considered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,11 +14,46 @@ from torch import Tensor
 
 from diffeo.errors import ContextError, DataError, ShapeError
 from diffeo.flow import Flow
+from diffeo.functional.seeding import generator
 from diffeo.objectives import Batch
 
 
+@runtime_checkable
+class Rows(Protocol):
+    """Rows that a run trains on or is measured on, wherever they are kept: all that the loop asks of them.
+
+    ``TensorRows`` has them in memory. A stream from disk meets the same protocol with a ``batch`` that reads
+    the rows it is asked for, and a ``fingerprint`` of what tells one set of rows from another, such as the
+    names, sizes and times of its files.
+    """
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor) -> Batch:
+        """The rows of these numbers, in this order."""
+        ...
+
+    def sample(self, most: int) -> Batch:
+        """At most so many rows at random, each as often as its weight says, to initialize a flow from."""
+        ...
+
+    def split(self, fraction: float, seed: int) -> tuple[Rows, Rows | None]:
+        """Training rows and so large a part held out; None for a part of 0. The seed alone decides."""
+        ...
+
+    def fingerprint(self) -> str:
+        """What tells these rows from others: a checkpoint belongs to one set of rows."""
+        ...
+
+
+def batches(rows: Rows, size: int) -> Iterator[Batch]:
+    """All rows once, in order."""
+    for start in range(0, len(rows), size):
+        yield rows.batch(torch.arange(start, min(start + size, len(rows))))
+
+
 @dataclass(frozen=True)
-class Rows:
+class TensorRows:
     """Rows in memory, as tensors, with their numbers in the data as given."""
 
     x: Tensor
@@ -28,40 +64,33 @@ class Rows:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def take(self, index: Tensor) -> Rows:
+    def take(self, index: Tensor) -> TensorRows:
         """The rows at ``index``."""
-        return Rows(
+        return TensorRows(
             self.x[index],
             None if self.context is None else self.context[index],
             None if self.weights is None else self.weights[index],
             self.numbers[index],
         )
 
-    def split(self, validation: float | Rows | None, seed: int) -> tuple[Rows, Rows | None]:
-        """Training and validation rows; the split depends on the seed alone."""
-        if isinstance(validation, Rows):
-            return self, validation
-        if not validation:
+    def split(self, fraction: float, seed: int) -> tuple[TensorRows, TensorRows | None]:
+        """Training and held-out rows; at least one of each."""
+        if not fraction:
             return self, None
-        held = min(max(1, round(validation * len(self))), len(self) - 1)
+        held = min(max(1, round(fraction * len(self))), len(self) - 1)
         if held < 1:
             raise DataError("one row cannot be split; pass validation=0 or more rows.")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self), generator=generator(seed))
         return self.take(order[held:].sort().values), self.take(order[:held].sort().values)
 
-    def sample(self, most: int) -> Rows:
+    def sample(self, most: int) -> Batch:
         """At most ``most`` rows in random order, each as often as its weight says; all of them if equal."""
         index = torch.randperm(len(self))[:most]
         if self.weights is not None:
             share = self.weights[index].double().cumsum(0)
             at = (torch.arange(len(index), dtype=share.dtype) + 0.5) / len(index) * share[-1]
             index = index[torch.searchsorted(share, at)]
-        return self.take(index)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All rows once, in order."""
-        for start in range(0, len(self), size):
-            yield self.batch(torch.arange(start, min(start + size, len(self))))
+        return self.batch(index)
 
     def batch(self, index: Tensor) -> Batch:
         """The rows at ``index`` as a batch."""
@@ -69,7 +98,7 @@ class Rows:
         return Batch(part.x, part.context, part.weights, part.numbers)
 
     def fingerprint(self) -> str:
-        """A digest of the contents: a checkpoint belongs to one set of rows."""
+        """A digest of the contents."""
         digest = hashlib.sha256()
         for tensor in (self.x, self.context, self.weights, self.numbers):
             if tensor is not None:
@@ -92,12 +121,12 @@ class Epochs:
     def __getitem__(self, step: int) -> Batch:
         epoch, i = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._order = epoch, torch.randperm(len(self.rows), generator=generator)
+            shuffle = generator(self.seed * 1_000_003 + epoch)
+            self._epoch, self._order = epoch, torch.randperm(len(self.rows), generator=shuffle)
         return self.rows.batch(self._order[i * self.batch_size : (i + 1) * self.batch_size])
 
 
-def rows_for(flow: Flow, x: ArrayLike, context: ArrayLike | None, weights: ArrayLike | None) -> Rows:
+def rows_for(flow: Flow, x: ArrayLike, context: ArrayLike | None, weights: ArrayLike | None) -> TensorRows:
     """Check data against the flow and make them tensors of its dtype; errors name row and column."""
     parameter = next(flow.parameters(), torch.empty(0))
     exact = parameter.dtype if flow.encoding is None else flow.encoding.data_dtype
@@ -118,7 +147,7 @@ def rows_for(flow: Flow, x: ArrayLike, context: ArrayLike | None, weights: Array
             raise ShapeError(f"x has {len(data)} rows but {name} has {len(other)}; they must be equal.")
     if weight is not None and (bool((weight < 0).any()) or not bool(weight.sum() > 0)):
         raise DataError("weights must be non-negative and not all zero.")
-    rows = Rows(data, given, weight, torch.arange(len(data)))
+    rows = TensorRows(data, given, weight, torch.arange(len(data)))
     # rows of weight 0 would still move the standardization, and a batch of nothing else has no mean
     return rows if weight is None else rows.take((weight > 0).nonzero()[:, 0])
 
