@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,8 +15,9 @@ from diffeo.contexts import Vector
 from diffeo.encodings.columns import Columns
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow
+from diffeo.io.recipes import from_recipe, to_recipe
 from diffeo.objectives import FlowMatching, Likelihood
-from diffeo.presets import PRESETS, Preset, VectorPreset, choose
+from diffeo.presets import Preset, VectorPreset, choose
 from diffeo.tables.baselines import encoded_baselines
 from diffeo.tables.schema import Schema
 from diffeo.tables.scores import score_table
@@ -107,21 +107,21 @@ def fit_table(
 
     keeper = None if checkpoint is None else Checkpoint(checkpoint)
     chosen = keeper.notes() if keeper is not None else None
-    asked = json.loads(json.dumps([seconds, None if preset is None else preset.to_recipe()]))
+    asked = [seconds, None if preset is None else repr(preset)]
     if chosen is not None:
         if chosen["asked"] != asked:
             raise ConfigError(
                 f"{checkpoint} belongs to another run (another preset or max_seconds); "
                 f"delete it to start anew, or name another checkpoint."
             )
-        flow = _build(PRESETS[chosen["preset"]].from_fields(chosen["fields"]), encoding, seed)
+        flow = _build(preset or from_recipe(chosen["recipe"]), encoding, seed)
         left = float(chosen["seconds"])
     else:
         flow = _race(presets, encoding, rows[0], rows[1], seconds, seed, callbacks)
         left = max(1.0, seconds - (time.monotonic() - started)) if len(presets) > 1 else seconds
         if keeper is not None:
-            assert flow.recipe is not None
-            keeper.note({**flow.recipe, "seconds": left, "asked": asked})
+            won = None if preset is not None or flow.preset is None else to_recipe(flow.preset)
+            keeper.note({"recipe": won, "seconds": left, "asked": asked})
     train_rows, valid_rows = rows
     report = fit(
         flow,

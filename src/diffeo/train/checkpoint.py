@@ -139,7 +139,7 @@ def _fingerprint(run: Run) -> str:
         parts = [
             run.rows.fingerprint(),
             "" if run.valid is None else run.valid.fingerprint(),
-            repr((run.flow, run.flow.recipe, None if encoding is None else encoding.to_json())),
+            repr((run.flow, run.flow.preset, None if encoding is None else encoding.to_json())),
             repr((run.objective, run.budget, run.recipe, run.epochs.batch_size, run.report.seed)),
         ]
         # the address of an object without a repr of its own is another one in each process

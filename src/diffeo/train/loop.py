@@ -18,7 +18,7 @@ from diffeo.errors import ConfigError, TrainingError
 from diffeo.flow import Flow
 from diffeo.functional.matmul_precision import matmul_dtype
 from diffeo.objectives import Batch, Likelihood, Objective
-from diffeo.presets import PRESETS, Preset
+from diffeo.presets import Preset
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.data import Epochs, Rows, rows_for
 from diffeo.train.optimizer import FlatAdamW
@@ -127,22 +127,14 @@ def fit(
             run.optimizer.release()
 
 
-def preset_of(flow: Flow) -> Preset | None:
-    """The preset that built a flow; None for a flow built by hand."""
-    kind = None if flow.recipe is None else PRESETS.get(flow.recipe["preset"])
-    return None if flow.recipe is None or kind is None else kind.from_fields(flow.recipe["fields"])
-
-
 def objective_of(flow: Flow) -> Objective:
     """What the preset that built a flow minimizes; maximum likelihood for a flow built by hand."""
-    preset = preset_of(flow)
-    return Likelihood() if preset is None else preset.objective()
+    return flow.preset.objective() if isinstance(flow.preset, Preset) else Likelihood()
 
 
 def recipe_of(flow: Flow) -> Recipe:
     """The defaults, with the learning rate of the preset that built a flow."""
-    preset = preset_of(flow)
-    return Recipe() if preset is None else Recipe(learning_rate=preset.learning_rate)
+    return Recipe(learning_rate=flow.preset.learning_rate) if isinstance(flow.preset, Preset) else Recipe()
 
 
 def default_batch_size(rows: int) -> int:
