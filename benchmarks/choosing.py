@@ -216,8 +216,8 @@ def jobs_of(parts: list[str], presets: list[str], tables: list[str], seconds: fl
             found.append(Job("sweep", "NSF", pages.setting(fields, seconds), "protein", fields))
     if "rows" in parts:
         for table, n in product(FEW_TABLES, FEW):
-            small = choose(n, 10)[0].to_recipe()["fields"]
-            small = {k: small[k] for k in ("layers", "hidden", "blocks", "dropout", "bins")}
+            chosen = choose(n, 10)[0]
+            small = {k: getattr(chosen, k) for k in ("layers", "hidden", "blocks", "dropout", "bins")}
             for name in ("Gaussian", "mixture", "NSF", "Tabular"):
                 fields = small if name == "Tabular" else {}
                 found.append(Job("rows", name, f"{table} {n}", table, fields, n))

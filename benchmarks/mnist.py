@@ -27,6 +27,7 @@ from diffeo.cli.options import settings
 from diffeo.flow import Flow
 from diffeo.images import fit_images
 from diffeo.images.pictures import grid, save_image
+from diffeo.io.recipes import to_recipe
 from diffeo.presets import PRESETS, ImagePreset
 from diffeo.train import Recipe
 
@@ -81,7 +82,7 @@ def run(name: str, train: Tensor, test: Tensor, asked: argparse.Namespace) -> di
         save_image(grid(pixels), asked.out / f"{name}.png")
     return {
         "preset": name,
-        "fields": preset.to_recipe()["fields"],
+        "fields": to_recipe(preset)["fields"],
         "parameters": sum(p.numel() for p in flow.parameters()),
         "seconds": asked.seconds,
         "threads": asked.threads,

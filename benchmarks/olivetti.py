@@ -25,6 +25,7 @@ from diffeo.cli.options import settings
 from diffeo.images import fit_images
 from diffeo.images.pictures import grid, save_image
 from diffeo.images.scores import pixel_baselines
+from diffeo.io.recipes import to_recipe
 from diffeo.presets import PRESETS
 
 SHAPE = (1, 64, 64)
@@ -80,7 +81,7 @@ def main() -> None:
         json.dumps(
             {
                 "preset": asked.preset,
-                "fields": preset.to_recipe()["fields"],
+                "fields": to_recipe(preset)["fields"],
                 "parameters": sum(p.numel() for p in flow.parameters()),
                 "seconds": report.seconds,
                 "threads": asked.threads,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import diffeo
+from diffeo.io.recipes import to_recipe
 from diffeo.tables.baselines import encoded_baselines
 
 NAMES = ("concrete", "energy", "wine-quality-red")
@@ -37,7 +38,7 @@ def main() -> None:
             test = diffeo.Table.of(rows[masks[split]])
             flow, report = diffeo.fit_table(train, max_seconds=arguments.seconds, seed=split)
             assert flow.encoding is not None
-            assert flow.recipe is not None
+            assert flow.preset is not None
             names = flow.encoding.names
             plain = encoded_baselines(
                 flow.encoding,
@@ -54,7 +55,7 @@ def main() -> None:
                 "steps": report.steps,
                 "best_step": report.best_step,
                 "seconds": round(report.seconds, 1),
-                "flow": flow.recipe["fields"],
+                "flow": to_recipe(flow.preset)["fields"],
             }
             print(json.dumps(row), flush=True)
 

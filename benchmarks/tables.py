@@ -14,6 +14,7 @@ import data
 import numpy as np
 
 import diffeo
+from diffeo.io.recipes import to_recipe
 
 NAMES = ("galaxies", "protein", "california", "power", "kin8nm")
 
@@ -35,7 +36,7 @@ def main() -> None:
             )
             log_prob = diffeo.tables.score_table(flow, test).log_prob
             means.append(float(log_prob.mean()))
-            assert flow.recipe is not None
+            assert flow.preset is not None
             row = {
                 "table": name,
                 "seed": seed,
@@ -46,7 +47,7 @@ def main() -> None:
                 "best_step": report.best_step,
                 "seconds": round(report.seconds, 1),
                 "stopped": report.stopped,
-                "flow": flow.recipe["fields"],
+                "flow": to_recipe(flow.preset)["fields"],
             }
             print(json.dumps(row), flush=True)
         print(f"{name}: mean {np.mean(means):.3f}, from {min(means):.3f} to {max(means):.3f}", flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Generator, Tensor, nn
@@ -19,6 +19,12 @@ from diffeo.encodings.context import ContextEncoding
 from diffeo.errors import ConfigError, DataError, DomainError, ShapeError
 from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.shapes import broadcast_batch, check_context
+
+
+class Builder(Protocol):
+    """What builds flows: a preset, as a flow knows it."""
+
+    def build(self, encoding: Encoding | None = None) -> Flow: ...
 
 
 class Flow(nn.Module, Initializable):
@@ -84,8 +90,10 @@ class Flow(nn.Module, Initializable):
         self.base = base
         self.encoding = encoding
         self.context_encoding = context_encoding
-        self.recipe: dict[str, Any] | None = None
-        """What rebuilds this flow: set by a preset's ``build``, None for one built by hand."""
+        self.preset: Builder | None = None
+        """What built this flow, and builds it again from a file; None for one built by hand."""
+        self.notes: dict[str, Any] = {}
+        """Plain JSON that goes into the flow's file and comes back: what is to be known of the model."""
         self.event_shape = bijection.event_shape if encoding is None else encoding.event_shape
         self.latent_shape = bijection.latent_shape
         own = next(iter(inner), None)
@@ -187,7 +195,7 @@ class Flow(nn.Module, Initializable):
         """The flow of the encoded vectors alone: the same bijection, base and context, without the door.
 
         Its ``log_prob`` takes what ``encoding.encode`` gives and is differentiable in it, where data may be
-        whole numbers. The parts are shared; the recipe is not, as nothing rebuilds this flow.
+        whole numbers. The parts are shared; preset and notes are not, as no preset builds this flow.
         """
         flow = Flow(self.bijection, self.base, None, self.context_encoding)
         flow.training = self.training  # without recursion: the parts are in modes of their own

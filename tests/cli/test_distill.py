@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import diffeo
 import diffeo.io
 from diffeo.cli.app import app
-from diffeo.presets import MAF
+from diffeo.presets import MAF, RealNVP
 
 
 def run(*arguments: object):
@@ -55,9 +55,9 @@ def test_a_preset_and_its_fields(folder: Path):
     result = run("distill", folder / "plain.safetensors", "-o", out, *options)
     assert result.exit_code == 0, result.output
     assert "student  RealNVP" in result.stdout
-    recipe = diffeo.load(out).recipe
-    assert recipe is not None
-    assert recipe["fields"]["layers"] == 2
+    preset = diffeo.load(out).preset
+    assert isinstance(preset, RealNVP)
+    assert preset.layers == 2
 
 
 def test_a_conditioned_teacher_takes_a_table(folder: Path):

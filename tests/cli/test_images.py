@@ -54,7 +54,9 @@ def run(tmp_path, monkeypatch):
         picture(i, 8, 8 + i % 3).save(path)
     Path("photos/cat/broken.png").write_text("I am no picture")
     diffeo.save(model(), "m")
-    diffeo.save(model(Classes(2)), "c", notes={"classes": ["cat", "dog"]})
+    flow = model(Classes(2))
+    flow.notes = {"classes": ["cat", "dog"]}
+    diffeo.save(flow, "c")
 
     def call(*arguments: str, code: int = 0) -> str:
         result = CliRunner().invoke(app, ["images", *arguments])

@@ -153,8 +153,8 @@ def test_labels_are_classes():
     pixels, labels = blobs(40), torch.arange(40) % 3
     images = Images(pixels, [str(i) for i in range(40)], labels=labels, classes=("a", "b", "c"))
     flow, _ = fit_images(images, max_steps=2)
-    assert flow.recipe is not None
-    assert flow.recipe["fields"]["context"] == {"kind": "Classes", "size": 3}
+    assert isinstance(flow.preset, diffeo.presets.ImagePreset)
+    assert flow.preset.context == Classes(3)
     assert flow.sample((), torch.tensor([0, 1, 2])).shape == (3, 1, 4, 4)
     other, _ = fit_images(pixels, context=labels, max_steps=2)
     assert same(flow, other)

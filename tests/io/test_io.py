@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import resource
@@ -25,7 +26,7 @@ from diffeo.encodings.base import Encoding
 from diffeo.errors import ConfigError, FormatError
 from diffeo.io import files
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def small(**fields: Any) -> diffeo.Flow:
@@ -125,11 +126,14 @@ def test_any_safetensors_reader_reads_it(model: Path):
 
 def test_inspect_tells_without_reading_weights(tmp_path: Path):
     flow = small()
-    diffeo.save(flow, tmp_path / "model", notes={"quantiles": [1.0, 2.5], "columns": ["é"]})
+    flow.notes = {"quantiles": [1.0, 2.5], "columns": ["é"]}
+    diffeo.save(flow, tmp_path / "model")
     info = io.inspect(tmp_path / "model")
     assert (info.format, info.version, info.encoding) == (io.FORMAT, diffeo.__version__, None)
     assert info.notes == {"quantiles": [1.0, 2.5], "columns": ["é"]}
-    assert info.recipe == json.loads(json.dumps(flow.recipe))
+    assert info.recipe is not None
+    assert info.recipe["preset"] == "NSF"
+    assert info.recipe["fields"]["bins"] == 4
     assert info.tensors == {name: (value.dtype, value.shape) for name, value in flow.state_dict().items()}
 
 
@@ -242,16 +246,41 @@ def with_another_activation() -> diffeo.Flow:
     return flow
 
 
-def with_a_forged_recipe() -> diffeo.Flow:
+def with_another_preset() -> diffeo.Flow:
     flow = small()
-    flow.recipe = {"preset": "NSF", "fields": {"features": 3}}
+    flow.preset = presets.NSF(features=3)
     return flow
 
 
+def of_ones_own() -> diffeo.Flow:
+    flow = small()
+    assert isinstance(flow.preset, presets.NSF)
+    flow.preset = Own(flow.preset)
+    return flow
+
+
+class Own:
+    """A builder that no file can name."""
+
+    def __init__(self, inner: presets.Preset):
+        self.inner = inner
+
+    def build(self, encoding: Encoding | None = None) -> diffeo.Flow:
+        return self.inner.build(encoding)
+
+
 @pytest.mark.parametrize(
-    "edited", [by_hand, with_another_part, with_another_family, with_another_activation, with_a_forged_recipe]
+    "edited",
+    [
+        by_hand,
+        with_another_part,
+        with_another_family,
+        with_another_activation,
+        with_another_preset,
+        of_ones_own,
+    ],
 )
-def test_a_flow_its_recipe_does_not_rebuild_is_refused_with_the_cure(edited: Callable, tmp_path: Path):
+def test_a_flow_its_preset_does_not_rebuild_is_refused_with_the_cure(edited: Callable, tmp_path: Path):
     flow = edited()
     with pytest.raises(ConfigError, match=r"weights_only=True.*load\(path, into=flow\)"):
         diffeo.save(flow, tmp_path / "model")
@@ -280,10 +309,41 @@ def test_into_a_flow_that_does_not_fit_changes_nothing(model: Path, tmp_path: Pa
         assert all(torch.equal(before[name], value) for name, value in other.state_dict().items())
 
 
-@pytest.mark.parametrize("notes", [{"x": object()}, {"x": {1, 2}}, {"x": torch.zeros(1)}])
-def test_notes_that_are_not_json_are_refused(notes: dict[str, Any], tmp_path: Path):
+def test_preset_and_notes_come_back(tmp_path: Path):
+    flow = small()
+    flow.notes = {"rows": 3, "found": {"log Z": -1.5}}
+    diffeo.save(flow, tmp_path / "model")
+    again = diffeo.load(tmp_path / "model")
+    assert again.preset == flow.preset
+    assert again.notes == flow.notes
+    twin = copy.deepcopy(again)
+    assert (twin.preset, twin.notes) == (flow.preset, flow.notes)
+    twin.notes["rows"] = 4
+    assert again.notes["rows"] == 3
+
+
+def test_notes_come_with_the_weights(tmp_path: Path):
+    flow, other = by_hand(), by_hand()
+    flow.notes = {"rows": 3}
+    diffeo.save(flow, tmp_path / "model", weights_only=True)
+    assert diffeo.load(tmp_path / "model", into=other).notes == {"rows": 3}
+    assert other.preset is None
+
+
+def test_notes_do_not_make_a_flow_another(tmp_path: Path):
+    flow = small()
+    diffeo.save(flow, tmp_path / "plain")
+    flow.notes = {"rows": 3}
+    diffeo.save(flow, tmp_path / "noted")
+    assert repr(diffeo.load(tmp_path / "plain")) == repr(diffeo.load(tmp_path / "noted"))
+
+
+@pytest.mark.parametrize("notes", [{"x": object()}, {"x": {1, 2}}, {"x": torch.zeros(1)}, ["x"], None])
+def test_notes_that_are_not_json_are_refused(notes: Any, tmp_path: Path):
+    flow = small()
+    flow.notes = notes
     with pytest.raises(ConfigError, match="plain JSON"):
-        diffeo.save(small(), tmp_path / "model", notes=notes)
+        diffeo.save(flow, tmp_path / "model")
     assert os.listdir(tmp_path) == []
 
 
@@ -568,17 +628,38 @@ def test_a_recipe_within_every_cap_takes_no_more_memory_than_its_file_explains(
 # -- releases ---------------------------------------------------------------------------------
 
 
-def test_this_release_has_its_golden_file():
-    assert (GOLDEN / f"{diffeo.__version__}.safetensors").exists(), "run tests/golden/make.py"
+def golden(suffix: str) -> Any:
+    """A test of every release's file of this kind."""
+    found = sorted(GOLDEN.glob(f"*[0-9]{suffix}.safetensors"))
+    return pytest.mark.parametrize("path", found, ids=lambda path: path.stem)
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.safetensors")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("suffix", ["", "-table"])
+def test_this_release_has_its_golden_files(suffix: str):
+    path = GOLDEN / f"{diffeo.__version__}{suffix}.safetensors"
+    assert path.exists(), "run tests/golden/make.py"
+
+
+def noted(flow: diffeo.Flow, *names: str) -> list[Tensor]:
+    return [torch.tensor(flow.notes[name], dtype=torch.float64) for name in names]
+
+
+@golden("")
 def test_the_files_of_every_release_load_and_score_the_same(path: Path):
-    flow, notes = diffeo.load(path), io.inspect(path).notes
-    x, context, z, log_prob = (
-        torch.tensor(notes[name], dtype=torch.float64) for name in ("x", "context", "z", "log_prob")
-    )
+    flow = diffeo.load(path)
+    x, context, z, log_prob = noted(flow, "x", "context", "z", "log_prob")
     with torch.no_grad():
         torch.testing.assert_close(flow.log_prob(x, context), log_prob, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(flow.to_latent(x, context), z, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(flow.to_data(z, context), x, rtol=1e-7, atol=1e-7)
+
+
+@golden("-table")
+def test_the_tables_of_every_release_load_and_score_the_same(path: Path):
+    flow = diffeo.load(path)
+    x, log_prob, quantile = noted(flow, "x", "log_prob", "quantile")
+    with torch.no_grad():
+        torch.testing.assert_close(flow.log_prob(x), log_prob, rtol=1e-9, atol=1e-9)
+    assert isinstance(flow.encoding, encodings.Columns)
+    found = torch.from_numpy(flow.encoding.quantile(log_prob))
+    torch.testing.assert_close(found, quantile, rtol=1e-9, atol=1e-9)

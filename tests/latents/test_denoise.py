@@ -98,7 +98,7 @@ def test_without_its_encoding_a_flow_is_that_of_the_vectors():
     x, classes = torch.randint(0, 256, (5, 1, 2, 2), dtype=torch.uint8), torch.arange(5) % 3
     v, log_weight = flow.encoding.encode(x)
     inner = flow.without_encoding()
-    assert (inner.encoding, inner.recipe, inner.training) == (None, None, False)
+    assert (inner.encoding, inner.preset, inner.training) == (None, None, False)
     torch.testing.assert_close(inner.log_prob(v, classes) + log_weight, flow.draws(x, classes))
     assert {id(p) for p in inner.parameters()} == {id(p) for p in flow.parameters()}
     assert flow.train().without_encoding().training

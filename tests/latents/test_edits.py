@@ -480,7 +480,7 @@ def test_tempered_mass_of_counts_sums_to_one():
     assert normal[2] / normal[1] == pytest.approx(2, rel=1e-2)
 
 
-def test_tempered_shares_everything_but_the_recipe(tmp_path):
+def test_tempered_shares_everything_but_the_preset(tmp_path):
     flow = counts().train()
     flow.bijection.eval()
     modes = [module.training for module in flow.modules()]
@@ -493,8 +493,8 @@ def test_tempered_shares_everything_but_the_recipe(tmp_path):
     assert isinstance(cooled.base, Tempered)
     assert cooled.base.base is flow.base
     assert tempered(flow.eval(), 0.5).training is False
-    assert flow.recipe is not None
-    assert cooled.recipe is None
+    assert flow.preset is not None
+    assert cooled.preset is None
     with pytest.raises(DiffeoError, match="by hand|build"):
         diffeo.save(cooled, tmp_path / "cooled")
     assert not list(tmp_path.iterdir())

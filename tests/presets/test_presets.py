@@ -1,10 +1,10 @@
-"""Presets: fields that are checked, recipes that come back, flows that start neutral and train."""
+"""Presets: fields that are checked, flows that start neutral and train."""
 
 from __future__ import annotations
 
-import json
+import copy
 import math
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -291,53 +291,18 @@ def test_presets_are_frozen():
         preset.layers = 3  # type: ignore[misc]
 
 
-# -- recipes --------------------------------------------------------------------------------------
+# -- building -------------------------------------------------------------------------------------
 
 
 @kinds
-@pytest.mark.parametrize("context", [None, Vector(2), Classes(3)], ids=str)
-def test_a_recipe_comes_back(kind: type[Preset], context: Any):
-    preset = small(kind, 3, context)
+def test_the_flow_keeps_its_preset(kind: type[Preset]):
+    preset = small(kind, 3, Vector(2))
     flow = preset.build()
-    assert flow.recipe == preset.to_recipe()
-    recipe = json.loads(json.dumps(flow.recipe))
-    assert recipe["preset"] == kind.__name__
-    again = PRESETS[recipe["preset"]].from_fields(recipe["fields"])
-    assert again == preset
-    assert hash(again) == hash(preset)
-    assert repr(again.build()) == repr(flow)
-
-
-@kinds
-def test_missing_fields_take_their_defaults(kind: type[Preset]):
-    assert kind.from_fields({"features": 4}) == kind(4)
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"features": 3, "width": 8}, "MAF has no field 'width'; it has context, features, hidden, layers"),
-        ({"features": 3, "build": 1}, "no field 'build'"),
-        ({"layers": 3}, "needs the field 'features'"),
-        ({}, "needs the field 'features'"),
-        ({"features": "3"}, "MAF.features must be a whole number"),
-        ({"features": 3, "layers": 10**9}, "MAF.layers must be a whole number from 1 to 256"),
-        ({"features": 3, "hidden": "wide"}, "MAF.hidden"),
-        ({"features": 3, "hidden": [[8]]}, "MAF.hidden"),
-        (
-            {"features": 3, "context": {"kind": "Tokens", "size": 3}},
-            "is no context; known kinds: Vector, Classes, Image",
-        ),
-        ({"features": 3, "context": {"kind": "Vector"}}, "is no context"),
-        ({"features": 3, "context": {"kind": "Vector", "size": 3, "more": 1}}, "is no context"),
-        ({"features": 3, "context": {"kind": ["Vector"], "size": 3}}, "is no context"),
-        ({"features": 3, "context": {"kind": "Vector", "size": 10**9}}, "Vector.size"),
-        ({"features": 3, "context": [2]}, "MAF.context must be"),
-    ],
-)
-def test_recipes_that_cannot_be(values: dict[str, Any], says: str):
-    with pytest.raises(ConfigError, match=says):
-        MAF.from_fields(values)
+    assert flow.preset == preset
+    assert copy.deepcopy(flow).preset == preset
+    assert flow.without_encoding().preset is None
+    wider = replace(preset, layers=2)
+    assert wider.build().preset == wider
 
 
 def test_a_preset_of_ones_own():
@@ -346,9 +311,8 @@ def test_a_preset_of_ones_own():
         def base(self, latent_shape: torch.Size) -> Normal:
             return Normal(latent_shape)
 
-    flow = Wide(2, layers=1, hidden=(8,)).build()
-    assert flow.recipe is not None
-    assert flow.recipe["preset"] == "Wide"
+    preset = Wide(2, layers=1, hidden=(8,))
+    assert preset.build().preset is preset
 
 
 def test_an_encoding_is_built_in():
@@ -380,6 +344,6 @@ def test_few_rows_get_a_smaller_flow_with_more_dropout():
     counts = [sum(v.numel() for v in p.build().parameters()) for p in sizes]
     assert counts == sorted(counts)
     assert counts[0] < counts[1]
-    dropouts = [p.to_recipe()["fields"]["dropout"] for p in sizes]
+    dropouts = [p.dropout for p in sizes if isinstance(p, Tabular)]
     assert dropouts == sorted(dropouts, reverse=True)
     assert dropouts[0] > dropouts[2]

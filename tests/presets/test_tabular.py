@@ -13,6 +13,7 @@ from torch.distributions import Normal, VonMises
 
 import diffeo
 from diffeo.errors import ConfigError
+from diffeo.io.recipes import from_recipe, to_recipe
 from diffeo.presets import NSF, Tabular, choose
 from diffeo.tables.schema import Schema
 from diffeo.tables.table import Table
@@ -174,8 +175,8 @@ def test_fit_table_takes_hours_for_a_circle():
 
 def test_the_chosen_flow_knows_the_circle():
     flow, _ = diffeo.fit_table(table(), columns=KINDS, max_seconds=0.5)
-    assert flow.recipe is not None
-    assert flow.recipe["fields"]["circular"] == (1,)
+    assert isinstance(flow.preset, Tabular)
+    assert flow.preset.circular == (1,)
 
 
 def test_presets_must_know_the_circle():
@@ -199,5 +200,5 @@ def test_the_field():
         with pytest.raises(ConfigError, match=r"Tabular.circular"):
             Tabular(3, circular=wrong)  # type: ignore[arg-type]
     preset = Tabular(3, circular=(2, 0))
-    assert Tabular.from_fields(json.loads(json.dumps(preset.to_recipe()["fields"]))) == preset
+    assert from_recipe(json.loads(json.dumps(to_recipe(preset)))) == preset
     assert NSF(2).circular == ()

@@ -15,8 +15,9 @@ from diffeo.bijections import AutoregressiveTokens, Chain, Jacobi, Reversible, S
 from diffeo.contexts import Classes, Image, Vector
 from diffeo.encodings import Dequantization
 from diffeo.errors import ConfigError, ShapeError
+from diffeo.io.recipes import from_recipe, to_recipe
 from diffeo.nets import CausalTransformer
-from diffeo.presets import PRESETS, ImagePreset, Jet, TarFlow
+from diffeo.presets import ImagePreset, Jet, TarFlow
 from diffeo.testing import randomize_
 from diffeo.testing.points import generator
 
@@ -113,8 +114,8 @@ def test_files(preset: ImagePreset, tmp_path: Any):
 @pytest.mark.parametrize("context", CONTEXTS, ids=str)
 def test_a_recipe_comes_back(preset: ImagePreset, context: Any):
     preset = replace(preset, context=context)
-    recipe = json.loads(json.dumps(preset.build().recipe))
-    assert PRESETS[recipe["preset"]].from_fields(recipe["fields"]) == preset
+    assert preset.build().preset == preset
+    assert from_recipe(json.loads(json.dumps(to_recipe(preset)))) == preset
 
 
 def test_directions_alternate():

@@ -212,7 +212,7 @@ def test_a_preset_is_what_is_built_without_a_race():
     stages = Stages()
     preset = MAF(2, layers=1, hidden=(8,))
     flow, _ = fit_quickly(two_columns(), preset=preset, callbacks=[stages])
-    assert flow.recipe == preset.to_recipe()
+    assert flow.preset == preset
     assert stages.names == ["fit"]
 
 

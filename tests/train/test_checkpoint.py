@@ -61,7 +61,7 @@ def test_a_killed_run_ends_with_the_same_bits_as_one_never_killed(folder: Path, 
 def test_what_was_decided_before_the_kill_is_in_the_file(folder: Path):
     notes = {name: json.loads(header(folder / f"{name}.killed")["run"])["notes"] for name in FITS}
     assert notes["steps"] is None
-    assert notes["table"]["preset"] == "Tabular"
+    assert notes["table"]["recipe"]["preset"] == "Tabular"
 
 
 def test_the_file_is_gone_at_the_end(folder: Path):

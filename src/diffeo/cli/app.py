@@ -179,7 +179,8 @@ def fit(
             callbacks=callbacks,
             checkpoint=checkpoint,
         )
-    diffeo.save(flow, output, notes=report.notes(result, len(rows), seed))
+    flow.notes = report.notes(result, len(rows), seed)
+    diffeo.save(flow, output)
     report.say_result(result, output)
 
 
@@ -266,9 +267,7 @@ def info(
     if model is None:
         report.say_versions()
     else:
-        from diffeo import io
-
-        report.say_model(model, options.load_model(model), io.inspect(model).notes)
+        report.say_model(model, options.load_model(model))
 
 
 @app.command(epilog="Example: `diffeo demo -o demo`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,22 +56,27 @@ def distill(
         found, result = diffeo.distill(
             flow, student, context=context, max_seconds=max_seconds, seed=seed, callbacks=callbacks
         )
-    diffeo.save(found, output, notes=_notes(result, teacher))
+    found.notes = _notes(result, teacher)
+    diffeo.save(found, output)
     _say(flow, found, result, output)
 
 
 def _preset(kind: type[Any], settings: dict[str, Any], teacher: Flow) -> Any:
     """The student's preset, of the teacher's columns and context."""
-    fields = dict((teacher.recipe or {}).get("fields", {}))
+    from diffeo.presets import VectorPreset
+
     shape = teacher.without_encoding().event_shape
     if len(shape) != 1:
         raise ConfigError(
             "the command line distills models of tables; for images use diffeo.distill in Python."
         )
-    given = {"features": shape[0], "context": fields.get("context")}
-    if fields.get("circular"):
-        given["circular"] = fields["circular"]
-    return kind.from_fields({**given, **settings})
+    own = teacher.preset
+    given: dict[str, Any] = {"features": shape[0]}
+    if isinstance(own, VectorPreset):
+        given["context"] = own.context
+        if own.circular and "circular" in (f.name for f in fields(kind)):
+            given["circular"] = own.circular
+    return kind(**{**given, **settings})
 
 
 def _context(teacher: Flow, given_table: Path | None) -> Tensor | None:
@@ -121,9 +127,11 @@ def _notes(result: DistillReport, teacher: Path) -> dict[str, Any]:
 
 def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> None:
     """How the run went, and how far the student is from its teacher."""
+    from diffeo.cli import report
+
     for name, flow in (("teacher", teacher), ("student", student)):
         size = sum(p.numel() for p in flow.parameters())
-        typer.echo(f"{name}  {(flow.recipe or {}).get('preset', 'unknown')}, {size:,} parameters")
+        typer.echo(f"{name}  {report.preset_name(flow)}, {size:,} parameters")
     typer.echo(f"trained {result.steps:,} steps in {result.seconds:.1f} s ({result.stopped})")
     if result.lost:
         typer.echo(f"left out {result.lost:,} draws of the teacher that are not finite")

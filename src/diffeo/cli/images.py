@@ -145,7 +145,8 @@ def fit(
             samples=samples,
             tensorboard=tensorboard,
         )
-    diffeo.save(flow, output, notes=report.image_notes(result, found, seed))
+    flow.notes = report.image_notes(result, found, seed)
+    diffeo.save(flow, output)
     report.say_image_result(result, output)
 
 
@@ -178,13 +179,14 @@ def sample(
     from diffeo.cli import options
     from diffeo.images.pictures import check_png, save_grid
     from diffeo.latents import tempered
+    from diffeo.presets import TarFlow
 
     check_png(output)
     flow = _load(model)
     context = options.class_context(model, flow, class_, n)
     generator = torch.Generator()
     generator.manual_seed(seed) if seed is not None else generator.seed()
-    sigma = ((flow.recipe or {}).get("fields") or {}).get("noise", 0)
+    sigma = flow.preset.noise if isinstance(flow.preset, TarFlow) else 0.0
     flow = flow if temperature == 1 else tempered(flow, temperature)
     save_grid(_draw(flow, n, context, generator, sigma), output, columns)
 

@@ -133,7 +133,6 @@ def class_context(
     """The context of ``count`` images: the class named, or, where any will do, one class after the other."""
     import torch
 
-    from diffeo import io
     from diffeo.encodings import OneHotContext
 
     if flow.context_shape is None:
@@ -143,7 +142,7 @@ def class_context(
     if not isinstance(flow.context_encoding, OneHotContext):
         raise ConfigError(f"{model} is conditioned on vectors or images, which only Python can give.")
     size = len(flow.context_encoding.classes)
-    listed = io.inspect(model).notes.get("classes")
+    listed = flow.notes.get("classes")
     names = [str(n) for n in listed] if isinstance(listed, list) and len(listed) == size else []
     if name is None:
         if any_class:

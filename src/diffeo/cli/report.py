@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,16 +191,16 @@ def say_versions() -> None:
         _say(f"{name:<13} {value}")
 
 
-def say_model(path: Path, flow: Flow, notes: Mapping[str, Any]) -> None:
+def say_model(path: Path, flow: Flow) -> None:
     """What a model file holds, and the notes its run left."""
     from diffeo.encodings import Columns, Dequantization
+    from diffeo.presets import Preset
 
     _say(f"{path} ({os.path.getsize(path):,} bytes)")
-    recipe = flow.recipe or {}
-    settings = recipe.get("fields", {})
-    _say(f"preset      {recipe.get('preset', 'unknown')}")
-    shown = {k: v for k, v in settings.items() if not isinstance(v, dict) and not _idle(k, v)}
-    if shown:
+    _say(f"preset      {preset_name(flow)}")
+    if isinstance(flow.preset, Preset):
+        settings = {f.name: getattr(flow.preset, f.name) for f in fields(flow.preset)}
+        shown = {k: v for k, v in settings.items() if k != "context" and not (k == "circular" and not v)}
         _say(f"fields      {', '.join(f'{k}={v}' for k, v in shown.items())}")
     _say(f"parameters  {sum(p.numel() for p in flow.parameters()):,}")
     encoding = flow.encoding
@@ -209,7 +210,7 @@ def say_model(path: Path, flow: Flow, notes: Mapping[str, Any]) -> None:
         _say("likelihood  a bound, in nats of the discrete image")
     if not isinstance(encoding, Columns):
         _say(f"event       {tuple(flow.event_shape)}")
-        _say_notes(notes)
+        _say_notes(flow.notes)
         return
     exact = (
         "exact" if encoding.exact else f"estimated from {encoding.draws} draws (integer or lattice columns)"
@@ -222,14 +223,15 @@ def say_model(path: Path, flow: Flow, notes: Mapping[str, Any]) -> None:
     if encoding.score_quantiles is not None:
         low, middle, high = encoding.score_quantiles[[0, 500, 1000]]
         _say(f"training    log_prob from {low:.3f} to {high:.3f}, median {middle:.3f}")
-    _say_notes(notes)
+    _say_notes(flow.notes)
     _say()
     cells = [(c.name, str(c.kind), c.dtype, f"{c.loc:.6g}", f"{c.scale:.6g}") for c in encoding.columns]
     grid([("column", "kind", "stored", "location", "scale"), *cells], right=(3, 4))
 
 
-def _idle(name: str, value: Any) -> bool:
-    return name in ("circular", "context") and not value
+def preset_name(flow: Flow) -> str:
+    """The name of the preset that built a flow."""
+    return "unknown" if flow.preset is None else type(flow.preset).__name__
 
 
 def _say_notes(notes: Mapping[str, Any]) -> None:

@@ -102,7 +102,8 @@ def fit(
         result = diffeo.fit_target(
             flow, found, start=start, max_seconds=max_seconds, seed=seed, callbacks=callbacks
         )
-    diffeo.save(flow, output, notes=_notes(result, density))
+    flow.notes = _notes(result, density)
+    diffeo.save(flow, output)
     _say(result)
     if draws is not None:
         result.save(draws)

@@ -41,8 +41,8 @@ class ImageReport:
     """How a fit to images went, and what the flow is worth beside plain models.
 
     Args:
-        training: how the training went; its ``train`` and ``valid`` are nats an image where the objective is a
-            likelihood of the images, else the objective's own.
+        training: how the training went; its figures are nats an image where the objective is a likelihood of
+            the images, else the objective's own.
         images: how many had a part, held-out ones included.
         held_out: how many of them were held out.
         valid: mean nats of the held-out images, a bound from below.

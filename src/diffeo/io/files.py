@@ -34,6 +34,7 @@ from torch import Tensor
 from diffeo._files import replacing
 from diffeo._version import __version__
 from diffeo.errors import ConfigError, FormatError
+from diffeo.io.older import modernize
 
 FORMAT = 1
 """The newest format version this release reads, and the one it writes."""
@@ -71,7 +72,7 @@ class FileInfo:
         version: the diffeo that wrote it.
         recipe: the preset and its fields; None for a file of weights only.
         encoding: ``{"kind": ..., "spec": ...}`` or None.
-        notes: whatever the writer added.
+        notes: the flow's ``notes``: what is to be known of the model.
         tensors: each tensor's dtype and shape, by name.
         sha256: the sum of the tensors' bytes.
     """
@@ -102,7 +103,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Ma
     try:
         text = json.dumps(entries)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"the recipe, encoding or notes are not plain JSON: {error}") from error
+        raise ConfigError(f"the encoding or the notes are not plain JSON: {error}") from error
     header = json.dumps(
         {"__metadata__": {"diffeo": text, "sha256": header_sum(text, table)}, **table}
     ).encode()
@@ -151,7 +152,7 @@ def read_header(file: BinaryIO) -> FileInfo:
     about = _parse_about(text)
     if header_sum(text, table) != written_sum:
         raise FormatError(f"its header does not match its checksum: {_DAMAGED}")
-    return FileInfo(**about, tensors=_parse_table(table, total - 8 - length))
+    return FileInfo(**modernize(about), tensors=_parse_table(table, total - 8 - length))
 
 
 def _parse_about(text: Any) -> dict[str, Any]:
@@ -212,4 +213,5 @@ def read_tensors(file: BinaryIO, info: FileInfo) -> dict[str, Tensor]:
 
 
 def one_line(error: Exception) -> str:
+    """What an error says, in a line that is not too long."""
     return shorten(str(error), 400) or type(error).__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import is_dataclass
 from itertools import chain
 from typing import Any
@@ -13,35 +12,30 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from diffeo import encodings, presets
+from diffeo import encodings
 from diffeo.encodings.base import Encoding
 from diffeo.errors import ConfigError, FormatError
 from diffeo.flow import Flow
 from diffeo.io.files import FileInfo, naming, one_line, read_header, read_tensors, write
+from diffeo.io.recipes import from_recipe, to_recipe
 
 _SLACK = 64 * 2**20
 """Bytes that any flow may take while it is built, beyond a multiple of its tensors' size."""
 
 
-def save(
-    flow: Flow,
-    path: str | os.PathLike[str],
-    *,
-    weights_only: bool = False,
-    notes: Mapping[str, Any] | None = None,
-) -> None:
+def save(flow: Flow, path: str | os.PathLike[str], *, weights_only: bool = False) -> None:
     """Write a flow to one file that rebuilds itself: see ``load``.
 
     The file appears whole or not at all: it is written beside ``path`` and then takes its place.
 
     Args:
-        flow: made by a preset's ``build``, its weights trained or not.
+        flow: made by a preset's ``build``, its weights trained or not. Its ``notes`` are written too, and
+            ``inspect`` shows them.
         path: where to; safetensors' ending is ``.safetensors``.
-        weights_only: leave out the recipe, for a flow built by hand or edited after ``build``.
-        notes: anything JSON can hold, to keep with the model; ``inspect`` gives it back.
+        weights_only: leave out the preset, for a flow built by hand or edited after ``build``.
 
     Raises:
-        ConfigError: for a flow whose recipe does not rebuild it, and for notes that are not JSON.
+        ConfigError: for a flow that its preset does not rebuild, and for notes that are not JSON.
 
     Example:
         >>> import diffeo, tempfile, pathlib
@@ -50,21 +44,18 @@ def save(
         >>> diffeo.load(path).event_shape
         torch.Size([2])
     """
-    state = flow.state_dict()
-    recipe, encoding = None, None
-    if not weights_only:
-        recipe = flow.recipe
-        if flow.encoding is not None:
-            encoding = {"kind": type(flow.encoding).__name__, "spec": flow.encoding.to_json()}
-        _check_rebuilds(flow, state, recipe, encoding)
-    write(path, state, {"recipe": recipe, "encoding": encoding, "notes": dict(notes or {})})
+    about = {"recipe": None, "encoding": None} if weights_only else _rebuilds(flow)
+    if not isinstance(flow.notes, dict):
+        raise ConfigError(f"flow.notes is a {type(flow.notes).__name__}; make it a dict of plain JSON.")
+    write(path, flow.state_dict(), {**about, "notes": flow.notes})
 
 
 def load(path: str | os.PathLike[str], *, into: Flow | None = None) -> Flow:
     """Read a flow back, in evaluation mode, on the CPU, in the dtype it was saved in.
 
-    Nothing is unpickled. A recipe may take no more memory than the file's tensors explain, and the
-    names, shapes and dtypes of all tensors are compared with the flow's before they are read.
+    Its ``preset`` and ``notes`` come back too. Nothing is unpickled. A recipe may take no more memory than
+    the file's tensors explain, and the names, shapes and dtypes of all tensors are compared with the flow's
+    before they are read.
 
     Args:
         path: a file written by ``save``.
@@ -93,6 +84,7 @@ def load(path: str | os.PathLike[str], *, into: Flow | None = None) -> Flow:
             flow.load_state_dict(tensors)
         except RuntimeError as error:
             raise FormatError(f"the tensors do not fit the flow: {one_line(error)}") from error
+        flow.notes = info.notes
     return flow.eval()
 
 
@@ -106,21 +98,28 @@ def inspect(path: str | os.PathLike[str]) -> FileInfo:
         return read_header(file)
 
 
-def _check_rebuilds(
-    flow: Flow, state: dict[str, Tensor], recipe: dict[str, Any] | None, encoding: dict[str, Any] | None
-) -> None:
+def _rebuilds(flow: Flow) -> dict[str, Any]:
+    """The recipe and the encoding that rebuild a flow, which was tried."""
     cure = "save(flow, path, weights_only=True), and later load(path, into=flow)."
-    if recipe is None:
-        raise ConfigError(f"this flow was built by hand, so no recipe rebuilds it; use {cure}")
+    if flow.preset is None:
+        raise ConfigError(f"this flow was built by hand, so no preset rebuilds it; use {cure}")
+    encoding = None
+    if flow.encoding is not None:
+        encoding = {"kind": type(flow.encoding).__name__, "spec": flow.encoding.to_json()}
     try:
+        recipe = to_recipe(flow.preset)
         plan = _rebuild(recipe, encoding)
-    except FormatError as error:
-        raise ConfigError(f"this flow's recipe does not rebuild it: {error} Use {cure}") from error
-    rebuilt = {name: value.shape for name, value in plan.state_dict().items()}
-    if rebuilt != {name: value.shape for name, value in state.items()} or _outline(plan) != _outline(flow):
+    except (ConfigError, FormatError) as error:
+        raise ConfigError(f"this flow's preset does not rebuild it: {error} Use {cure}") from error
+    if _shapes(plan) != _shapes(flow) or _outline(plan) != _outline(flow):
         raise ConfigError(
-            f"this flow was edited after build(), so its recipe does not rebuild it; use {cure}"
+            f"this flow was edited after build(), so its preset does not rebuild it; use {cure}"
         )
+    return {"recipe": recipe, "encoding": encoding}
+
+
+def _shapes(flow: Flow) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in flow.state_dict().items()}
 
 
 def _outline(flow: Flow) -> list[Any]:
@@ -132,7 +131,7 @@ def _outline(flow: Flow) -> list[Any]:
 
 
 def _is_setting(key: str) -> bool:
-    return not key.startswith("_") and key not in ("training", "recipe", "sampler")
+    return not key.startswith("_") and key not in ("training", "notes", "sampler")
 
 
 def _plain(value: Any) -> Any:
@@ -147,13 +146,10 @@ def _rebuild(recipe: dict[str, Any], encoding: dict[str, Any] | None, limit: flo
     """The flow of a recipe, on the CPU, in at most ``limit`` bytes; torch's generator stays as it was."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), _Budget(limit):
         door = None if encoding is None else _rebuild_encoding(encoding)
-        kind = recipe.get("preset")
-        if not isinstance(kind, str) or kind not in presets.PRESETS:
-            raise FormatError(f"this release has no preset {kind!r}; upgrade diffeo.")
         try:
-            return presets.PRESETS[kind].from_fields(recipe["fields"]).build(door)
+            return from_recipe(recipe).build(door)
         except Exception as error:  # the recipe comes from the file: whatever it breaks is the file's fault
-            raise FormatError(f"its {kind} cannot be rebuilt: {one_line(error)}") from error
+            raise FormatError(f"its preset cannot be rebuilt: {one_line(error)}") from error
 
 
 def _rebuild_encoding(encoding: dict[str, Any]) -> Encoding:

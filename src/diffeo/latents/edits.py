@@ -280,8 +280,8 @@ def tempered(flow: Flow, temperature: float) -> Flow:
     Args:
         flow: over a ``DiagonalNormal``: ``Normal``, ``LearnedNormal``, ``ContextNormal``, ``Tempered``.
             Bijection, base and encodings are shared, not copied: what trains or moves one does so to both.
-            The recipe is not shared, so that ``save`` refuses the answer: save ``flow``, and temper what
-            ``load`` gives.
+            The answer has no preset, so that ``save`` refuses it: save ``flow``, and temper what ``load``
+            gives.
         temperature: T, positive, from 1e-6 to 1e6; 1 changes nothing.
 
     Raises:

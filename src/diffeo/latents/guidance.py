@@ -116,7 +116,7 @@ def guided(flow: Flow, weight: float, *, rising: bool = False) -> Flow:
     """The flow with every ``AutoregressiveTokens`` layer of ``Affine`` guided toward its context.
 
     Samples are more typical of their class, and less varied. The answer is an exact flow of its own: its
-    ``log_prob`` is the density of what it samples. It holds copies; its recipe is gone, so that ``save``
+    ``log_prob`` is the density of what it samples. It holds copies and has no preset, so that ``save``
     refuses it: save ``flow``, and guide what ``load`` gives.
 
     Args:
@@ -135,7 +135,7 @@ def guided(flow: Flow, weight: float, *, rising: bool = False) -> Flow:
         torch.Size([2, 1, 8, 8])
     """
     answer = copy.deepcopy(flow)
-    answer.recipe = None
+    answer.preset = None
     tokens = (m for m in answer.modules() if isinstance(m, AutoregressiveTokens))
     layers = [m for m in tokens if isinstance(m.family, Affine)]
     if not layers:

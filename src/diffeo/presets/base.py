@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -13,7 +12,7 @@ from diffeo._fields import check_fields, check_pixels
 from diffeo.bases import Normal
 from diffeo.bases.base import Base
 from diffeo.bijections.base import Bijection
-from diffeo.contexts import CONTEXTS, Classes, Context, Image, Vector
+from diffeo.contexts import Classes, Context, Image, Vector
 from diffeo.encodings.base import Encoding
 from diffeo.encodings.dequantization import Dequantization
 from diffeo.encodings.noise import VariationalNoise
@@ -27,13 +26,14 @@ LOGIT = 1e-4
 
 @dataclass(frozen=True)
 class Preset(ABC):
-    """A recipe for a flow: a frozen dataclass whose ``build`` gives a ``Flow`` that can be saved.
+    """A flow by its sizes: a frozen dataclass whose ``build`` gives a ``Flow`` that can be saved.
 
-    Every field is a plain value, so the recipe goes into the model's file and rebuilds the flow.
+    The flow keeps it as ``flow.preset``. Every field is a plain value, so it goes into the model's file and
+    rebuilds the flow.
     """
 
     learning_rate: ClassVar[float] = 2e-3
-    """Peak of the learning rate where ``fit`` is given no recipe."""
+    """Peak of the learning rate where ``fit`` is given no settings."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -67,44 +67,13 @@ class Preset(ABC):
         context = None if spec is None else spec.build()
         bijection = self.map(None if context is None else context.latent_shape)
         flow = Flow(bijection, self.base(bijection.latent_shape), encoding, context)
-        flow.recipe = self.to_recipe()
+        flow.preset = self
         return flow
-
-    def to_recipe(self) -> dict[str, Any]:
-        """The preset as plain JSON."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        if (spec := self.conditioned_on) is not None:
-            values["context"] = {"kind": type(spec).__name__, **asdict(spec)}
-        return {"preset": type(self).__name__, "fields": values}
-
-    @classmethod
-    def from_fields(cls, values: Mapping[str, Any]) -> Preset:
-        """The preset from a recipe's fields; a ``ConfigError`` names any that cannot be."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(
-                f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}."
-            )
-        for f in fields(cls):
-            if f.default is MISSING and f.name not in values:
-                raise ConfigError(f"{cls.__name__} needs the field {f.name!r}.")
-        values = dict(values)
-        spec = values.get("context")
-        if isinstance(spec, Mapping):
-            kind = CONTEXTS.get(str(spec.get("kind")))
-            if kind is None or set(spec) != {"kind", *(f.name for f in fields(kind))}:
-                raise ConfigError(f"{dict(spec)} is no context; known kinds: {', '.join(CONTEXTS)}.")
-            values["context"] = kind(**{f.name: spec[f.name] for f in fields(kind)})
-        for f in fields(cls):
-            if isinstance(values.get(f.name), list):
-                values[f.name] = tuple(values[f.name])
-        return cls(**values)
 
 
 @dataclass(frozen=True)
 class VectorPreset(Preset):
-    """A recipe for a flow of vectors: tables.
+    """A preset for flows of vectors: tables.
 
     Args:
         features: D, columns of the data.
@@ -137,7 +106,7 @@ class VectorPreset(Preset):
 
 @dataclass(frozen=True)
 class ImagePreset(Preset):
-    """A recipe for a flow of images, behind a ``Dequantization`` as a rule.
+    """A preset for flows of images, behind a ``Dequantization`` as a rule.
 
     Args:
         shape: ``(channels, height, width)``.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,7 +16,7 @@ from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow
 from diffeo.functional.seeding import seeded
 from diffeo.objectives import FlowMatching, Likelihood
-from diffeo.presets import PRESETS, Preset, VectorPreset, choose
+from diffeo.presets import Preset, VectorPreset, choose
 from diffeo.tables.baselines import encoded_baselines
 from diffeo.tables.schema import Schema
 from diffeo.tables.scores import score_table
@@ -185,7 +184,7 @@ def _check_preset(preset: VectorPreset, schema: Schema, context: Vector | None) 
 
 def _train(
     presets: Sequence[VectorPreset],
-    asked: VectorPreset | None,
+    preset: VectorPreset | None,
     encoding: Columns,
     train: TensorRows,
     valid: TensorRows,
@@ -195,24 +194,23 @@ def _train(
     """The best of the presets, trained to the end, or on from where its checkpoint left it."""
     keeper = options.keeper
     limits = [options.max_seconds, options.max_steps, options.max_epochs]
-    wanted = json.loads(json.dumps([limits, None if asked is None else asked.to_recipe()]))
-    chosen = None if keeper is None else keeper.notes()
-    if chosen is not None:
-        notes, _ = chosen
-        if notes["asked"] != wanted:
+    asked = [limits, None if preset is None else repr(preset)]
+    noted = None if keeper is None else keeper.notes()
+    if keeper is not None and noted is not None:
+        notes, _ = noted
+        if notes["asked"] != asked:
             raise ConfigError(
                 f"{keeper.path} belongs to another run (another preset or limit); delete it to start anew, "
                 f"or name another checkpoint."
             )
-        flow = _build(PRESETS[notes["preset"]].from_fields(notes["fields"]), encoding, options.seed)
-        left = notes["seconds"]
+        flow, left = _build(presets[notes["winner"]], encoding, options.seed), notes["seconds"]
     else:
-        flow = _race(presets, encoding, train, valid, replace(options, checkpoint=None))
+        winner, flow = _race(presets, encoding, train, valid, replace(options, checkpoint=None))
         left = options.max_seconds
         if left is not None and len(presets) > 1:
             left = max(1.0, left - (options.clock() - started))
         if keeper is not None:
-            keeper.note({**flow.preset.to_recipe(), "seconds": left, "asked": wanted})
+            keeper.note({"winner": winner, "seconds": left, "asked": asked})
     return flow, fit_rows(flow, train, valid, None, replace(options, max_seconds=left))
 
 
@@ -282,10 +280,10 @@ def _race(
     train: TensorRows,
     valid: TensorRows,
     options: Options,
-) -> Flow:
-    """Give each preset an equal share of the race's length, and keep the best by validation."""
+) -> tuple[int, Flow]:
+    """Give each preset an equal share of the race's length; the best by validation, and which it is."""
     if len(presets) == 1:
-        return _build(presets[0], encoding, options.seed)
+        return 0, _build(presets[0], encoding, options.seed)
     part = RACE / len(presets)
     best, best_valid = None, -float("inf")
     for i, preset in enumerate(presets):
@@ -299,6 +297,6 @@ def _race(
         )
         report = fit_rows(flow, train, valid, None, heat)
         if best is None or report.valid > best_valid:
-            best, best_valid = flow, report.valid
+            best, best_valid = (i, flow), report.valid
     assert best is not None
     return best

@@ -86,7 +86,7 @@ def check_flow(
             context = draw(None, shape, generator(seed), dtype)
     if x is None:
         x = own.sample(() if context is not None else (ROWS,), context, generator=generator(seed))
-    name = "Flow" if flow.recipe is None else str(flow.recipe["preset"])
+    name = "Flow" if flow.preset is None else type(flow.preset).__name__
     rules.run(name, Subject(own, x, context))
     if flow.encoding is None:
         _density.run(name, (Subject(own, x, context), samples))
@@ -342,7 +342,7 @@ def _files(s: Subject) -> None:
     require(torch.equal(s.flow.log_prob(s.x, s.context), wanted), "a deep copy shares its parameters")
     twin.load_state_dict(s.flow.state_dict())
     require_close("log_prob after load_state_dict", twin.log_prob(s.x, s.context), wanted, 0.0)
-    if s.flow.recipe is not None:
+    if s.flow.preset is not None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "flow.safetensors"
             io.save(s.flow, path)
