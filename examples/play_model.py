@@ -20,7 +20,7 @@ from diffeo.elementwise import Affine, RationalQuadratic
 from diffeo.interop import to_json
 from diffeo.nets import MLP
 from diffeo.targets import TOYS
-from diffeo.train import Recipe
+from diffeo.train import OptimizerSettings
 
 
 def splines(layers=5, hidden=(24, 24)):
@@ -62,8 +62,8 @@ def rounded(flow):
 
 
 def write(name, title, note, flow, x, log_p, learning_rate=5e-3):
-    recipe = Recipe(learning_rate=learning_rate)
-    report = diffeo.fit(flow, x[:20_000], max_steps=2500, batch_size=512, recipe=recipe)
+    settings = OptimizerSettings(learning_rate=learning_rate)
+    report = diffeo.fit(flow, x[:20_000], max_steps=2500, batch_size=512, optimizer=settings)
     fresh, log_p = x[20_000:], log_p[20_000:]
     with torch.no_grad():
         before = (log_p - flow.log_prob(fresh)).mean().item()

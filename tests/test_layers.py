@@ -78,6 +78,54 @@ def breaches(path: Path) -> Iterator[str]:
             yield f"{path.name}:{line}: {here} (line {LINES[here]}) imports {module} (line {LINES[there]})"
 
 
+def module_of(path: Path) -> str:
+    parts = ("diffeo", *path.relative_to(SOURCE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def known(module: str) -> str | None:
+    """The file's module that an import names: ``from diffeo import io`` and a name of a module alike."""
+    while module not in MODULES and "." in module:
+        module = module.rpartition(".")[0]
+    return module if module in MODULES and module != "diffeo" else None
+
+
+def at_the_top(path: Path) -> set[str]:
+    """The modules that a file imports as it is loaded, its packages' own ``__init__`` left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    package = ("diffeo", *path.relative_to(SOURCE).parent.parts)
+    found = {known(module) for node in top for module, _ in imports(node, package)}
+    return {module for module in found if module}
+
+
+LOADED = {module: at_the_top(path) for module, path in MODULES.items()}
+
+
+def reached(module: str) -> set[str]:
+    """All that is loaded with a module."""
+    found, left = set(), [module]
+    while left:
+        new = LOADED[left.pop()] - found
+        found |= new
+        left += new
+    return found
+
+
+def test_no_circle_and_none_dodged_inside_a_function():
+    circles = [module for module in MODULES if module in reached(module)]
+    assert not circles, circles
+    for module, path in MODULES.items():
+        if path == SOURCE / "__init__.py":
+            continue
+        later = {known(name) for name, _ in imports_of(path)} - LOADED[module] - {None, module}
+        dodged = [there for there in later if there and module in reached(there)]
+        assert not dodged, f"{module} imports {dodged} inside a function, and is imported by it"
+
+
 def test_the_table_is_read():
     assert LINES["errors"] == 0
     assert LINES["nets"] == LINES["elementwise"] < LINES["flow"] < LINES["io"] < LINES["cli"]

@@ -25,7 +25,7 @@ import diffeo
 from diffeo import bases, plots
 from diffeo.bijections import Chain, Pointwise, Standardize
 from diffeo.elementwise import RationalQuadratic
-from diffeo.train import Recipe
+from diffeo.train import OptimizerSettings
 
 torch.manual_seed(0)
 truth = MixtureSameFamily(
@@ -35,7 +35,7 @@ data = truth.sample((2000, 1))
 
 spline = Pointwise(RationalQuadratic(bins=8, bound=3.5), (1,))
 flow = diffeo.Flow(Chain([Standardize((1,)), spline]), bases.Normal((1,)))
-diffeo.fit(flow, data, max_steps=800, batch_size=256, recipe=Recipe(learning_rate=2e-2))
+diffeo.fit(flow, data, max_steps=800, batch_size=256, optimizer=OptimizerSettings(learning_rate=2e-2))
 
 x = torch.linspace(-3.5, 4.0, 800)[:, None]
 points = torch.tensor([[-1.6], [-0.4], [1.7]])

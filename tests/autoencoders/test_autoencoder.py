@@ -20,7 +20,7 @@ from diffeo.functional.affine import soft_clip
 from diffeo.functional.matmul_precision import matmul_dtype
 from diffeo.nets import MLP
 from diffeo.objectives import ELBO, Batch, Likelihood
-from diffeo.train import Recipe, fit
+from diffeo.train import OptimizerSettings, fit
 
 F64 = torch.float64
 D, L = 3, 2
@@ -245,8 +245,8 @@ def test_fit_learns(draws, objective):
     flow = small(draws)
     p = x.double().mean(0).clamp(0.01, 0.99)
     independent = -(p * p.log() + (1 - p) * (1 - p).log()).sum().item()
-    recipe = Recipe(learning_rate=1e-2, patience=1.0)
-    fit(flow, x, objective=objective, max_steps=400, validation=0.2, recipe=recipe)
+    settings = OptimizerSettings(learning_rate=1e-2, patience=1.0)
+    fit(flow, x, objective=objective, max_steps=400, validation=0.2, optimizer=settings)
     found = ae.evidence(flow, x, 50)
     assert -found.log_prob.mean() < independent - 1
     assert -found.elbo.mean() < independent - 0.8
@@ -258,7 +258,7 @@ def test_an_encoder_that_starts_at_zero_is_no_dead_end():
     torch.manual_seed(0)
     decoder = ae.Bernoulli(MLP(2, 8, hidden=(16,)), (8,), 2)
     flow = ae.autoencoder(MLP(8, 16, hidden=(16,)), ae.diagonal(2, 16), decoder)
-    fit(flow, digits(), max_steps=600, validation=0, recipe=Recipe(learning_rate=5e-3))
+    fit(flow, digits(), max_steps=600, validation=0, optimizer=OptimizerSettings(learning_rate=5e-3))
     assert ae.evidence(flow, digits(), 50).elbo.mean() > -4.8
 
 

@@ -16,7 +16,7 @@ from diffeo.functional.log_dets import RouletteLogDet, SeriesLogDet, remainder
 from diffeo.functional.norms import conv_norm_bound, norm_bound
 from diffeo.targets import TOYS
 from diffeo.testing import check_bijection, randomize_
-from diffeo.train import Recipe
+from diffeo.train import OptimizerSettings
 
 
 def rotation(dtype: torch.dtype = torch.float64, lipschitz: float = 0.97, features: int = 64) -> Contractive:
@@ -96,7 +96,7 @@ def test_projection_certifies_the_constant(net: nets.LipschitzNet):
 def test_training_keeps_the_constant():
     flow = Flow(Chain([Standardize((2,)), Contractive(nets.LipschitzMLP(2, (16, 16)))]), bases.Normal((2,)))
     rows = TOYS["moons"].sample(2000, torch.Generator().manual_seed(0))
-    fit(flow, rows, max_steps=60, recipe=Recipe(learning_rate=0.05))
+    fit(flow, rows, max_steps=60, optimizer=OptimizerSettings(learning_rate=0.05))
     net = flow.bijection.parts[1].net
     assert 0.9 < net.bound() <= net.lipschitz
 

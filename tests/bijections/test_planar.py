@@ -297,8 +297,8 @@ def test_trained_it_beats_the_gaussian_and_samples_what_it_scores(preset: Any, g
     torch.manual_seed(0)
     x, fresh = curved(1000, 0), curved(4000, 1)
     flow = preset.build()
-    recipe = diffeo.train.Recipe(learning_rate=2e-2, ema=0.99, patience=1.0)
-    diffeo.fit(flow, x, max_steps=300, recipe=recipe, validation=0)
+    settings = diffeo.train.OptimizerSettings(learning_rate=2e-2, ema=0.99, patience=1.0)
+    diffeo.fit(flow, x, max_steps=300, optimizer=settings, validation=0)
     flow.eval()
     gaussian = torch.distributions.MultivariateNormal(x.mean(0), torch.cov(x.T))
     entropy = 0.5 * math.log(0.25) + math.log(2 * math.pi) + 1

@@ -57,8 +57,8 @@ class Told:
 
 def test_a_fit_learns_and_says_so():
     pixels, preset = blobs(300), Glow((1, 4, 4), levels=1, layers=3, hidden=16)
-    recipe = diffeo.train.Recipe(learning_rate=1e-2)
-    flow, report = fit_images(pixels, preset=preset, max_steps=250, recipe=recipe)
+    settings = diffeo.train.OptimizerSettings(learning_rate=1e-2)
+    flow, report = fit_images(pixels, preset=preset, max_steps=250, optimizer=settings)
     bits = report.bits_per_dim
     assert bits["uniform"] == 8
     assert bits["valid"] < bits["pixels"] - 1  # neighbors tell the brightness

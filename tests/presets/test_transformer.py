@@ -89,8 +89,8 @@ def test_it_learns_images(preset: ImagePreset):
     classes = torch.arange(512) % 2
     flow.initialize(images, classes)
     before = -flow.eval().log_prob(images, classes).mean()
-    recipe = diffeo.train.Recipe(learning_rate=3e-3)
-    diffeo.fit(flow, images, classes, max_steps=150, validation=0, recipe=recipe)
+    settings = diffeo.train.OptimizerSettings(learning_rate=3e-3)
+    diffeo.fit(flow, images, classes, max_steps=150, validation=0, optimizer=settings)
     flow.eval()
     after = -flow.log_prob(images, classes).mean()
     wrong = -flow.log_prob(images, 1 - classes).mean()

@@ -2,7 +2,8 @@
 
 The first starts each fit in a process of its own, kills it by SIGKILL in the middle, and then runs each to
 its end without a checkpoint. The second, a fresh process, runs the killed ones again. Time-limited fits go
-by a clock that ticks once a step, faster in a resumed run: only a stored plan gives it the same length.
+by a clock that ticks whenever it is read, more slowly in a resumed run: only a stored plan gives it the same
+length.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import shutil
 import signal
 import sys
 import time
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch._dynamo  # the first optimizer would, in every child
@@ -23,19 +23,23 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import diffeo
-from diffeo.tables import fit as tables
-from diffeo.train import Checkpoint, loop
+from diffeo.train import Checkpoint
 
 UNDER_WAY = 30
-clock = SimpleNamespace(now=0.0, tick=0.01, slow=False)
-train_step = loop.Run._train_step
 
 
-def timed_step(run, batch):
-    clock.now += clock.tick
-    if clock.slow and run.step > UNDER_WAY and run.plan is not None:
-        time.sleep(0.05)  # time to be killed in
-    return train_step(run, batch)
+@dataclass
+class Clock:
+    """Ticks whenever it is read, and then takes real time too where there must be time to be killed in."""
+
+    tick: float = 0.01
+    pause: float = 0.0
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        time.sleep(self.pause)
+        return self.now
 
 
 def rows() -> torch.Tensor:
@@ -47,19 +51,19 @@ def a_flow() -> diffeo.Flow:
     return diffeo.presets.NSF(features=2, layers=2, hidden=8, blocks=1, bins=4, dropout=0.3).build()
 
 
-def steps(checkpoint: Checkpoint | None) -> diffeo.Flow:
+def steps(checkpoint: Checkpoint | None, clock: Clock) -> diffeo.Flow:
     flow = a_flow()
-    diffeo.fit(flow, rows(), max_steps=100, batch_size=16, checkpoint=checkpoint)
+    diffeo.fit(flow, rows(), max_steps=100, batch_size=16, checkpoint=checkpoint, clock=clock)
     return flow
 
 
-def seconds(checkpoint: Checkpoint | None) -> diffeo.Flow:
+def seconds(checkpoint: Checkpoint | None, clock: Clock) -> diffeo.Flow:
     flow = a_flow()
-    diffeo.fit(flow, rows(), max_seconds=0.8, batch_size=16, checkpoint=checkpoint)
+    diffeo.fit(flow, rows(), max_seconds=0.8, batch_size=16, checkpoint=checkpoint, clock=clock)
     return flow
 
 
-def table(checkpoint: Checkpoint | None) -> diffeo.Flow:
+def table(checkpoint: Checkpoint | None, clock: Clock) -> diffeo.Flow:
     """Sizes chosen by a race, noise on a lattice column, a context and weights."""
     columns = {
         "x": rows()[:, 0],
@@ -67,8 +71,9 @@ def table(checkpoint: Checkpoint | None) -> diffeo.Flow:
         "c": rows()[:, 1],
         "w": rows()[:, 0].exp(),
     }
-    path = None if checkpoint is None else checkpoint.path
-    flow, _ = diffeo.fit_table(columns, given=["c"], weights="w", max_seconds=1.0, checkpoint=path)
+    flow, _ = diffeo.fit_table(
+        columns, given=["c"], weights="w", max_seconds=1.0, checkpoint=checkpoint, clock=clock
+    )
     return flow
 
 
@@ -79,21 +84,20 @@ def steps_done(checkpoint: Path) -> int:
     if not checkpoint.exists():
         return 0
     with safe_open(checkpoint, framework="pt") as file:
-        return json.loads(file.metadata()["run"])["step"]
+        run = json.loads(file.metadata()["checkpoint"])["run"]
+        return 0 if run is None else run["step"]
 
 
-def run(name: str, folder: Path, with_checkpoint: bool) -> None:
-    clock.now = 0.0
+def run(name: str, folder: Path, with_checkpoint: bool, clock: Clock) -> None:
     checkpoint = Checkpoint(folder / name, every_seconds=0.0) if with_checkpoint else None
-    flow = FITS[name](checkpoint)
+    flow = FITS[name](checkpoint, clock)
     save_file(flow.state_dict(), folder / f"{name}.{'resumed' if with_checkpoint else 'whole'}")
 
 
 def kill(name: str, folder: Path) -> None:
     child = os.fork()
     if child == 0:
-        clock.slow = True
-        run(name, folder, with_checkpoint=True)
+        run(name, folder, with_checkpoint=True, clock=Clock(pause=0.01))
         os._exit(0)
     while steps_done(folder / name) <= UNDER_WAY:
         assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended before it could be killed"
@@ -105,17 +109,12 @@ def kill(name: str, folder: Path) -> None:
 
 def main(folder: Path, mode: str) -> None:
     torch.set_num_threads(1)
-    loop.time = tables.time = SimpleNamespace(monotonic=lambda: clock.now)
-    loop.Run._train_step = timed_step
-    tables.Checkpoint = partial(Checkpoint, every_seconds=0.0)
-    tables._plain = lambda *_: {}
     if mode == "killed":
         for name in FITS:
             kill(name, folder)
-    else:
-        clock.tick = 0.006
     for name in FITS:
-        run(name, folder, with_checkpoint=mode == "resumed")
+        resumed = mode == "resumed"
+        run(name, folder, resumed, Clock(tick=0.006) if resumed else Clock())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import diffeo
+from diffeo.contracts import Stateful
 from diffeo.errors import ConfigError, FormatError
 from diffeo.objectives import Likelihood
 from diffeo.tables import Table
-from diffeo.train import Checkpoint, Recipe
+from diffeo.train import Checkpoint, OptimizerSettings
 
 SCRIPT = Path(__file__).parent / "killable.py"
 FITS = ("steps", "seconds", "table")
@@ -39,6 +39,10 @@ def header(path: Path) -> dict[str, str]:
         return file.metadata()
 
 
+def entries(path: Path) -> dict[str, Any]:
+    return json.loads(header(path)["checkpoint"])
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each fit's checkpoint as the kill left it, its weights after resuming, and those of a whole run."""
@@ -50,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", FITS)
 def test_a_killed_run_ends_with_the_same_bits_as_one_never_killed(folder: Path, name: str):
-    state = json.loads(header(folder / f"{name}.killed")["run"])
+    state = entries(folder / f"{name}.killed")["run"]
     assert 30 < state["step"] < state["plan"]["steps"]
     whole, resumed = load_file(folder / f"{name}.whole"), load_file(folder / f"{name}.resumed")
     assert whole.keys() == resumed.keys()
@@ -59,9 +63,10 @@ def test_a_killed_run_ends_with_the_same_bits_as_one_never_killed(folder: Path, 
 
 
 def test_what_was_decided_before_the_kill_is_in_the_file(folder: Path):
-    notes = {name: json.loads(header(folder / f"{name}.killed")["run"])["notes"] for name in FITS}
+    notes = {name: entries(folder / f"{name}.killed")["notes"] for name in FITS}
     assert notes["steps"] is None
-    assert notes["table"]["recipe"]["preset"] == "Tabular"
+    assert notes["table"]["winner"] >= 0
+    assert 0 < notes["table"]["seconds"] <= 1
 
 
 def test_the_file_is_gone_at_the_end(folder: Path):
@@ -145,6 +150,46 @@ def test_an_objective_without_a_repr_resumes(tmp_path: Path):
     assert train(tmp_path / "run", objective=other)[1].steps > 20
 
 
+class Annealed(Likelihood, Stateful):
+    """An objective whose loss hangs on how often it was asked, which a resumed run must not forget."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, flow: diffeo.Flow, batch: Any) -> torch.Tensor:
+        self.calls += flow.training
+        return super().__call__(flow, batch) * (1 + self.calls / 10)
+
+    def state(self) -> Any:
+        return {"calls": self.calls}, {"copy": torch.tensor(self.calls)}
+
+    def restore(self, state: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        assert state["calls"] == int(tensors["copy"])
+        self.calls = state["calls"]
+
+    def __repr__(self) -> str:
+        return "Annealed()"
+
+
+def test_the_state_of_an_objective_comes_back(tmp_path: Path):
+    with pytest.raises(Stop):
+        train(tmp_path / "run", stop=20, objective=Annealed())
+    resumed, _ = train(tmp_path / "run", objective=Annealed())
+    whole, _ = train(tmp_path / "other", objective=Annealed())
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_notes_are_kept_at_once_and_a_run_without_a_state_begins(tmp_path: Path):
+    first = Checkpoint(tmp_path / "run")
+    first.note({"winner": 2}, {"points": torch.arange(3.0)})
+    again = Checkpoint(tmp_path / "run")
+    notes, tensors = again.notes()
+    assert notes == {"winner": 2}
+    assert torch.equal(tensors["points"], torch.arange(3.0))
+    with pytest.raises(Stop):
+        train(tmp_path / "run", stop=20)  # writes its states into a file that had none
+
+
 OTHER_RUNS: dict[str, dict[str, Any]] = {
     "rows": {"x": ROWS + 1e-6},
     "order of rows": {"x": ROWS.flip(0)},
@@ -153,7 +198,7 @@ OTHER_RUNS: dict[str, dict[str, Any]] = {
     "steps": {"max_steps": 41},
     "a time limit": {"max_seconds": 100.0},
     "batch size": {"batch_size": 17},
-    "recipe": {"recipe": Recipe(learning_rate=1e-3)},
+    "settings": {"optimizer": OptimizerSettings(learning_rate=1e-3)},
     "validation": {"validation": 0.2},
     "objective": {"objective": Half()},
     "flow": {"flow": flow_for(bins=5)},
@@ -182,8 +227,8 @@ def cut(share: float):
     return lambda path: path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
 
 
-def forge(path: Path, run: str) -> None:
-    save_file(load_file(path), path, {"run": run})
+def forge(path: Path, text: str) -> None:
+    save_file(load_file(path), path, {"checkpoint": text})
 
 
 DAMAGES = {
@@ -196,7 +241,7 @@ DAMAGES = {
     "no JSON": lambda path: forge(path, "{"),
     "other JSON": lambda path: forge(path, "[1, 2]"),
     "entries missing": lambda path: forge(path, "{}"),
-    "tensors missing": lambda path: save_file({"rng": load_file(path)["rng"]}, path, header(path)),
+    "tensors missing": lambda path: save_file({"run.rng": load_file(path)["run.rng"]}, path, header(path)),
 }
 
 
@@ -204,13 +249,13 @@ DAMAGES = {
 def test_a_damaged_file_gives_one_clear_error(stopped: Path, damage: Any):
     damage(stopped)
     before = stopped.read_bytes()
-    with pytest.raises(FormatError, match="is no checkpoint"):
+    with pytest.raises(FormatError, match="is not a checkpoint"):
         train(stopped)
     assert stopped.read_bytes() == before
 
 
 def test_a_folder_that_is_not_there_is_refused_before_training(tmp_path: Path):
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         train(tmp_path / "missing" / "run")
 
 
@@ -228,16 +273,15 @@ TABLE = Table.of({"a": ROWS[:, 0].exp(), "b": ROWS[:, 1]})
 def train_table(path: Path, stop: int | None = None, table: Any = TABLE, **options: Any):
     options = {"preset": PRESET, "max_seconds": 30.0} | options
     callbacks = [] if stop is None else [StopAt(stop)]
-    return diffeo.fit_table(table, callbacks=callbacks, checkpoint=path, **options)
+    checkpoint = Checkpoint(path, every_seconds=0.0)
+    return diffeo.fit_table(table, callbacks=callbacks, checkpoint=checkpoint, **options)
 
 
 @pytest.fixture(scope="module")
 def left_behind(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("table") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffeo.tables.fit.Checkpoint", partial(Checkpoint, every_seconds=0.0))
-        with pytest.raises(Stop):
-            train_table(path, stop=60)
+    with pytest.raises(Stop):
+        train_table(path, stop=60)
     return path.read_bytes()
 
 
@@ -265,7 +309,7 @@ def test_another_table_or_setting_is_refused(stopped_table: Path, other: dict[st
 
 def test_a_damaged_file_of_a_table_gives_one_clear_error(stopped_table: Path):
     cut(0.5)(stopped_table)
-    with pytest.raises(FormatError, match="is no checkpoint"):
+    with pytest.raises(FormatError, match="is not a checkpoint"):
         train_table(stopped_table)
 
 

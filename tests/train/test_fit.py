@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ from diffeo.elementwise import Affine
 from diffeo.errors import ConfigError, ContextError, DataError, ShapeError, TrainingError
 from diffeo.objectives import Batch, Likelihood
 from diffeo.presets import MAF, NSF
-from diffeo.train import FitReport, Progress, Recipe
-from diffeo.train.data import Epochs, rows_for
+from diffeo.train import FitReport, OptimizerSettings, Progress
 from diffeo.train.loop import BAD_STEPS, default_batch_size
+from diffeo.train.rows import Epochs, rows_for
 
 
 def small(features: int = 2, **fields: Any) -> diffeo.Flow:
@@ -334,7 +335,7 @@ def test_rows_keep_their_numbers_when_others_weigh_nothing():
 
 # -- its length -----------------------------------------------------------------------------------
 
-FOREVER = Recipe(patience=1.0)
+FOREVER = OptimizerSettings(patience=1.0)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +361,7 @@ def test_the_shortest_limit_holds(limits: dict[str, Any], steps: int):
 @pytest.mark.parametrize("seconds", [1e-6, 0.05, 1.0])
 def test_time_budgets_end_in_time(seconds: float):
     started = time.monotonic()
-    report = diffeo.fit(small(), normal(40, 2), max_seconds=seconds, recipe=FOREVER)
+    report = diffeo.fit(small(), normal(40, 2), max_seconds=seconds, optimizer=FOREVER)
     taken = time.monotonic() - started
     assert report.steps >= 1
     assert report.curves[-1].step == report.steps
@@ -374,7 +375,7 @@ def test_time_budgets_end_in_time(seconds: float):
 def test_the_schedule_of_a_time_budget_depends_on_the_step_alone():
     """The plan is made once: every later report tells the same number of steps."""
     told: list[Progress] = []
-    diffeo.fit(small(), normal(40, 2), max_seconds=0.7, callbacks=[Listener(told)], recipe=FOREVER)
+    diffeo.fit(small(), normal(40, 2), max_seconds=0.7, callbacks=[Listener(told)], optimizer=FOREVER)
     planned = [p.steps for p in told if p.steps is not None]
     assert len(set(planned)) == 1
     assert len(planned) > 5
@@ -386,7 +387,7 @@ def test_the_schedule_of_a_time_budget_depends_on_the_step_alone():
 )
 def test_few_rows(rows: int, validation: float, batch_size: int | None):
     flow, options = small(), {"validation": validation, "batch_size": batch_size}
-    report = diffeo.fit(flow, normal(rows, 2), max_steps=5, recipe=FOREVER, **options)
+    report = diffeo.fit(flow, normal(rows, 2), max_steps=5, optimizer=FOREVER, **options)
     assert report.steps == 5
     assert math.isnan(report.valid) == (validation == 0)
     assert bool(flow.log_prob(normal(3, 2)).isfinite().all())
@@ -432,8 +433,10 @@ def memorized() -> tuple[diffeo.Flow, Tensor, FitReport, Recording]:
     """A flow large enough to learn forty rows of noise by heart."""
     torch.manual_seed(0)
     flow, x, seen = NSF(3, layers=2, hidden=48).build(), normal(40, 3), Recording()
-    recipe = Recipe(learning_rate=1e-2, ema=0.9)
-    report = diffeo.fit(flow, x, validation=0.3, max_steps=600, batch_size=28, recipe=recipe, objective=seen)
+    settings = OptimizerSettings(learning_rate=1e-2, ema=0.9)
+    report = diffeo.fit(
+        flow, x, validation=0.3, max_steps=600, batch_size=28, optimizer=settings, objective=seen
+    )
     return flow, x, report, seen
 
 
@@ -448,8 +451,8 @@ def test_a_run_that_only_memorizes_stops_early(memorized: Any):
 def test_a_run_that_learns_and_then_memorizes_says_since_when():
     x = normal(100, 2)
     x[:, 1] += 2 * x[:, 0]
-    recipe = Recipe(learning_rate=1e-2, ema=0.9)
-    report = diffeo.fit(small(hidden=16), x, validation=0.3, max_steps=600, recipe=recipe)
+    settings = OptimizerSettings(learning_rate=1e-2, ema=0.9)
+    report = diffeo.fit(small(hidden=16), x, validation=0.3, max_steps=600, optimizer=settings)
     assert 0 < report.best_step < report.steps < 600
     assert report.stopped == f"no better validation score since step {report.best_step}"
 
@@ -457,7 +460,12 @@ def test_a_run_that_learns_and_then_memorizes_says_since_when():
 def test_no_run_stops_early_while_its_learning_rate_still_rises():
     for seed in range(3):
         x = normal(20, 2, seed=seed)
-        assert diffeo.fit(small(), x, max_steps=40, validation=0.3, recipe=Recipe(patience=0.01)).steps == 40
+        assert (
+            diffeo.fit(
+                small(), x, max_steps=40, validation=0.3, optimizer=OptimizerSettings(patience=0.01)
+            ).steps
+            == 40
+        )
 
 
 def test_the_best_weights_are_kept(memorized: Any):
@@ -483,12 +491,15 @@ def test_the_report(memorized: Any):
     assert report.seed == 0
     assert report.skipped == 0
     assert set(report.versions) == {"diffeo", "torch", "numpy", "python"}
-    assert report.baselines == {}
+    with pytest.raises(FrozenInstanceError):
+        report.steps = 0
     assert json.loads(json.dumps(report.to_json()))["curves"][0]["step"] == 0
 
 
 def test_without_validation_the_last_weights_are_kept():
-    report = diffeo.fit(small(), normal(40, 2), max_steps=200, validation=0, recipe=Recipe(patience=0.01))
+    report = diffeo.fit(
+        small(), normal(40, 2), max_steps=200, validation=0, optimizer=OptimizerSettings(patience=0.01)
+    )
     assert report.best_step == report.steps == 200
     assert math.isnan(report.valid)
 
@@ -499,7 +510,9 @@ def test_validation_rows_outside_the_support_do_not_freeze_the_run():
     x = torch.rand(40, 1, generator=torch.Generator().manual_seed(0)) * 0.5
     train = rows_for(flow, x, None, None)
     outside = rows_for(flow, x + 2.0, None, None)
-    report = diffeo.fit(flow, train.x, validation=outside, max_steps=150, recipe=Recipe(learning_rate=0.1))
+    report = diffeo.fit(
+        flow, train.x, validation=outside, max_steps=150, optimizer=OptimizerSettings(learning_rate=0.1)
+    )
     assert report.steps == report.best_step == 150
     assert report.valid == -math.inf
     assert flow.log_prob(x).mean() > 0.4  # log 2 at best
@@ -541,7 +554,7 @@ class NanAt:
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted():
     flow, objective = small(), NanAt(3, 5)
-    report = diffeo.fit(flow, normal(40, 2), max_steps=10, objective=objective, recipe=FOREVER)
+    report = diffeo.fit(flow, normal(40, 2), max_steps=10, objective=objective, optimizer=FOREVER)
     assert report.skipped == 2
     assert report.steps == 10
     moved = [not torch.equal(a, b) for a, b in zip(objective.weights, objective.weights[1:], strict=False)]
@@ -552,7 +565,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted():
 
 def test_failures_that_do_not_follow_each_other_end_nothing():
     objective = NanAt(*(i for i in range(60) if i % 10))
-    report = diffeo.fit(small(), normal(40, 2), max_steps=60, objective=objective, recipe=FOREVER)
+    report = diffeo.fit(small(), normal(40, 2), max_steps=60, objective=objective, optimizer=FOREVER)
     assert (report.skipped, report.steps) == (54, 60)
 
 
@@ -602,9 +615,9 @@ class UnitRotation(Bijection, Projectable):
 def test_projection_follows_every_step_and_holds_for_the_weights_kept(validation: float):
     rotation = UnitRotation()
     x = normal(300, 2) * torch.tensor([3.0, 0.3]) @ torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
-    recipe = Recipe(learning_rate=0.05)
+    settings = OptimizerSettings(learning_rate=0.05)
     flow = diffeo.Flow(rotation, Normal((2,)))
-    report = diffeo.fit(flow, x, max_steps=150, recipe=recipe, validation=validation)
+    report = diffeo.fit(flow, x, max_steps=150, optimizer=settings, validation=validation)
     assert rotation.calls == report.steps
     assert abs(rotation.point.detach().norm() - 1) < 1e-6
     assert abs(rotation.point[1]) > 0.1
@@ -613,7 +626,7 @@ def test_projection_follows_every_step_and_holds_for_the_weights_kept(validation
 # -- what it learns -------------------------------------------------------------------------------
 
 
-EAGER = Recipe(learning_rate=2e-2, ema=0.98)
+EAGER = OptimizerSettings(learning_rate=2e-2, ema=0.98)
 
 
 def mixture(x: Tensor, share: float) -> Tensor:
@@ -639,7 +652,7 @@ def test_a_density_is_learned_weighted_or_not(share: float):
     x, left = from_mixture(3000)
     weights = None if share == 0.5 else torch.where(left, 4.0, 1.0)
     flow = small(1, hidden=16, bins=8)
-    diffeo.fit(flow, x, weights=weights, max_steps=350, batch_size=256, recipe=EAGER)
+    diffeo.fit(flow, x, weights=weights, max_steps=350, batch_size=256, optimizer=EAGER)
     grid, log_q, step = density_on_grid(flow)
     p = mixture(grid, share)
     assert abs(log_q.exp().sum() * step - 1) < 1e-3
@@ -652,7 +665,7 @@ def test_a_shift_by_the_context_is_learned():
     context = 10 + 5 * normal(2000, 1, seed=1)
     torch.manual_seed(0)
     flow = MAF(1, 1, layers=1, hidden=(16,)).build()
-    diffeo.fit(flow, 2 * context + 0.5 * normal(2000, 1), context, max_steps=700, recipe=EAGER)
+    diffeo.fit(flow, 2 * context + 0.5 * normal(2000, 1), context, max_steps=700, optimizer=EAGER)
     for value in (5.0, 10.0, 15.0):
         x = flow.sample(2000, torch.tensor([value]), generator=torch.Generator().manual_seed(0))
         assert abs(x.mean() - 2 * value) < 0.15
@@ -664,6 +677,6 @@ def test_classes_are_learned():
     x = torch.from_numpy(10.0 * classes)[:, None] + normal(1200, 1)
     torch.manual_seed(0)
     flow = MAF(1, Classes(3), layers=1, hidden=(16,)).build()
-    diffeo.fit(flow, x, classes, max_steps=200, recipe=EAGER)
+    diffeo.fit(flow, x, classes, max_steps=200, optimizer=EAGER)
     means = [flow.sample(1000, torch.tensor(c)).mean().item() for c in range(3)]
     assert all(abs(mean - 10 * c) < 1.0 for c, mean in enumerate(means))

@@ -11,7 +11,7 @@ from torch import Tensor
 import diffeo
 from diffeo.functional.matmul_precision import matmul_dtype, run_net
 from diffeo.presets import NSF, CouplingNSF
-from diffeo.train.loop import Recipe
+from diffeo.train import OptimizerSettings
 
 
 class Spy:
@@ -39,7 +39,9 @@ def test_training_comes_to_the_same_density(kind: Any):
     for dtype in (None, torch.bfloat16):
         torch.manual_seed(0)
         flow = kind(3, layers=2, hidden=32, blocks=1).build()
-        report = diffeo.fit(flow, x, max_steps=300, recipe=Recipe(products=dtype, patience=1.0))
+        report = diffeo.fit(
+            flow, x, max_steps=300, optimizer=OptimizerSettings(matmul_dtype=dtype, patience=1.0)
+        )
         assert {p.dtype for p in flow.parameters()} == {torch.float32}
         assert flow.log_prob(x[:5]).dtype == torch.float32
         reports.append(report.valid)

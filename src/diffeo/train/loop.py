@@ -198,9 +198,9 @@ class Run(Stateful):
             self.elapsed = self.clock() - started
             self._measure()
         timings: list[float] = []
-        stopped = ""
+        now, stopped = self.clock(), ""
         while self.plan is None or self.step < self.plan.steps:
-            tick = self.clock()
+            tick = now
             loss = self._train_step(self.epochs[self.step])
             with torch.no_grad():
                 for module in projected:
