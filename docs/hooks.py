@@ -22,7 +22,6 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 OUTSIDE = {
-    "README.md": "overview.md",  # MkDocs takes a README.md for an index
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     **{
@@ -199,7 +198,7 @@ def with_docstrings(reference: str) -> str:
     lines = reference.split("\n")
     for i, line in enumerate(lines):
         if line.startswith("## "):
-            rooms = re.findall(r"`diffeo\.(\w+)`", line) or ["train", "objectives", "io", "data", "encodings"]
+            rooms = re.findall(r"`diffeo\.(\w+)`", line) or sorted({name.split(".")[0] for name in pages})
         elif line.startswith("| `"):
             first, bar, rest = line[2:].partition(" | ")
             lines[i] = "| " + re.sub(r"`(?:\w+\.)?(\w+)(?:\([^`]*\))?`", linked, first) + bar + rest
@@ -208,6 +207,8 @@ def with_docstrings(reference: str) -> str:
 
 def of_the_site(path: str) -> str | None:
     """The page, or file, of the site that stands for a path of the repository; None where there is none."""
+    if path == "README.md":
+        return "index.md"
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     if path.startswith("examples/gallery/") and path.endswith(".py"):

@@ -94,7 +94,7 @@ def test_links_out_of_docs_lead_to_the_sites_pages():
     assert hooks.of_the_site("docs/results/toys.md") == "results/toys.md"
     assert hooks.of_the_site("benchmarks/results/peers.md") == "results/peers.md"
     assert hooks.of_the_site("examples/gallery/16_06_coupling.py") == "gallery/16_06_coupling.md"
-    assert hooks.of_the_site("README.md") == "overview.md"
+    assert hooks.of_the_site("README.md") == "index.md"
     assert hooks.of_the_site("examples") is None
 
 
@@ -104,7 +104,9 @@ def test_the_reference_leads_to_docstrings():
     assert "[`Planar`](api/presets.md#diffeo.presets.Planar)" in linked
     assert "[`plots.density`](api/plots.md#diffeo.plots.density)" in linked
     unlinked = re.findall(r"^\| `([\w.]+)", linked, re.M)
-    assert set(unlinked) <= {"KINDS", "plots.STYLE", "diffeo"}, unlinked  # the last are commands
+    assert set(unlinked) <= {"PRESETS", "ENCODINGS", "plots.STYLE", "diffeo"}, (
+        unlinked
+    )  # the last are commands
 
 
 @pytest.fixture
