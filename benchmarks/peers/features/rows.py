@@ -18,7 +18,7 @@ class Row:
 
 
 ELSE = "; where there is none, names searched"
-HERE = "tests/test_features.py"
+HERE = "tests/house/test_features.py"
 
 ROWS = (
     Row(
@@ -26,8 +26,8 @@ ROWS = (
         "Log-det equals that of autograd's Jacobian",
         "an affine coupling flow of 4 columns with random weights, in float64: largest difference below 1e-8",
         (
-            "tests/test_known_defects.py::test_log_det_is_that_of_the_autograd_jacobian",
-            "tests/test_conformance.py::test_bijections",
+            "tests/contract/test_known_defects.py::test_log_det_is_that_of_the_autograd_jacobian",
+            "tests/contract/test_conformance.py::test_bijections",
         ),
     ),
     Row(
@@ -37,7 +37,7 @@ ROWS = (
         "error of the round trip within 64 eps (B + B / f'(x)), B half the box. Rounding y alone "
         "moves x by up to 0.1 where the slope is 1e-6" + ELSE,
         (
-            "tests/test_known_defects.py::test_float32_spline_survives_stress",
+            "tests/contract/test_known_defects.py::test_float32_spline_survives_stress",
             "tests/elementwise/test_simple_families.py::test_round_trips_keep_their_bound_with_extreme_parameters",
         ),
     ),
@@ -46,7 +46,7 @@ ROWS = (
         "Monotone nets inverted at any distance",
         "a monotone network's inverse of f(±40), relative error below 1e-3" + ELSE,
         (
-            "tests/test_known_defects.py::test_inverse_reaches_any_distance",
+            "tests/contract/test_known_defects.py::test_inverse_reaches_any_distance",
             "tests/elementwise/test_monotone.py::test_inverses_are_certified_under_stress",
         ),
     ),
@@ -54,7 +54,7 @@ ROWS = (
         "context",
         "Context in affine and spline, coupling and autoregressive layers",
         "each of the four built with a context of 2; whether the log-density follows it; partly: in some",
-        ("tests/test_known_defects.py::test_every_preset_honors_its_context",),
+        ("tests/contract/test_known_defects.py::test_every_preset_honors_its_context",),
     ),
     Row(
         "both_ways",
@@ -64,8 +64,8 @@ ROWS = (
         "for each column takes about 32. FlowJAX jitted; diffeo also without its kernels, on PyTorch "
         "alone",
         (
-            "tests/test_steppers.py::test_all_steps_multiply_as_often_as_one_masked_pass",
-            "tests/test_steppers.py::test_stepper_is_full_passes",
+            "tests/contract/test_steppers.py::test_all_steps_multiply_as_often_as_one_masked_pass",
+            "tests/contract/test_steppers.py::test_stepper_is_full_passes",
         ),
     ),
     Row(
@@ -73,13 +73,13 @@ ROWS = (
         "Spline flows captured whole by the compiler",
         'torch.compile(..., fullgraph=True, backend="eager") of log_prob; jax.jit for FlowJAX; partly: of a '
         "distribution that was made outside",
-        ("tests/test_known_defects.py::test_a_whole_flow_is_captured",),
+        ("tests/contract/test_known_defects.py::test_a_whole_flow_is_captured",),
     ),
     Row(
         "continuous",
         "Continuous flows",
         "log_prob of a continuous flow runs" + ELSE,
-        ("tests/bijections/test_continuous.py::*", "tests/test_conformance.py::test_presets"),
+        ("tests/bijections/test_continuous.py::*", "tests/contract/test_conformance.py::test_presets"),
     ),
     Row(
         "residual",
@@ -98,7 +98,7 @@ ROWS = (
         "circular",
         "Circular variables",
         "a spline flow on angles runs" + ELSE,
-        ("tests/test_known_defects.py::test_circular_flow_has_no_density_outside_the_circle",),
+        ("tests/contract/test_known_defects.py::test_circular_flow_has_no_density_outside_the_circle",),
     ),
     Row(
         "deterministic",

@@ -6,15 +6,12 @@ import json
 import math
 
 import pytest
-import test_play
 import torch
 from cases import stirred
-from test_play import choose, drag, shown, small
+from play.hand import choose, drag, picture, shown
 
 from diffeo import presets
 from diffeo.interop import to_json
-
-browser, html, page = test_play.browser, test_play.html, test_play.page
 
 
 def model(*layers: dict, features: int = 1) -> dict:
@@ -50,7 +47,7 @@ def listed(page) -> list[str]:
 
 
 def test_a_model_of_ones_own_is_opened_or_refused(page):
-    flow = stirred(presets.NSF(features=2, bins=4, **small).build()).double()
+    flow = stirred(presets.NSF(features=2, bins=4, layers=2, hidden=8).build()).double()
     send(page, "own.json", to_json(flow))
     opened(page, "own.json")
     point = page.evaluate("DiffeoPlay.page.point")
@@ -63,7 +60,7 @@ def test_a_model_of_ones_own_is_opened_or_refused(page):
     refused(page, "text.json: this is not JSON")
     send(page, "none.json", model())
     refused(page, "none.json: the model has no layers")
-    send(page, "wide.json", to_json(presets.NSF(features=3, **small).build()))
+    send(page, "wide.json", to_json(presets.NSF(features=3, layers=2, hidden=8).build()))
     refused(page, "wide.json: it has 3 columns; this page draws 1 or 2")
     assert page.locator("#play select").input_value() == "file: own.json"  # which stays
     assert listed(page) == before
@@ -173,6 +170,6 @@ def test_narrow_densities_are_drawn_too(page):
     text = page.locator('[data-value="x"]').inner_text()
     assert float(text.replace("−", "-")) / scale == pytest.approx(0.8, rel=1e-3)
     page.locator("#play input[type=range]").fill("1")
-    test_play.picture(page, 0)  # once it is drawn
+    picture(page, 0)  # once it is drawn
     box = page.evaluate("DiffeoPlay.page.view.panel.box.slice(2)")
     assert [edge / scale for edge in box] == pytest.approx([-3.6 * 1.08, 3.6 * 1.08])

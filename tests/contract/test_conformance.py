@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
-import sys
 from typing import Any
 
 import pytest
 import torch
+from cases import APART, CASES, VECTORS, knots_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,9 +39,6 @@ from diffeo.testing import (
     randomize_,
 )
 from diffeo.testing.points import ends
-
-sys.path.insert(0, os.path.dirname(__file__))
-from cases import APART, CASES, VECTORS, knots_of
 
 NOUNS = {
     "bijections": Bijection,

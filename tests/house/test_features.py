@@ -17,7 +17,7 @@ from diffeo.bijections.base import Bijection
 from diffeo.inference import Hamiltonian, RandomWalk
 from diffeo.presets import PRESETS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "results" / "features.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 JSON = json.loads((ROOT / "benchmarks" / "results" / "features.json").read_text(encoding="utf-8"))

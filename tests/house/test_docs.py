@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import diffeo
 from diffeo.cli.app import app
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REFERENCE = ROOT / "docs" / "reference.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -235,3 +235,11 @@ def test_everything_at_the_top_leads_to_its_docstring():
         linked = re.search(rf"\[`{name}`\]\((\w+)\.md#(diffeo\.\1\.{name})\)", page)
         where = read(ROOT / "docs" / "api" / f"{linked[1]}.md") if linked else page
         assert f"::: {linked[2] if linked else f'diffeo.{name}'}\n" in where, name
+
+
+def test_the_map_of_the_tests_is_complete():
+    tests = ROOT / "tests"
+    named = re.findall(r"`((?:\w+/)?(?:\w+\.py)?)`", read(tests / "README.md"))
+    assert all((tests / path).exists() for path in named), named
+    here = {f"{p.name}/" for p in tests.iterdir() if p.is_dir() and not p.name.startswith("_")}
+    assert here <= set(named), f"tests/README.md lacks {here - set(named)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Whatever a browser fetches without being asked; links for clicking are not among it.
 FETCHED = (
     r"<(?:script|link|img|image|use|iframe|source|video|audio|embed|object)\b[^>]*"

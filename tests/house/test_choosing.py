@@ -15,7 +15,7 @@ from diffeo import Flow
 from diffeo.presets import PRESETS, VectorPreset
 from diffeo.testing import randomize_
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "choosing.md"
 MEASURED = ROOT / "docs" / "results" / "choosing.md"
 VECTORS = [name for name, kind in PRESETS.items() if issubclass(kind, VectorPreset)]

@@ -1,22 +1,16 @@
-"""The page that plays: its JavaScript is the flow, to round-off; its slider and its point do what they say.
-
-Chromium runs it, from files and without a network. DIFFEO_BROWSER=1 in the environment makes a missing
-browser a failure.
-"""
+"""The page that plays: its JavaScript is the flow, to round-off; slider and point do what they say."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import re
 import runpy
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from cases import stirred
+from play.hand import choose, drag, picture, shown
 from torch import nn
 
 import diffeo
@@ -38,10 +32,10 @@ from diffeo.interop import to_json
 from diffeo.nets import MADE, MLP, ResidualMLP
 from diffeo.plots import COLORS, DARK
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 MODELS = ("pinwheel", "moons", "peaks")
-small = {"layers": 2, "hidden": 8, "blocks": 1}
+SMALL = {"layers": 2, "hidden": 8, "blocks": 1}
 
 
 def spline(bins=5):
@@ -65,84 +59,13 @@ def by_hand():
 FLOWS = {
     "NICE": lambda: presets.NICE(features=2, hidden=(8,)).build(),
     "RealNVP": lambda: presets.RealNVP(features=2, layers=3, hidden=(8, 8)).build(),
-    "CouplingNSF": lambda: presets.CouplingNSF(features=3, bins=4, **small).build(),
+    "CouplingNSF": lambda: presets.CouplingNSF(features=3, bins=4, **SMALL).build(),
     "MAF": lambda: presets.MAF(features=2, layers=2, hidden=(8,)).build(),
-    "NSF": lambda: presets.NSF(features=2, bins=4, **small).build(),
-    "NSF of one column": lambda: presets.NSF(features=1, bins=4, **small).build(),
+    "NSF": lambda: presets.NSF(features=2, bins=4, **SMALL).build(),
+    "NSF of one column": lambda: presets.NSF(features=1, bins=4, **SMALL).build(),
     "one spline": lambda: diffeo.Flow(Chain([Standardize((1,)), Pointwise(spline(), (1,))]), Normal((1,))),
     "by hand": by_hand,
 }
-
-
-# -- the page ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    path = next((p for p in found if p), None)
-    if os.environ.get("DIFFEO_BROWSER") != "1":
-        pytest.importorskip("playwright", reason="playwright is not installed")
-        if path is None:
-            pytest.skip("no chromium, chromium-browser or google-chrome here")
-    assert path is not None, "DIFFEO_BROWSER=1, but there is no browser"
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory):
-    """The HTML of docs/play.md in an empty document."""
-    text = (DOCS / "play.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^<(?:link|div|script) .*$", text, re.M)
-    assert sum("<script" in line for line in lines) == 8
-    head = f'<!doctype html><meta charset="utf-8"><base href="{DOCS.as_uri()}/">'
-    path = tmp_path_factory.mktemp("play") / "page.html"
-    path.write_text("\n".join([head, *lines]), encoding="utf-8")
-    return path.as_uri()
-
-
-@pytest.fixture
-def page(browser, html):
-    """The page, loaded; afterwards, that it complained of nothing and loaded files alone."""
-    page = browser.new_page(viewport={"width": 1000, "height": 1000})
-    errors: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(html)
-    page.wait_for_function("DiffeoPlay.page.view.ready")
-    yield page
-    page.close()
-    assert not errors
-    assert len(asked) == 10
-    assert all(url.startswith("file:") for url in asked)
-
-
-def shown(page, name: str) -> list[float]:
-    """The numbers under the picture."""
-    text = page.locator(f'[data-value="{name}"]').inner_text()
-    return [float(number) for number in re.findall(r"-?\d+\.\d+", text.replace("−", "-"))]
-
-
-def choose(page, name: str) -> None:
-    page.select_option("#play select", name)
-    page.wait_for_function("DiffeoPlay.page.view.ready")
-
-
-def drag(page, canvas: int, start: tuple[float, float], stop: tuple[float, float]) -> None:
-    """From one place of a canvas to another, each in shares of its width and height."""
-    box = page.locator("#play canvas").nth(canvas).bounding_box()
-    at = [(box["x"] + a * box["width"], box["y"] + b * box["height"]) for a, b in (start, stop)]
-    page.mouse.move(*at[0])
-    page.mouse.down()
-    page.mouse.move(*at[1], steps=3)
-    page.mouse.up()
 
 
 # -- the models that come with it ----------------------------------------------------------------------------
@@ -276,11 +199,6 @@ def test_a_point_dragged_in_the_data_shows_its_latent(page):
     z = torch.tensor(shown(page, "z")).double()
     torch.testing.assert_close(z, flow.to_latent(x), rtol=0, atol=6e-5)
     torch.testing.assert_close(shown(page, "log-prob")[0], flow.log_prob(x).item(), rtol=0, atol=6e-5)
-
-
-def picture(page, canvas: int) -> str:
-    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
-    return page.locator("#play canvas").nth(canvas).evaluate("(canvas) => canvas.toDataURL()")
 
 
 def drawn_grid(page) -> torch.Tensor:

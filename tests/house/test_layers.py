@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "diffeo"
 FILES = sorted(SOURCE.rglob("*.py"))
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"} | {
