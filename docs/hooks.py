@@ -2,7 +2,7 @@
 
 Pages link as plain Markdown in the repository does, by paths of the repository. Here a link that leaves docs/
 is turned to the page the site makes of that file; where it makes none (a script, a folder), the text stays
-and the link goes, for there is no address to send the reader to. So nothing is kept twice, or moved.
+and the link goes, since there is nowhere to send the reader. So nothing is kept twice, or moved.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def with_docstrings(reference: str) -> str:
 
 
 def of_the_site(path: str) -> str | None:
-    """The page, or file, of the site that stands for a path of the repository; None where there is none."""
+    """The page, or file, of the site that stands for a path of the repository; None for any other path."""
     if path == "README.md":
         return "index.md"
     if path.startswith("docs/"):

@@ -41,7 +41,7 @@ else:
     flow, report = fit_images(images, context=torch.from_numpy(digit), preset=preset, bits=4, max_steps=1000)
     asked = torch.arange(10)
 bits = report.bits_per_dim
-print(f"{report.steps} steps; held-out images: {bits['valid']:.3f} bits per dimension,")
+print(f"{report.training.steps} steps; held-out images: {bits['valid']:.3f} bits per dimension,")
 print(f"as independent histograms of every pixel: {bits['pixels']:.3f}")
 
 
