@@ -1,6 +1,6 @@
-"""Formulas, written in LaTeX between dollars, become MathML when the site is built: browsers draw it themselves.
+"""Formulas, written in LaTeX between dollars, become MathML when the site is built.
 
-Pages of the repository show them, too, wherever such dollars are understood. No script and no font is loaded.
+Browsers draw MathML themselves, so neither script nor font is loaded. The repository keeps the LaTeX.
 """
 
 from __future__ import annotations

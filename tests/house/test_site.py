@@ -31,7 +31,9 @@ def module(name: str):
     return found
 
 
-hooks, docstrings = module("hooks"), module("docstrings")
+hooks, docstrings, formulas = module("hooks"), module("docstrings"), module("formulas")
+CODE = r"(?s)<(pre|code|script|style)\b.*?</\1>"  # of a built page, where a dollar is a dollar
+MARKED = r"(?s)```.*?```|`[^`]*`"  # the same of a page's source
 
 
 def fetched_from_outside(text: str, suffix: str) -> list[str]:
@@ -55,6 +57,16 @@ def test_the_site_is_whole_and_loads_nothing_from_outside(tmp_path):
             found = fetched_from_outside(path.read_text(encoding="utf-8"), path.suffix)
             assert not found, f"{path.relative_to(tmp_path)} loads {found}"
         assert path.suffix != ".html" or 'class="mermaid"' not in path.read_text(encoding="utf-8")
+
+    for path in pages:
+        html = re.sub(CODE, "", path.read_text(encoding="utf-8"))
+        assert "$" not in html, f"{path.name} shows a formula's source"
+        assert "arithmatex" not in html, f"{path.name} has a formula that is not typeset"
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        html = (tmp_path / page.relative_to(ROOT / "docs")).with_suffix(".html").read_text(encoding="utf-8")
+        source = re.sub(MARKED, "", page.read_text(encoding="utf-8"))
+        written = len(re.findall(r"\$\$.+?\$\$|\$.+?\$", source, re.S))
+        assert html.count("<math") == written, f"{page.name} has {written} formulas"
 
     for page in sorted((ROOT / "docs" / "api").glob("*.md")):
         html = (tmp_path / "api" / f"{page.stem}.html").read_text(encoding="utf-8")
@@ -88,6 +100,21 @@ def test_what_would_be_fetched_is_found(text, suffix):
 def test_what_is_not_fetched_is_no_fault():
     assert not fetched_from_outside('<a href="https://example.org">there</a> <img src="x.svg">', ".html")
     assert not fetched_from_outside('document.createElementNS("http://www.w3.org/2000/svg", "g")', ".js")
+
+
+def test_formulas_become_mathml():
+    inline = r'an <span class="arithmatex">\(\log p(x) &lt; 0\)</span> in text'
+    shown = formulas.typeset(inline)
+    assert shown.startswith('an <math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">')
+    assert "<mi>log</mi><mspace" in shown
+    assert shown.endswith("</math> in text")
+    block = formulas.typeset('<div class="arithmatex">\\[\n\\exp(x)\n\\]</div>')
+    assert 'display="block"' in block
+    assert "<mspace" not in block  # the parenthesis follows at once
+    index = formulas.typeset(r'<span class="arithmatex">\(\log_2 x\)</span>')
+    assert "<msub><mi>log</mi><mn>2</mn></msub>" in index
+    with pytest.raises(ValueError, match=r"no MathML for the formula \\nothing x"):
+        formulas.typeset(r'<span class="arithmatex">\(\nothing x\)</span>')
 
 
 def test_links_out_of_docs_lead_to_the_sites_pages():

@@ -22,7 +22,7 @@ class TrainingOptions(TypedDict, total=False):
     The shortest limit holds. A time budget becomes a number of steps once, after a few timed steps, so that
     the schedule depends on the step alone.
 
-    Args:
+    Attributes:
         max_seconds: time budget.
         max_steps: optimizer steps.
         max_epochs: passes over the training rows.
