@@ -32,9 +32,9 @@ histogram = diffeo.Flow(Pointwise(PiecewiseLinear(40, -5.0, 5.0), (1,)), Uniform
 # A normal base and a rational-quadratic spline: smooth, and defined on the whole line.
 spline = diffeo.Flow(Chain([Standardize((1,)), Pointwise(RationalQuadratic(16, 4.0), (1,))]), Normal((1,)))
 
-optimizer = OptimizerSettings(learning_rate=2e-2)
+settings = OptimizerSettings(learning_rate=2e-2)
 for name, flow in (("histogram", histogram), ("spline", spline)):
-    report = diffeo.fit(flow, x, max_steps=600, batch_size=512, optimizer=optimizer)
+    report = diffeo.fit(flow, x, max_steps=600, batch_size=512, optimizer=settings)
     with torch.no_grad():
         gap = (truth.log_prob(inside).squeeze(-1) - flow.log_prob(inside)).mean()
     print(f"{name:<10} {report.steps} steps, {gap:.4f} nats from the truth")

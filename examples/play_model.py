@@ -62,8 +62,8 @@ def rounded(flow):
 
 
 def write(name, title, note, flow, x, log_p, learning_rate=5e-3):
-    optimizer = OptimizerSettings(learning_rate=learning_rate)
-    report = diffeo.fit(flow, x[:20_000], max_steps=2500, batch_size=512, optimizer=optimizer)
+    settings = OptimizerSettings(learning_rate=learning_rate)
+    report = diffeo.fit(flow, x[:20_000], max_steps=2500, batch_size=512, optimizer=settings)
     fresh, log_p = x[20_000:], log_p[20_000:]
     with torch.no_grad():
         before = (log_p - flow.log_prob(fresh)).mean().item()

@@ -26,8 +26,8 @@ def net(numbers: int) -> nn.Module:
 
 
 def fitted(model: diffeo.Flow, x: torch.Tensor) -> ae.Evidence:
-    optimizer = diffeo.train.OptimizerSettings(learning_rate=5e-3)
-    diffeo.fit(model, x[train], max_steps=800, batch_size=64, optimizer=optimizer)
+    settings = diffeo.train.OptimizerSettings(learning_rate=5e-3)
+    diffeo.fit(model, x[train], max_steps=800, batch_size=64, optimizer=settings)
     return ae.evidence(model, x[test], draws=32)
 
 

@@ -51,8 +51,8 @@ axes[0, 0].set(ylabel="z", title="5 bins, by hand")
 axes[1, 0].set(xlabel="x", ylabel="density of x", ylim=(0, 3.4))
 for (above, below), bins in zip(axes.T[1:], (5, 20, 50), strict=True):
     flow = diffeo.Flow(Pointwise(PiecewiseLinear(bins), (1,)), Uniform((1,)))
-    optimizer = OptimizerSettings(learning_rate=0.1, weight_decay=0.0)
-    diffeo.fit(flow, data, validation=0.0, max_steps=600, batch_size=500, optimizer=optimizer)
+    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.0)
+    diffeo.fit(flow, data, validation=0.0, max_steps=600, batch_size=500, optimizer=settings)
     with torch.no_grad():
         z, log_slope = flow.bijection(x[:, None])
         counted = torch.histogram(data, bins=bins, range=(0.0, 1.0)).hist * bins / len(data)

@@ -85,8 +85,8 @@ for build, row in zip((linear, splines), axes, strict=True):
     for (name, (objective, rows)), ax in zip(ways.items(), row[1:], strict=True):
         torch.manual_seed(0)
         flow = build()
-        optimizer = OptimizerSettings(learning_rate=5e-3)
-        diffeo.fit(flow, rows, objective=objective, max_steps=1000, batch_size=256, optimizer=optimizer)
+        settings = OptimizerSettings(learning_rate=5e-3)
+        diffeo.fit(flow, rows, objective=objective, max_steps=1000, batch_size=256, optimizer=settings)
         forward_kl, reverse_kl = judge(flow)
         print(f"{build.__name__:8s} {name:28s} forward {forward_kl:8.3f}, reverse {reverse_kl:6.3f} nats")
         plots.density(flow, ax, n=80)

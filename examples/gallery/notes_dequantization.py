@@ -51,7 +51,7 @@ flows = {
     "as they are": diffeo.Flow(bijection(), Normal((1,))),
     "dequantized": diffeo.Flow(bijection(), Normal((1,)), encoding),
 }
-optimizer = diffeo.train.OptimizerSettings(learning_rate=2e-2, patience=1.0)
+settings = diffeo.train.OptimizerSettings(learning_rate=2e-2, patience=1.0)
 
 plt.style.use(plots.STYLE)
 fig, (nats, densities, masses) = plt.subplots(1, 3, figsize=(10, 3.2))
@@ -59,7 +59,7 @@ steps = torch.logspace(-4, math.log10(0.5), 60)  # fine next to the values, wher
 x = (values[:-1, None] + torch.cat([steps, 1 - steps.flip(0)])).reshape(-1, 1)
 print(f"exact masses: {negative_entropy:.4f} nats")
 for (name, flow), color in zip(flows.items(), ("orange", "blue"), strict=True):
-    report = diffeo.fit(flow, rows, max_steps=2000, batch_size=512, optimizer=optimizer)
+    report = diffeo.fit(flow, rows, max_steps=2000, batch_size=512, optimizer=settings)
     curve = [(p.step, p.valid) for p in report.curves if p.step]
     nats.plot(*zip(*curve, strict=True), color=plots.COLORS[color], label=name)
     quarter, end = curve[len(curve) // 4], curve[-1]

@@ -43,9 +43,9 @@ with torch.no_grad():  # z begins as a sharp code: drowned in noise it would be 
     posterior.base.net.output.bias[2:] = -2.5
 normal = diffeo.Flow(Permute([0, 1]), ContextNormal((2,), net))  # p(x | z)
 vae = ae.autoencoder(encoder, posterior, ae.FlowDecoder(normal))
-optimizer = diffeo.train.OptimizerSettings(learning_rate=5e-3)
+settings = diffeo.train.OptimizerSettings(learning_rate=5e-3)
 for name, model in (("flow", flow), ("autoencoder", vae)):
-    diffeo.fit(model, rows, max_steps=2000, batch_size=128, optimizer=optimizer)
+    diffeo.fit(model, rows, max_steps=2000, batch_size=128, optimizer=settings)
     print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters")
 
 # All of p(x | z) p(z) on a grid of the plane of z: with more than some three latent numbers out of reach.

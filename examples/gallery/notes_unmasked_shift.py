@@ -87,8 +87,9 @@ for kind, color in ((Snippet, "orange"), (Corrected, "blue")):
 
     masks = ([1.0, 0.0], [0.0, 1.0]) * 3
     flow = diffeo.Flow(Chain([kind(mask) for mask in masks]), Normal((2,)))
-    optimizer = diffeo.train.OptimizerSettings(learning_rate=5e-3)
-    report = diffeo.fit(flow, rows, max_steps=1500, optimizer=optimizer)
+    report = diffeo.fit(
+        flow, rows, max_steps=1500, optimizer=diffeo.train.OptimizerSettings(learning_rate=5e-3)
+    )
     with torch.no_grad():
         mass = flow.log_prob(grid).double().exp().sum() * 0.1**2
     curve = [(point.step, point.valid) for point in report.curves]
