@@ -161,8 +161,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links to files of the repository into links to pages of the site, and give wide pages room."""
     uri = page.file.src_uri
-    if uri in ("index.md", "quickstart.md"):
-        page.meta.setdefault("hide", ["navigation"])  # nothing beside them to go to
+    if uri == "index.md":
+        page.meta.setdefault("hide", ["navigation"])  # nothing beside it to go to
     elif uri.startswith("gallery/"):
         page.meta.setdefault("hide", ["toc"])  # room for the code's lines
     source = next((path for path, of_site in OUTSIDE.items() if of_site == uri), f"docs/{uri}")

@@ -241,6 +241,16 @@ def test_everything_at_the_top_leads_to_its_docstring():
         assert f"::: {linked[2] if linked else f'diffeo.{name}'}\n" in where, name
 
 
+def test_what_the_changelog_says_has_moved_is_there():
+    rows = re.findall(r"^\| `diffeo.*\| (.*) \|$", read(ROOT / "CHANGELOG.md"), re.M)
+    paths = {path for row in rows for path in re.findall(r"\bdiffeo\.([\w.]+)", row)}
+    assert len(paths) > 10
+    for path in paths:
+        found = diffeo
+        for name in path.split("."):
+            found = getattr(found, name)
+
+
 def test_the_map_of_the_tests_is_complete():
     tests = ROOT / "tests"
     named = re.findall(r"`((?:\w+/)?(?:\w+\.py)?)`", read(tests / "README.md"))
