@@ -12,8 +12,7 @@ join what should be apart.
 
 These toys know their own density, so that what is printed is an absolute grade: the mean difference of the
 two log-densities on fresh points estimates the Kullback-Leibler divergence from the truth, which is zero at
-best. Benchmarks of this library train the same preset for longer: see the page of results on
-toys.
+best. The page of results on toys has the same preset trained for longer.
 
 To change: the names, any of `diffeo.targets.TOYS`; `layers`; `max_steps`.
 

@@ -10,10 +10,9 @@ bounded, and its logarithm, averaged over a cell, is a lower bound on the log of
 inequality): a number of the discrete world, at most minus the entropy of the counts. `fit_table` does this
 for every column of whole numbers; here it is done by hand, with the same bijection both times.
 
-On the left held-out nats as training goes, which are a sample's; the dashed line is what the exact masses
-score on average. In the middle
-what the two densities look like, around their values. On the right the exact masses as bars, and those that
-the dequantized flow gives. The last lines printed weigh the bound by the exact masses, so that nothing of
+The left panel has held-out nats as training goes, which are a sample's; the dashed line is what the exact
+masses score on average. The middle panel shows what the two densities look like, around their values. The
+right one has the exact masses as bars, and those that the dequantized flow gives. The last lines printed weigh the bound by the exact masses, so that nothing of
 it is chance. More draws from each cell make it tighter where the density is steep inside a cell; here it is
 nearly flat, and one will do.
 
