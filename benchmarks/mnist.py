@@ -74,9 +74,9 @@ def run(name: str, train: Tensor, test: Tensor, asked: argparse.Namespace) -> di
     tick = time.monotonic()
     scores = bits(flow, test)
     scoring = time.monotonic() - tick
-    flow.encoding.draws = asked.draws  # type: ignore[union-attr]
+    flow.encoding.num_draws = asked.draws  # type: ignore[union-attr]
     tighter = bits(flow, test[:1000])
-    flow.encoding.draws = 1  # type: ignore[union-attr]
+    flow.encoding.num_draws = 1  # type: ignore[union-attr]
     if asked.out is not None:
         pixels = flow.sample(64, generator=torch.Generator().manual_seed(0))
         save_image(grid(pixels), asked.out / f"{name}.png")

@@ -81,7 +81,7 @@ def by_flow(folder: Path, seed: int, steps: int) -> tuple[dict[str, Any], dict[s
         "log_z_error": round(report.log_z_error, 4),
         "doubts": list(report.doubts),
     }
-    return row, target.draws(x)
+    return row, target.named(x)
 
 
 def fit(target: diffeo.targets.Stan, seed: int, steps: int) -> Any:

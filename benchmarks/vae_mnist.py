@@ -161,8 +161,8 @@ def train(
 @torch.no_grad()
 def score(flow: Flow, test: Tensor, asked: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
     """Negative ELBO of all test images, and the importance-weighted bound of the first."""
-    found = ae.evidence(flow, test, draws=asked.elbo_draws)
-    few = ae.evidence(flow, test[: asked.subset], draws=asked.draws)
+    found = ae.evidence(flow, test, num_draws=asked.elbo_draws)
+    few = ae.evidence(flow, test[: asked.subset], num_draws=asked.draws)
     door = flow.encoding
     assert isinstance(door, ae.VariationalEncoding)
     nelbo, bound = -found.elbo, -few.log_prob

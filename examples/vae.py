@@ -28,7 +28,7 @@ def net(numbers: int) -> nn.Module:
 def fitted(model: diffeo.Flow, x: torch.Tensor) -> ae.Evidence:
     settings = diffeo.train.OptimizerSettings(learning_rate=5e-3)
     diffeo.fit(model, x[train], max_steps=800, batch_size=64, optimizer=settings)
-    return ae.evidence(model, x[test], draws=32)
+    return ae.evidence(model, x[test], num_draws=32)
 
 
 def said(name: str, found: ae.Evidence) -> None:

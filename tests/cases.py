@@ -87,7 +87,7 @@ def _table() -> tuple[Columns, Tensor, Tensor]:
 
 def _discrete_table() -> tuple[Columns, Tensor, Tensor]:
     kinds = [Integer(), Lattice(0.05), Constant(7.0), Continuous()]
-    columns = Columns([Column(f"c{i}", k) for i, k in enumerate(kinds)], draws=4)
+    columns = Columns([Column(f"c{i}", k) for i, k in enumerate(kinds)], num_draws=4)
     rows = [[1.0, 0.15, 7.0, 0.3], [-4.0, 2.0, 7.0, -1.0], [100.0, 0.0, 7.0, 5.0]]
     outside = [[1.5, 0.0, 7.0, 0.0], [1.0, 0.07, 7.0, 0.0], [1.0, 0.0, 8.0, 0.0]]
     return columns, torch.tensor(rows, dtype=torch.float64), torch.tensor(outside, dtype=torch.float64)
@@ -342,9 +342,9 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Columns": _table,
         "Columns, discrete": _discrete_table,
         "Dequantization": _images,
-        "Dequantization, 5 bits": lambda: _images(5, draws=3),
-        "Dequantization, logit": lambda: _images(logit=0.05, draws=2),
-        "Dequantization, variational": lambda: _images(noise=VariationalNoise((2, 1, 3), 4), draws=2),
+        "Dequantization, 5 bits": lambda: _images(5, num_draws=3),
+        "Dequantization, logit": lambda: _images(logit=0.05, num_draws=2),
+        "Dequantization, variational": lambda: _images(noise=VariationalNoise((2, 1, 3), 4), num_draws=2),
     },
 }  # fmt: skip
 

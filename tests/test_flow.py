@@ -149,7 +149,7 @@ def test_batches_that_do_not_broadcast_are_both_named(conditional: diffeo.Flow):
 CALLS = {
     "log_prob": lambda flow, c: flow.log_prob(torch.zeros(2), c),
     "forward": lambda flow, c: flow(torch.zeros(2), c),
-    "draws": lambda flow, c: flow.draws(torch.zeros(2), c),
+    "draw_log_probs": lambda flow, c: flow.draw_log_probs(torch.zeros(2), c),
     "sample": lambda flow, c: flow.sample(2, c),
     "sample_and_log_prob": lambda flow, c: flow.sample_and_log_prob(2, c),
     "to_latent": lambda flow, c: flow.to_latent(torch.zeros(2), c),
@@ -359,7 +359,7 @@ def test_a_flow_is_a_module(flow: diffeo.Flow):
 
 def encoded(kind: Any) -> diffeo.Flow:
     flow = Pointwise(Affine(), (1,))
-    return stirred(diffeo.Flow(Chain([flow]), Normal((1,)), Columns([Column("a", kind)], draws=8)))
+    return stirred(diffeo.Flow(Chain([flow]), Normal((1,)), Columns([Column("a", kind)], num_draws=8)))
 
 
 def test_an_exact_encoding():
@@ -368,7 +368,7 @@ def test_an_exact_encoding():
     assert x.dtype == torch.float64
     assert (x > 0).all()
     torch.testing.assert_close(log_prob, flow.log_prob(x), rtol=1e-4, atol=1e-4)
-    assert flow.draws(x).shape == (1, 50)
+    assert flow.draw_log_probs(x).shape == (1, 50)
     torch.testing.assert_close(flow.to_data(flow.to_latent(x)), x, rtol=1e-4, atol=1e-4)
     assert flow.log_prob(torch.tensor([-1.0], dtype=torch.float64)) == -math.inf
 
@@ -376,7 +376,7 @@ def test_an_exact_encoding():
 def test_an_encoding_whose_likelihood_is_a_bound():
     flow = encoded(Integer())
     x = torch.arange(-3.0, 4.0).double()[:, None]
-    draws = flow.draws(x)
+    draws = flow.draw_log_probs(x)
     assert draws.shape == (8, 7)
     torch.testing.assert_close(flow.log_prob(x), draws.logsumexp(0) - math.log(8))
     assert torch.equal(flow.sample(30), flow.sample(30).round()) or (flow.sample(30) % 1 == 0).all()

@@ -76,7 +76,7 @@ for (name, flow), color in zip(flows.items(), ("orange", "blue"), strict=True):
 masses.bar(values.numpy(), mass.numpy(), width=1.0, color=plots.COLORS["gray"], alpha=0.35, label="exact")
 with torch.no_grad():
     for draws in (1, 16, 256):
-        encoding.draws = draws
+        encoding.num_draws = draws
         bound = flows["dequantized"].log_prob(values[:, None].double())
         print(f"dequantized, {draws} draws: {float(mass @ bound.float()):.4f} nats over the exact masses")
 masses.plot(values, bound.exp(), "o", markersize=3.5, color=plots.COLORS["blue"], label="dequantized flow")

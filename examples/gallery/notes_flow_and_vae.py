@@ -65,7 +65,7 @@ class Quadrature:
 with torch.no_grad():
     exact = float(toy.log_prob(fresh).mean())  # on these very rows; minus the entropy on average
     bars = {"truth": (exact, "gray"), "flow,\nexact": (float(flow.log_prob(fresh).mean()), "orange")}
-    log_weights = ae.evidence(vae, fresh, draws=1000).log_weights
+    log_weights = ae.evidence(vae, fresh, num_draws=1000).log_weights
     for K in (1, 10, 100, 1000):
         bound = (log_weights.reshape(-1, K, len(fresh)).logsumexp(1) - torch.tensor(K).log()).mean()
         bars["VAE,\nELBO" if K == 1 else f"VAE,\nK={K}"] = (float(bound), "blue")

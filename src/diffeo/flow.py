@@ -108,10 +108,10 @@ class Flow(nn.Module, Initializable):
         """Log-density of ``x`` in nats, shape ``(*batch,)``; -inf outside the data's support."""
         if self.encoding is None:
             return self._log_prob(*self._enter(x, context))
-        draws = self.draws(x, context)
+        draws = self.draw_log_probs(x, context)
         return draws[0] if len(draws) == 1 else draws.logsumexp(0) - math.log(len(draws))
 
-    def draws(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def draw_log_probs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-likelihood at each of the encoding's K draws, ``(K, *batch)``; K = 1 without one.
 
         ``log_prob`` is the log of their mean; their spread tells how sure it is.

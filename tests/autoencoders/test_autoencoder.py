@@ -65,8 +65,10 @@ class Linear(Bijection):
         return y @ self.matrix.inverse().T, -torch.linalg.slogdet(self.matrix)[1].expand(y.shape[:-1])
 
 
-def model(posterior: Flow, draws: int = 1, prior: Flow | None = None) -> Flow:
-    return ae.autoencoder(nn.Identity(), posterior, LinearGaussian(), prior, draws=draws).double().eval()
+def model(posterior: Flow, num_draws: int = 1, prior: Flow | None = None) -> Flow:
+    return (
+        ae.autoencoder(nn.Identity(), posterior, LinearGaussian(), prior, num_draws=num_draws).double().eval()
+    )
 
 
 def exact() -> Flow:
@@ -96,11 +98,11 @@ def log_evidence(x: Tensor) -> Tensor:
 
 
 def test_with_the_exact_posterior_every_draw_is_the_evidence():
-    flow = model(exact(), draws=7)
+    flow = model(exact(), num_draws=7)
     wanted = log_evidence(X)
-    assert torch.allclose(flow.draws(X), wanted.expand(7, 3), rtol=0, atol=1e-10)
-    assert torch.allclose(flow.train().draws(X), wanted.expand(7, 3), rtol=0, atol=1e-10)
-    found = ae.evidence(flow, X, draws=5)
+    assert torch.allclose(flow.draw_log_probs(X), wanted.expand(7, 3), rtol=0, atol=1e-10)
+    assert torch.allclose(flow.train().draw_log_probs(X), wanted.expand(7, 3), rtol=0, atol=1e-10)
+    found = ae.evidence(flow, X, num_draws=5)
     assert torch.allclose(found.log_prob, wanted, atol=1e-10)
     assert torch.allclose(found.ess, torch.ones(3, dtype=F64), atol=1e-9)
     assert found.error.max() < 1e-9
@@ -131,19 +133,19 @@ def test_the_error_is_the_spread_of_the_estimates():
 
 
 def test_log_prob_is_the_importance_weighted_bound():
-    flow = model(rough(), draws=16)
-    assert torch.allclose(flow.log_prob(X), flow.draws(X).logsumexp(0) - math.log(16))
+    flow = model(rough(), num_draws=16)
+    assert torch.allclose(flow.log_prob(X), flow.draw_log_probs(X).logsumexp(0) - math.log(16))
     batch = Batch(X, None, torch.tensor([1.0, 2.0, 0.0], dtype=F64), torch.arange(3))
-    each = -flow.draws(X).mean(0)
+    each = -flow.draw_log_probs(X).mean(0)
     assert torch.allclose(ELBO()(flow, batch), (each[0] + 2 * each[1]) / 3)
     assert ELBO()(flow, batch) > Likelihood()(flow, batch)
 
 
 def test_gradients_are_those_of_the_closed_form():
     flow = model(rough()).train()
-    door = flow.encoding
-    assert isinstance(door, ae.VariationalEncoding)
-    layer = door.posterior.base.net.output  # type: ignore[union-attr]
+    encoding = flow.encoding
+    assert isinstance(encoding, ae.VariationalEncoding)
+    layer = encoding.posterior.base.net.output  # type: ignore[union-attr]
     x = X[1]
 
     loc, raw = (layer.weight @ x + layer.bias).chunk(2)
@@ -155,12 +157,12 @@ def test_gradients_are_those_of_the_closed_form():
     (wanted,) = torch.autograd.grad(closed, layer.bias)
 
     torch.manual_seed(0)
-    door.draws = 2000
-    found = [torch.autograd.grad(flow.draws(x).mean(), layer.bias)[0] for _ in range(30)]
+    encoding.num_draws = 2000
+    found = [torch.autograd.grad(flow.draw_log_probs(x).mean(), layer.bias)[0] for _ in range(30)]
     mean, error = torch.stack(found).mean(0), torch.stack(found).std(0) / math.sqrt(30)
     assert ((mean - wanted).abs() < 4 * error).all()
     assert error.max() < 0.02
-    value = flow.draws(x)
+    value = flow.draw_log_probs(x)
     assert (value.mean() - closed).abs() < 4 * value.std() / math.sqrt(2000)
 
 
@@ -173,27 +175,27 @@ def test_a_prior_counts():
     v = flow.encoding.encode(X)[0]  # type: ignore[union-attr]
     change = prior.log_prob(v) - plain.without_encoding().log_prob(v)
     assert change.abs().max() > 0.1
-    assert torch.allclose(flow.draws(X) - plain.draws(X), change)
+    assert torch.allclose(flow.draw_log_probs(X) - plain.draw_log_probs(X), change)
     assert torch.allclose(flow.to_latent(X), prior.to_latent(v[0]))
 
 
 def test_evaluation_is_fixed_and_rows_do_not_meet():
-    flow = model(rough(), draws=3)
+    flow = model(rough(), num_draws=3)
     before = torch.get_rng_state()
-    first = flow.draws(X)
-    assert torch.equal(first, flow.draws(X))
+    first = flow.draw_log_probs(X)
+    assert torch.equal(first, flow.draw_log_probs(X))
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(flow.draws(X[1:])[:, 0], first[:, 1])
+    assert torch.equal(flow.draw_log_probs(X[1:])[:, 0], first[:, 1])
     twins = flow.encoding.encode(X[[0, 0, 1]])[0]  # type: ignore[union-attr]
     assert torch.equal(twins[:, 0], twins[:, 1])
     assert not torch.isclose(twins[0], twins[1]).any()
     flow.train()
-    assert not torch.isclose(flow.draws(X), flow.draws(X)).any()
+    assert not torch.isclose(flow.draw_log_probs(X), flow.draw_log_probs(X)).any()
 
 
 def test_fixed_noise_is_normal():
     torch.manual_seed(0)
-    flow = model(ae.diagonal(L, D), draws=2)
+    flow = model(ae.diagonal(L, D), num_draws=2)
     nn.init.zeros_(flow.encoding.posterior.base.net.output.weight)  # type: ignore[union-attr]
     z = flow.encoding.encode(torch.randn(20_000, D, dtype=F64))[0]  # type: ignore[union-attr]
     columns = z.movedim(1, 0).flatten(1)  # draws and numbers of one row must not depend on each other
@@ -220,10 +222,10 @@ def test_samples_are_of_the_model():
 
 def test_reconstruction_is_the_decoder_at_the_center():
     flow = model(exact())
-    door = flow.encoding
-    assert isinstance(door, ae.VariationalEncoding)
+    encoding = flow.encoding
+    assert isinstance(encoding, ae.VariationalEncoding)
     mean = (X - SHIFT) @ (PRECISION.inverse() @ W.T / SIGMA**2).T
-    assert torch.allclose(door.reconstruct(X), mean @ W.T + SHIFT, atol=1e-12)
+    assert torch.allclose(encoding.reconstruct(X), mean @ W.T + SHIFT, atol=1e-12)
 
 
 def digits() -> Tensor:
@@ -232,17 +234,17 @@ def digits() -> Tensor:
     return (torch.rand(400, 8, generator=generator) < torch.sigmoid(3 * z)).to(torch.uint8)
 
 
-def small(draws: int = 1) -> Flow:
+def small(num_draws: int = 1) -> Flow:
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Linear(8, 16), nn.SiLU())
     decoder = ae.Bernoulli(MLP(2, 8, hidden=(16,)), (8,), 2)
-    return ae.autoencoder(encoder, ae.iaf(2, 16, hidden=(16,)), decoder, draws=draws)
+    return ae.autoencoder(encoder, ae.iaf(2, 16, hidden=(16,)), decoder, num_draws=num_draws)
 
 
-@pytest.mark.parametrize(("draws", "objective"), [(1, None), (4, None), (4, ELBO())])
-def test_fit_learns(draws, objective):
+@pytest.mark.parametrize(("num_draws", "objective"), [(1, None), (4, None), (4, ELBO())])
+def test_fit_learns(num_draws, objective):
     x = digits()
-    flow = small(draws)
+    flow = small(num_draws)
     p = x.double().mean(0).clamp(0.01, 0.99)
     independent = -(p * p.log() + (1 - p) * (1 - p).log()).sum().item()
     settings = OptimizerSettings(learning_rate=1e-2, patience=1.0)
@@ -312,8 +314,8 @@ def test_what_does_not_fit_is_refused():
         ShapeError, match=r"draws latent vectors of shape \(3,\) but the decoder takes \(2,\)"
     ):
         ae.autoencoder(MLP(8, 4), ae.diagonal(3, 4), decoder)
-    with pytest.raises(ConfigError, match="draws must be a whole number from 1"):
-        ae.autoencoder(MLP(8, 4), ae.diagonal(2, 4), decoder, draws=0)
+    with pytest.raises(ConfigError, match="num_draws must be a whole number from 1"):
+        ae.autoencoder(MLP(8, 4), ae.diagonal(2, 4), decoder, num_draws=0)
     with pytest.raises(ShapeError, match="build it with context=H"):
         ae.autoencoder(MLP(8, 4), diffeo.presets.MAF(features=2).build(), decoder)
     mixture = Flow(Inverse(diffeo.bijections.Planar(2)), diffeo.bases.StudentT((2,), 5.0))

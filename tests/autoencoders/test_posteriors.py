@@ -25,7 +25,7 @@ KINDS: dict[str, Callable[[], Flow]] = {
 each = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 
 
-def door(posterior: Flow) -> ae.VariationalEncoding:
+def encoding(posterior: Flow) -> ae.VariationalEncoding:
     return ae.VariationalEncoding(torch.nn.Identity(), posterior, ae.Bernoulli(MLP(L, 2), (2,), L))
 
 
@@ -34,7 +34,7 @@ def test_density_of_draws_is_the_jacobians(make):
     torch.manual_seed(0)
     posterior = make().double()
     randomize_(posterior, 0, 0.4)
-    own = door(posterior).double()
+    own = encoding(posterior).double()
     for _ in range(3):
         noise, context = torch.randn(L, dtype=F64), torch.randn(H, dtype=F64)
         z, log_q = own.place(noise, context)
@@ -46,7 +46,7 @@ def test_density_of_draws_is_the_jacobians(make):
 
 @each
 def test_every_posterior_starts_as_the_normal(make):
-    own = door(make())
+    own = encoding(make())
     noise, context = torch.randn(2, 5, L), torch.randn(5, H)
     z, log_q = own.place(noise, context)
     moved = noise + context @ own.posterior.base.net.output.weight[:L].T
@@ -60,7 +60,7 @@ def test_every_posterior_starts_as_the_normal(make):
 def test_all_of_a_posterior_depends_on_the_context(make):
     posterior = make().double()
     randomize_(posterior, 0, 0.4)
-    own = door(posterior).double()
+    own = encoding(posterior).double()
     context = torch.randn(H, dtype=F64, requires_grad=True)
     z, log_q = own.place(torch.randn(L, dtype=F64), context)
     for number in (*z, log_q):
@@ -78,4 +78,4 @@ def test_drawing_needs_no_numeric_inverse(monkeypatch):
 
     monkeypatch.setattr("diffeo.bijections.planar.unbend", refuse)
     for make in KINDS.values():
-        door(make()).place(torch.randn(5, L), torch.randn(5, H))
+        encoding(make()).place(torch.randn(5, L), torch.randn(5, H))

@@ -330,7 +330,7 @@ def test_quantiles_count_the_training_rows_below():
 
 def saved() -> dict:
     columns, _ = mixed(np.random.default_rng(9))
-    columns = Columns(columns.columns, given=["g"], weights="w", draws=8)
+    columns = Columns(columns.columns, given=["g"], weights="w", num_draws=8)
     columns.set_score_quantiles(np.random.default_rng(0).normal(size=2000))
     return columns.to_json()
 
@@ -339,7 +339,7 @@ def test_json_rebuilds_the_encoding_exactly():
     spec = json.loads(json.dumps(saved(), allow_nan=False))
     columns = Columns.from_json(spec)
     assert columns.to_json() == saved()
-    assert (columns.given, columns.weights, columns.draws) == (("g",), "w", 8)
+    assert (columns.given, columns.weights, columns.num_draws) == (("g",), "w", 8)
     original, x = mixed(np.random.default_rng(9))
     rebuilt = Columns.from_json({**spec, "draws": 16}).double().eval()
     assert torch.equal(original.encode(x)[0], rebuilt.encode(x)[0])

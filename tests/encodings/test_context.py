@@ -1,4 +1,4 @@
-"""Doors for contexts that are images."""
+"""Encodings of contexts that are images."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_every_pixel_lands_in_its_place(pixels: torch.dtype, model: torch.dtype)
 
 
 def test_nothing_is_learned():
-    door = ImageContext((1, 2, 2))
-    before, context = copy.deepcopy(door), torch.full((4, 1, 2, 2), 17.0)
-    door.initialize(context)
-    assert not door.state_dict()
-    assert torch.equal(door(context), before(context))
-    assert door.event_shape == door.latent_shape == (1, 2, 2)
+    encoding = ImageContext((1, 2, 2))
+    before, context = copy.deepcopy(encoding), torch.full((4, 1, 2, 2), 17.0)
+    encoding.initialize(context)
+    assert not encoding.state_dict()
+    assert torch.equal(encoding(context), before(context))
+    assert encoding.event_shape == encoding.latent_shape == (1, 2, 2)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -70,7 +70,7 @@ def test_shapes_that_are_no_image(shape: tuple[int, ...]):
 
 
 def test_behind_a_flow():
-    """Shapes are checked and broadcast at the flow's door; the layers see the scaled image."""
+    """Shapes are checked and broadcast where they enter the flow; the layers see the scaled image."""
     flow = Flow(Brightness(), Normal((1,)), context_encoding=ImageContext((3, 2, 2)))
     assert flow.context_shape == (3, 2, 2)
     images = torch.randint(256, (5, 3, 2, 2), dtype=torch.uint8)

@@ -61,13 +61,13 @@ def random_images(count: int, *shape: int, seed: int = 0) -> Tensor:
     return torch.randint(256, (count, *shape), dtype=torch.uint8, generator=g)
 
 
-def steep(scale: float, shift: float, door: Dequantization) -> Flow:
+def steep(scale: float, shift: float, encoding: Dequantization) -> Flow:
     """A flow with a normal base: its mass of an interval is known. In float64, in evaluation."""
-    map = Pointwise(Affine(), door.latent_shape).double()
+    map = Pointwise(Affine(), encoding.latent_shape).double()
     # r with r / (1 + |r| / c) = log(scale)
     r = math.log(scale) / (1 - abs(math.log(scale)) / math.log(1000))
     map.params.data.copy_(torch.tensor([shift, r], dtype=torch.float64).expand_as(map.params))
-    return Flow(map, Normal(door.latent_shape), door).double().eval()
+    return Flow(map, Normal(encoding.latent_shape), encoding).double().eval()
 
 
 def log_mass(scale: float, shift: float, levels: int, k: Tensor, logit: float | None = None) -> Tensor:
@@ -89,21 +89,21 @@ def log_mass(scale: float, shift: float, levels: int, k: Tensor, logit: float | 
 
 
 def test_one_image_by_hand():
-    door = Dequantization((1, 1, 2), noise=Still(0.25, 0.3))
-    flow = steep(2.0, 0.5, door)
+    encoding = Dequantization((1, 1, 2), noise=Still(0.25, 0.3))
+    flow = steep(2.0, 0.5, encoding)
     x = torch.tensor([[[3, 200]]])
     z = [2 * ((pixel + 0.25) / 256 - 0.5) + 0.5 for pixel in (3, 200)]
     log_normal = sum(-0.5 * a * a - 0.5 * math.log(2 * math.pi) for a in z)
     # the normal density, two slopes of 2, two cells of 1/256, one density of the noise
     wanted = log_normal + 2 * math.log(2) - 2 * math.log(256) - 0.3
     torch.testing.assert_close(flow.log_prob(x).item(), wanted, rtol=1e-13, atol=0)
-    bits = bits_per_dim(flow.log_prob(x), door.event_shape)
+    bits = bits_per_dim(flow.log_prob(x), encoding.event_shape)
     torch.testing.assert_close(bits.item(), -wanted / 2 / math.log(2), rtol=1e-13, atol=0)
 
 
 def test_one_image_by_hand_through_the_logit():
-    door = Dequantization((1, 1, 1), 3, noise=Still(0.5), logit=0.1)
-    flow = steep(1.5, -0.2, door)
+    encoding = Dequantization((1, 1, 1), 3, noise=Still(0.5), logit=0.1)
+    flow = steep(1.5, -0.2, encoding)
     p = 0.1 + 0.8 * (5 + 0.5) / 8  # 170 is level 5 of 8
     z = 1.5 * math.log(p / (1 - p)) - 0.2
     slope = 1.5 * 0.8 / (p * (1 - p)) / 8
@@ -114,10 +114,10 @@ def test_one_image_by_hand_through_the_logit():
 
 def test_the_uniform_model_takes_8_bits_exactly():
     for bits, draws in ((8, 1), (8, 5), (5, 3), (1, 1)):
-        door = Dequantization((3, 4, 5), bits, draws=draws)
-        flow = Flow(Same((3, 4, 5)), Uniform((3, 4, 5), -0.5, 0.5), door)
+        encoding = Dequantization((3, 4, 5), bits, num_draws=draws)
+        flow = Flow(Same((3, 4, 5)), Uniform((3, 4, 5), -0.5, 0.5), encoding)
         for mode in (flow.train(), flow.eval()):
-            found = bits_per_dim(mode.double().log_prob(random_images(7, 3, 4, 5)), door.event_shape)
+            found = bits_per_dim(mode.double().log_prob(random_images(7, 3, 4, 5)), encoding.event_shape)
             torch.testing.assert_close(found, torch.full((7,), float(bits)).double(), rtol=1e-12, atol=0)
 
 
@@ -128,16 +128,16 @@ def test_the_uniform_model_takes_8_bits_exactly():
 def test_many_draws_give_the_exact_log_mass(bits: int, logit: float | None, noise: str):
     for shape in ((1, 1, 1), (1, 1, 2)):
         other = randomize_(VariationalNoise(shape, 4, 2), scale=0.2) if noise == "variational" else None
-        door = Dequantization(shape, bits, noise=other, logit=logit)
+        encoding = Dequantization(shape, bits, noise=other, logit=logit)
         slope = 0.8 * 2.0**bits if logit is None else 0.2 * 2.0**bits  # the density bends within a cell
-        flow = steep(slope, 0.3, door)
+        flow = steep(slope, 0.3, encoding)
         # around the mode, where all cells matter, and away from it
         near = 2 ** (bits - 1) + torch.arange(-2, 3)
         k = near.clamp(0, 2**bits - 1)[:, None].expand(-1, shape[2]).reshape(-1, *shape)
         wanted = log_mass(slope, 0.3, 2**bits, k, logit)
-        door.draws = 2048
+        encoding.num_draws = 2048
         with torch.no_grad():
-            each = flow.draws(k << (8 - bits))
+            each = flow.draw_log_probs(k << (8 - bits))
             assert len(each) == 2048
             torch.testing.assert_close(flow.log_prob(k << (8 - bits)), each.logsumexp(0) - math.log(2048))
         error = each.exp().std(0) / each.exp().mean(0) / math.sqrt(2048)
@@ -147,13 +147,13 @@ def test_many_draws_give_the_exact_log_mass(bits: int, logit: float | None, nois
 
 
 def test_more_draws_tighten_the_bound():
-    door = Dequantization((1, 1, 2))
-    flow = steep(150.0, 0.0, door)
+    encoding = Dequantization((1, 1, 2))
+    flow = steep(150.0, 0.0, encoding)
     x = 128 + torch.cartesian_prod(torch.arange(-8, 8), torch.arange(-8, 8)).reshape(-1, 1, 1, 2)
     exact = log_mass(150.0, 0.0, 256, x).mean()
     bounds = []
     for draws in (1, 4, 16, 64, 4096):
-        door.draws = draws
+        encoding.num_draws = draws
         bounds.append(flow.log_prob(x).mean().item())
     assert bounds == sorted(bounds)
     assert exact - bounds[0] > 0.1
@@ -161,8 +161,8 @@ def test_more_draws_tighten_the_bound():
 
 
 def test_the_masses_of_all_images_sum_to_one():
-    door = Dequantization((1, 1, 1), draws=256)
-    total = steep(5.0, 0.4, door).log_prob(EVERY).exp().sum()
+    encoding = Dequantization((1, 1, 1), num_draws=256)
+    total = steep(5.0, 0.4, encoding).log_prob(EVERY).exp().sum()
     tails = log_tails(torch.tensor([-2.1, -2.9]).double())[0].exp().sum()  # beyond v = -1/2 and 1/2
     torch.testing.assert_close(total + tails, torch.ones(()).double(), rtol=0, atol=1e-4)
 
@@ -207,7 +207,7 @@ def test_its_density_integrates_to_one_and_costs_its_divergence():
     noise.get_parameter("affine.bias").data.copy_(torch.tensor([0.7, 0.6]))
     edges = torch.linspace(0, 1, 20_001, dtype=torch.float64).clamp(1e-12, 1 - 1e-12).reshape(-1, 1, 1, 1, 1)
     middles = 0.5 * (edges[1:] + edges[:-1])
-    door = Dequantization((1, 1, 1), noise=noise, draws=4096).double().eval()
+    encoding = Dequantization((1, 1, 1), noise=noise, num_draws=4096).double().eval()
     for pixel in (0, 100, 255):
         image = torch.full((1, 1, 1, 1), (pixel + 0.5) / 256 - 0.5).double()
         with torch.no_grad():
@@ -222,30 +222,30 @@ def test_its_density_integrates_to_one_and_costs_its_divergence():
         divergence = (share * (share / steps).log()).sum()
         assert divergence > 0.02
         with torch.no_grad():
-            bits = bits_per_dim(door.encode(torch.tensor([[[pixel]]]))[1], (1,))
+            bits = bits_per_dim(encoding.encode(torch.tensor([[[pixel]]]))[1], (1,))
         error = bits.std() / math.sqrt(len(bits))
         assert abs(bits.mean() - (8 + divergence / math.log(2))) < 4.5 * error
         assert bits.mean() - 8 > 3 * error
 
 
 def test_it_learns_a_tighter_bound():
-    door = Dequantization((1, 1, 2), 3, noise=VariationalNoise((1, 1, 2), 8, 2), draws=64)
-    flow = steep(12.0, 0.0, door)
+    encoding = Dequantization((1, 1, 2), 3, noise=VariationalNoise((1, 1, 2), 8, 2), num_draws=64)
+    flow = steep(12.0, 0.0, encoding)
     flow.bijection.requires_grad_(False)
     k = 4 + torch.cartesian_prod(torch.arange(-2, 2), torch.arange(-2, 2)).reshape(-1, 1, 1, 2)
     x, exact = k << 5, log_mass(12.0, 0.0, 8, k).mean()
 
     def bound() -> float:
         with torch.no_grad():
-            return float(flow.eval().draws(x).mean())
+            return float(flow.eval().draw_log_probs(x).mean())
 
     before = bound()
-    optimizer = torch.optim.Adam(door.noise.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(encoding.noise.parameters(), lr=0.01)
     for _ in range(150):
         loss = -flow.train().log_prob(x.expand(8, *x.shape).flatten(0, 1)).mean()
         optimizer.zero_grad()
         loss.backward()
-        assert all(p.grad is not None for p in door.noise.parameters())
+        assert all(p.grad is not None for p in encoding.noise.parameters())
         optimizer.step()
     assert before < exact - 0.2
     assert exact - bound() < 0.3 * (exact - before)
@@ -257,13 +257,13 @@ def test_saturated_noise_stays_finite():
         noise = VariationalNoise((1, 1, 2), 4, 2).to(dtype)
         for p in noise.parameters():
             p.data.fill_(50.0)
-        door = Dequantization((1, 1, 2), noise=noise, draws=16).to(dtype)
+        encoding = Dequantization((1, 1, 2), noise=noise, num_draws=16).to(dtype)
         x = random_images(50, 1, 1, 2)
-        for mode in (door.train(), door.eval()):
+        for mode in (encoding.train(), encoding.eval()):
             v, log_weight = mode.encode(x)
             assert v.isfinite().all()
             assert log_weight.isfinite().all()
-            assert all(torch.equal(door.decode(draw.detach()), x) for draw in v)
+            assert all(torch.equal(encoding.decode(draw.detach()), x) for draw in v)
 
 
 # -- fixed noise and fresh noise ------------------------------------------------------------------------
@@ -271,16 +271,16 @@ def test_saturated_noise_stays_finite():
 
 def test_evaluation_depends_on_the_image_alone():
     x = random_images(6, 1, 5, 4)
-    door = Dequantization((1, 5, 4), draws=3).eval()
-    whole = door.encode(x)[0]
-    assert torch.equal(whole, door.encode(x)[0])
+    encoding = Dequantization((1, 5, 4), num_draws=3).eval()
+    whole = encoding.encode(x)[0]
+    assert torch.equal(whole, encoding.encode(x)[0])
     for i in range(len(x)):
-        assert torch.equal(door.encode(x[i])[0], whole[:, i])
-        assert torch.equal(door.encode(x[i:].double())[0], whole[:, i:])
-    assert torch.equal(door.encode(x.reshape(2, 3, 1, 5, 4))[0], whole.reshape(3, 2, 3, 1, 5, 4))
-    door.draws = 5
-    assert torch.equal(door.encode(x)[0][:3], whole)
-    torch.testing.assert_close(door.double().encode(x)[0][:3].float(), whole)
+        assert torch.equal(encoding.encode(x[i])[0], whole[:, i])
+        assert torch.equal(encoding.encode(x[i:].double())[0], whole[:, i:])
+    assert torch.equal(encoding.encode(x.reshape(2, 3, 1, 5, 4))[0], whole.reshape(3, 2, 3, 1, 5, 4))
+    encoding.num_draws = 5
+    assert torch.equal(encoding.encode(x)[0][:3], whole)
+    torch.testing.assert_close(encoding.double().encode(x)[0][:3].float(), whole)
 
 
 def test_hashed_numbers_are_uniform_and_independent():
@@ -320,8 +320,8 @@ def test_hashed_numbers_are_uniform_and_independent():
 
 def test_a_mean_over_images_averages_over_the_noise():
     x = torch.cat([EVERY, EVERY.flip(0)], -1)
-    door = Dequantization((1, 1, 2)).eval()
-    u = (door.double().encode(x)[0][0] + 0.5) * 256 - x
+    encoding = Dequantization((1, 1, 2)).eval()
+    u = (encoding.double().encode(x)[0][0] + 0.5) * 256 - x
     assert abs(u.mean() - 0.5) < 4.5 / math.sqrt(12 * u.numel())
     assert u.std() > 0.27
 
@@ -329,13 +329,13 @@ def test_a_mean_over_images_averages_over_the_noise():
 def test_training_draws_from_the_default_generator():
     x = random_images(5, 1, 3, 3)
     for noise in (None, randomize_(VariationalNoise((1, 3, 3), 4), scale=0.05)):
-        door = Dequantization((1, 3, 3), noise=noise, draws=7).train()
+        encoding = Dequantization((1, 3, 3), noise=noise, num_draws=7).train()
         torch.manual_seed(3)
-        first = door.encode(x)[0]
+        first = encoding.encode(x)[0]
         assert first.shape == (1, 5, 1, 3, 3)
-        second = door.encode(x)[0]
+        second = encoding.encode(x)[0]
         torch.manual_seed(3)
-        assert torch.equal(door.encode(x)[0], first)
+        assert torch.equal(encoding.encode(x)[0], first)
         assert (first != second).float().mean() > 0.9  # in float32 some may agree
     u = (Dequantization((1, 3, 3)).encode(x.expand(400, 5, 1, 3, 3))[0] + 0.5) * 256 - x
     assert abs(u.mean() - 0.5) < 4.5 / math.sqrt(12 * u.numel())
@@ -343,7 +343,7 @@ def test_training_draws_from_the_default_generator():
     assert u.max() < 1
 
 
-# -- the door -----------------------------------------------------------------------------------------
+# -- images and real vectors ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -353,52 +353,52 @@ def test_round_trips_are_exact(dtype: torch.dtype, logit: float | None, bits: in
     x = EVERY.expand(-1, 1, 3, 5).to(torch.uint8)
     wanted = (x >> (8 - bits)) << (8 - bits)
     for noise in (None, *map(Still, (0.0, 1e-30, 1e-9, 0.5, 1 - 1e-9, 1.0))):
-        door = Dequantization((1, 3, 5), bits, noise=noise, logit=logit, draws=8).to(dtype)
-        for mode in (door.train(), door.eval()):
+        encoding = Dequantization((1, 3, 5), bits, noise=noise, logit=logit, num_draws=8).to(dtype)
+        for mode in (encoding.train(), encoding.eval()):
             v, log_weight = mode.encode(x)
             assert v.dtype == log_weight.dtype == dtype
             assert log_weight.isfinite().all()
             assert logit is not None or v.abs().max() < 0.5
             for draw in v:
-                back = door.decode(draw)
+                back = encoding.decode(draw)
                 assert back.dtype == torch.uint8
                 assert torch.equal(back, wanted)
 
 
 def test_codes_beyond_every_level_are_decoded_to_the_ends():
     for logit in (None, 0.05):
-        door = Dequantization((1, 1, 5), 5, logit=logit)
+        encoding = Dequantization((1, 1, 5), 5, logit=logit)
         v = torch.tensor([[[-math.inf, -1e30, 0.0, 1e30, math.inf]]])
-        assert door.decode(v).tolist() == [[[0, 0, 128, 248, 248]]]
+        assert encoding.decode(v).tolist() == [[[0, 0, 128, 248, 248]]]
         with pytest.raises(DataError, match="NaN"):
-            door.decode(v.fill_(math.nan))
+            encoding.decode(v.fill_(math.nan))
 
 
 @pytest.mark.parametrize(
     "dtype", [torch.uint8, torch.int8, torch.int16, torch.int64, torch.bool, torch.float16, torch.bfloat16]
 )
 def test_any_real_dtype_may_hold_the_pixels(dtype: torch.dtype):
-    door = Dequantization((1, 2, 2)).eval()
+    encoding = Dequantization((1, 2, 2)).eval()
     x = torch.tensor([0, 1, 1, 0]).reshape(1, 2, 2)
-    for a, b in zip(door.encode(x.to(dtype)), door.encode(x.double()), strict=True):
+    for a, b in zip(encoding.encode(x.to(dtype)), encoding.encode(x.double()), strict=True):
         assert torch.equal(a, b)
 
 
 def test_what_is_no_pixel_scores_minus_infinity_and_nan_stays():
-    door = Dequantization((1, 1, 2), draws=3).eval()
+    encoding = Dequantization((1, 1, 2), num_draws=3).eval()
     for value in (-1, 256, 0.5, 254.999, -1e-9, math.inf, -math.inf):
         x = torch.tensor([[[[7.0, value]]], [[[7.0, 8.0]]]]).double()
-        v, log_weight = door.encode(x)
+        v, log_weight = encoding.encode(x)
         assert v.isfinite().all()
         assert log_weight[:, 0].tolist() == [-math.inf] * 3
         assert log_weight[:, 1].isfinite().all()
         x[0, 0, 0, 0] = math.nan
-        v, log_weight = door.encode(x)
+        v, log_weight = encoding.encode(x)
         assert v[:, 0, 0, 0, 0].isnan().all()
         assert log_weight[:, 0].isnan().all()
         assert v[:, 1].isfinite().all()
         assert log_weight[:, 1].isfinite().all()
-    assert door.encode(torch.tensor([[[300, -1]]]))[1].tolist() == [-math.inf] * 3
+    assert encoding.encode(torch.tensor([[[300, -1]]]))[1].tolist() == [-math.inf] * 3
 
 
 def test_nothing_is_made_in_float64():
@@ -414,10 +414,10 @@ def test_nothing_is_made_in_float64():
 
     for noise in (None, VariationalNoise((1, 3, 3), 4)):
         for logit in (None, 0.05):
-            door = Dequantization((1, 3, 3), noise=noise, logit=logit)
+            encoding = Dequantization((1, 3, 3), noise=noise, logit=logit)
             with Dtypes():
-                door.train().encode(random_images(2, 1, 3, 3))
-                door.decode(door.eval().encode(random_images(2, 1, 3, 3))[0][0])
+                encoding.train().encode(random_images(2, 1, 3, 3))
+                encoding.decode(encoding.eval().encode(random_images(2, 1, 3, 3))[0][0])
     assert torch.float32 in found
     assert torch.float64 not in found
 
@@ -432,7 +432,7 @@ def test_nothing_is_made_in_float64():
         ({"bits": 0}, "bits"),
         ({"logit": 0.0}, "logit must be None or a number above 0"),
         ({"logit": 0.5}, "logit"),
-        ({"draws": 0}, "draws must be a whole number from 1 to 4096"),
+        ({"num_draws": 0}, "num_draws must be a whole number from 1 to 4096"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], says: str):
@@ -448,28 +448,28 @@ def test_more_that_cannot_be():
         VariationalNoise((1, 4, 4), layers=65)
     with pytest.raises(ShapeError, match=r"images \(1, 4, 4\), not \(1, 4, 5\)"):
         Dequantization((1, 4, 5), noise=VariationalNoise((1, 4, 4)))
-    door = Dequantization((1, 4, 4))
-    with pytest.raises(ConfigError, match="draws"):
-        door.draws = 0
+    encoding = Dequantization((1, 4, 4))
+    with pytest.raises(ConfigError, match="num_draws"):
+        encoding.num_draws = 0
 
 
 # -- files and data -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "door",
+    "encoding",
     [
         Dequantization((3, 2, 1)),
-        Dequantization((1, 4, 4), 5, noise=UniformNoise(), logit=0.05, draws=3),
+        Dequantization((1, 4, 4), 5, noise=UniformNoise(), logit=0.05, num_draws=3),
         Dequantization((1, 4, 4), noise=VariationalNoise((1, 4, 4), 6, 3)),
     ],
 )
-def test_json(door: Dequantization):
-    spec = json.loads(json.dumps(door.to_json()))
+def test_json(encoding: Dequantization):
+    spec = json.loads(json.dumps(encoding.to_json()))
     twin = Dequantization.from_json(spec)
-    assert twin.to_json() == door.to_json()
+    assert twin.to_json() == encoding.to_json()
     assert {k: v.shape for k, v in twin.state_dict().items()} == {
-        k: v.shape for k, v in door.state_dict().items()
+        k: v.shape for k, v in encoding.state_dict().items()
     }
 
 
@@ -524,9 +524,9 @@ def test_a_preset_behind_it_is_saved_and_loaded(tmp_path: Any, variational: bool
     loaded = diffeo.load(tmp_path / "model")
     torch.testing.assert_close(loaded.log_prob(x), flow.log_prob(x), rtol=0, atol=0)
     assert isinstance(loaded.encoding, Dequantization)
-    loaded.encoding.draws = 4
-    assert loaded.draws(x).shape == (4, 6)
-    torch.testing.assert_close(loaded.draws(x)[0], flow.log_prob(x))
+    loaded.encoding.num_draws = 4
+    assert loaded.draw_log_probs(x).shape == (4, 6)
+    torch.testing.assert_close(loaded.draw_log_probs(x)[0], flow.log_prob(x))
     diffeo.save(loaded, tmp_path / "again")
     again = diffeo.load(tmp_path / "again")
     torch.testing.assert_close(again.log_prob(x), loaded.log_prob(x), rtol=0, atol=0)

@@ -34,7 +34,7 @@ class Named(Parameters):
     def log_prob(self, x: Tensor) -> Tensor:
         return -x.square().sum(-1)
 
-    def draws(self, u: Tensor) -> dict[str, np.ndarray]:
+    def named(self, u: Tensor) -> dict[str, np.ndarray]:
         return {"sigma": u[:, 0].exp().numpy(), "beta": u[:, 1:].numpy()}
 
 

@@ -299,7 +299,7 @@ def test_alphas_that_are_none(alpha: float):
 def test_other_refusals():
     with pytest.raises(ConfigError, match="cannot be sampled"):
         SymmetricKL(Pair())
-    with pytest.raises(ConfigError, match="draws must be"):
+    with pytest.raises(ConfigError, match="num_draws must be"):
         ImportanceBound(Pair(), 0)
     with pytest.raises(ConfigError, match="no target"):
         ReverseKL(object())  # type: ignore[arg-type]

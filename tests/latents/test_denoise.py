@@ -93,13 +93,13 @@ def test_what_cannot_be():
 
 def test_without_its_encoding_a_flow_is_that_of_the_vectors():
     preset = TarFlow((1, 2, 2), Classes(3), patch=1, hidden=8, heads=2)
-    flow = randomize_(preset.build(Dequantization((1, 2, 2), draws=2)).eval(), scale=0.1)
+    flow = randomize_(preset.build(Dequantization((1, 2, 2), num_draws=2)).eval(), scale=0.1)
     assert flow.encoding is not None
     x, classes = torch.randint(0, 256, (5, 1, 2, 2), dtype=torch.uint8), torch.arange(5) % 3
     v, log_weight = flow.encoding.encode(x)
     inner = flow.without_encoding()
     assert (inner.encoding, inner.preset, inner.training) == (None, None, False)
-    torch.testing.assert_close(inner.log_prob(v, classes) + log_weight, flow.draws(x, classes))
+    torch.testing.assert_close(inner.log_prob(v, classes) + log_weight, flow.draw_log_probs(x, classes))
     assert {id(p) for p in inner.parameters()} == {id(p) for p in flow.parameters()}
     assert flow.train().without_encoding().training
     flow.bijection.eval()

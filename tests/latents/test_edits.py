@@ -464,7 +464,7 @@ def test_tempered_at_contexts():
 
 
 def test_tempered_mass_of_counts_sums_to_one():
-    column = Columns([Column("a", Integer(), loc=2.0, scale=3.0)], draws=64)
+    column = Columns([Column("a", Integer(), loc=2.0, scale=3.0)], num_draws=64)
     flow = MAF(1, layers=1, hidden=(8,)).build(column).double().eval()
     stirred(flow)
     values = torch.arange(-60.0, 65.0, dtype=torch.float64).unsqueeze(-1)

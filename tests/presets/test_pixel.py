@@ -58,14 +58,14 @@ def test_the_bound_is_the_likelihood_itself(bits: int):
     flow = randomize_(PixelFlow(shape, bins=2**bits, **SMALL).build(Dequantization(shape, bits)).double())
     levels = torch.arange(2**bits) * 2 ** (8 - bits)
     images = torch.cartesian_prod(levels, levels, levels).view(-1, *shape).to(torch.uint8)
-    flow.encoding.draws = 1
+    flow.encoding.num_draws = 1
     # an image's pixels reach the net with their noise, which the sum sees as the average over it
     first = next(m for m in flow.modules() if isinstance(m, AutoregressiveTokens))
     first.net.first.weight.data.zero_()
     masses = flow.eval().log_prob(images).exp()
     torch.testing.assert_close(masses.sum(), torch.ones((), dtype=FULL))
     assert masses.std() > 1e-3
-    flow.encoding.draws = 5
+    flow.encoding.num_draws = 5
     torch.testing.assert_close(flow.log_prob(images), masses.log())
 
 

@@ -25,7 +25,7 @@ from diffeo.targets import (
     Positive,
     Real,
     Simplex,
-    draws,
+    named,
 )
 
 SUPPORTS = [
@@ -186,7 +186,7 @@ def test_columns_by_name_and_in_order():
     target = Constrained(FromTorch(function), parts)
     u = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     target.log_prob(u)
-    found = draws(target, u)
+    found = named(target, u)
     assert (target.features, target.values) == (6, 7)
     assert {k: v.shape for k, v in found.items()} == {
         "rate": (4,), "shift": (4, 2), "weights": (4, 3), "share": (4,)}  # fmt: skip
@@ -198,7 +198,7 @@ def test_columns_by_name_and_in_order():
     np.testing.assert_array_equal(joined, x.detach().numpy())
     torch.testing.assert_close(target.unconstrain(x), u)
     plain = Constrained(FromTorch(function), list(parts.values()))
-    np.testing.assert_array_equal(draws(plain, u)["x"], joined)
+    np.testing.assert_array_equal(named(plain, u)["x"], joined)
     torch.testing.assert_close(plain.log_prob(u), target.log_prob(u))
 
 

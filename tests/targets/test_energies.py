@@ -25,7 +25,7 @@ from diffeo.targets import (
     ManyWell,
     Phi4,
     Sampled,
-    draws,
+    named,
 )
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -212,7 +212,7 @@ def test_far_out_gradients_stay_finite(name: str, dtype: torch.dtype):
 
 
 @kinds
-def test_dtypes_shapes_and_doors(name: str):
+def test_dtypes_shapes_and_refusals(name: str):
     target = KINDS[name]()
     x = torch.randn(2, 3, target.features, generator=seeded())
     value = target.log_prob(x)
@@ -226,7 +226,7 @@ def test_dtypes_shapes_and_doors(name: str):
     evaluator = Evaluator(target)
     assert evaluator.differentiable(x[0])
     torch.testing.assert_close(evaluator(x[0]), exact[0].float())
-    assert list(draws(target, x[0])) == ["x"]
+    assert list(named(target, x[0])) == ["x"]
     with pytest.raises(ShapeError, match=f"has {target.features} columns"):
         target.log_prob(torch.zeros(3, target.features + 1))
 

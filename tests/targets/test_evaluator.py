@@ -12,7 +12,7 @@ from torch import Tensor
 
 import diffeo
 from diffeo.errors import ConfigError, DataError, ShapeError
-from diffeo.targets import Evaluator, Parameters, Sampled, Target, draws
+from diffeo.targets import Evaluator, Parameters, Sampled, Target, named
 
 
 class Of:
@@ -34,7 +34,7 @@ def through_numpy(x: Tensor) -> Tensor:
 
 
 class Named(Of, Parameters):
-    def draws(self, u: Tensor) -> dict[str, np.ndarray]:
+    def named(self, u: Tensor) -> dict[str, np.ndarray]:
         return {"rate": np.exp(u[:, 0].numpy())}
 
 
@@ -198,10 +198,10 @@ def test_only_rows(shape):
 
 def test_draws_are_the_targets_own_names():
     u = torch.randn(3, 1, requires_grad=True)
-    assert list(draws(Of(quartic), u)) == ["x"]
-    np.testing.assert_array_equal(draws(Of(quartic), u)["x"], u.detach().numpy())
-    named = Named(quartic)
-    assert list(draws(named, u.detach())) == list(draws(Evaluator(named), u.detach())) == ["rate"]
+    assert list(named(Of(quartic), u)) == ["x"]
+    np.testing.assert_array_equal(named(Of(quartic), u)["x"], u.detach().numpy())
+    target = Named(quartic)
+    assert list(named(target, u.detach())) == list(named(Evaluator(target), u.detach())) == ["rate"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

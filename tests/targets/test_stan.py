@@ -14,7 +14,7 @@ import torch
 from torch.distributions import Dirichlet, Exponential, Normal
 
 from diffeo.errors import ConfigError, DataError, ShapeError
-from diffeo.targets import Evaluator, Stan, draws
+from diffeo.targets import Evaluator, Stan, named
 
 pytest.importorskip("httpstan")
 
@@ -100,8 +100,8 @@ def test_density_is_the_constrained_one_with_the_jacobian_and_all_constants(targ
     expected = []
     for row in u:
         moves = step * torch.eye(13, dtype=torch.float64)
-        jacobian = (free(target.draws(row + moves)) - free(target.draws(row - moves))) / (2 * step)
-        point = {name: values[0] for name, values in target.draws(row[None]).items()}
+        jacobian = (free(target.named(row + moves)) - free(target.named(row - moves))) / (2 * step)
+        point = {name: values[0] for name, values in target.named(row[None]).items()}
         expected.append(on_their_own_scale(point) + np.linalg.slogdet(jacobian)[1])
     torch.testing.assert_close(target.log_prob(u), torch.tensor(expected), rtol=0, atol=1e-6)
 
@@ -121,7 +121,7 @@ def test_gradient(target):
 
 def test_draws(target):
     u = u_rows()
-    x = draws(target, u)
+    x = named(target, u)
     assert {name: values.shape[1:] for name, values in x.items()} == {
         **SHAPES, "variance": (), "noise": (3, 2), "count": ()
     }  # fmt: skip
@@ -141,13 +141,13 @@ def test_draws(target):
         x["noise"], np.broadcast_to([[11, 12], [21, 22], [31, 32]], (7, 3, 2)), atol=0.1
     )
     assert len(np.unique(x["noise"])) == 42
-    again = draws(target, u)
+    again = named(target, u)
     assert all(np.array_equal(values, again[name]) for name, values in x.items())
 
 
 def test_unconstrain(target):
     u = u_rows()
-    x = target.draws(u)
+    x = target.named(u)
     torch.testing.assert_close(target.unconstrain(x), u)
     with pytest.raises(DataError, match="'tau' has no values"):
         target.unconstrain({"mu": x["mu"]})
@@ -182,11 +182,11 @@ def test_dtypes_and_rows(target, dtype, rows):
     assert value.shape == (rows,)
     assert torch.autograd.grad(value.sum(), u)[0].dtype == dtype
     torch.testing.assert_close(value, target.log_prob(u.detach().double()).to(dtype))
-    assert target.draws(u)["B"].shape == (rows, 2, 3)
+    assert target.named(u)["B"].shape == (rows, 2, 3)
     with pytest.raises(ShapeError, match="13 unconstrained parameters"):
         target.log_prob(torch.zeros(13))
     with pytest.raises(ShapeError, match="13 unconstrained parameters"):
-        target.draws(torch.zeros(2, 12))
+        target.named(torch.zeros(2, 12))
 
 
 def test_two_data_sets_of_one_program(target, tmp_path: Path, capfd):
@@ -195,7 +195,7 @@ def test_two_data_sets_of_one_program(target, tmp_path: Path, capfd):
     u = u_rows()
     before = target.log_prob(u)
     other = Stan(PROGRAM, file)
-    x = target.draws(u)
+    x = target.named(u)
     missing = Normal(torch.tensor(x["mu"] + x["w"][:, 1])[:, None], torch.tensor(x["tau"])[:, None])
     difference = missing.log_prob(torch.tensor(Y[1:], dtype=torch.float64)).sum(1)
     torch.testing.assert_close(target.log_prob(u) - other.log_prob(u), difference)

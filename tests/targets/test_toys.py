@@ -8,8 +8,9 @@ import pytest
 import torch
 from sklearn import datasets
 
+import diffeo
 from diffeo.errors import ShapeError
-from diffeo.targets.toys import TOYS
+from diffeo.targets import TOYS, Evaluator
 
 # Half the side of a box that holds all the mass, and cells a side fine enough for the density.
 GRIDS = {
@@ -119,6 +120,22 @@ def test_far_away_and_nan(name):
     assert math.isfinite(far[0]) or name == "checkerboard"
     assert not far.isnan().any()
     assert TOYS[name].log_prob(torch.tensor([[math.nan, 0.0], [0.0, 1.0]])).isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", [name for name in TOYS if name != "checkerboard"])
+def test_gradients_are_those_of_the_values(name):
+    x = torch.cat([TOYS[name].draw(20, seeded(5)), torch.tensor([[9.0, -7.0], [-12.0, 5.0]])]).double()
+    assert torch.autograd.gradcheck(TOYS[name].log_prob, (x.requires_grad_(),))
+
+
+def test_a_toy_is_a_target():
+    toy = TOYS["moons"]
+    assert (toy.features, toy.log_z, toy.scale) == (2, 0.0, 2.0)
+    assert Evaluator(toy).differentiable(torch.zeros(1, 2))
+    assert not Evaluator(TOYS["checkerboard"]).differentiable(torch.zeros(1, 2))
+    flow = diffeo.presets.NSF(2, layers=2, hidden=16).build()
+    report = diffeo.fit_target(flow, toy, start=toy.scale, max_steps=60)
+    assert abs(report.log_z) < max(4 * report.log_z_error, 1e-3)
 
 
 def test_wrong_shape_is_named():

@@ -1,4 +1,4 @@
-"""Latent variables as the door of a flow: a variational autoencoder is a flow whose encoding draws."""
+"""``VariationalEncoding``: data as latent vectors drawn from a posterior, for autoencoders built as flows."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from diffeo.bases import Normal
 from diffeo.bases.normal import DiagonalNormal
 from diffeo.bijections import Permute
 from diffeo.contracts import Initializable
-from diffeo.encodings.base import Encoding
-from diffeo.encodings.noise import check_whole, hashed_uniform
+from diffeo.encodings.base import Encoding, MonteCarloEncoding, check_whole
+from diffeo.encodings.noise import hashed_uniform
 from diffeo.errors import ConfigError, DataError, FormatError, ShapeError
 from diffeo.flow import Flow, evaluating
 from diffeo.functional import matmul_precision
 
-_MOST_DRAWS = 65536
 _AT_A_TIME = 8192
 """Draws times rows that an evaluation of the evidence works on together."""
 
 
-class VariationalEncoding(Encoding, Initializable):
+class VariationalEncoding(MonteCarloEncoding, Initializable):
     """Takes data to latent vectors drawn from an amortized posterior, and back by a decoder.
 
     Behind it stands a flow of the latent vectors, the prior. The two together are a variational autoencoder,
@@ -38,8 +37,8 @@ class VariationalEncoding(Encoding, Initializable):
 
     Training draws from torch's default generator. Evaluation uses K fixed draws that depend on the data point
     alone: not on its batch, and different for different points, so that a mean over a test set is a mean over
-    the posteriors too. Unlike other encodings it uses K draws in training also. ``draws`` may be changed at
-    any time. ``decode`` draws from the decoder, with noise that depends on the latent vectors alone.
+    the posteriors too. Unlike other encodings it uses K draws in training also. ``num_draws`` may be changed
+    at any time. ``decode`` draws from the decoder, with noise that depends on the latent vectors alone.
 
     Args:
         encoder: any module from ``(rows, *event_shape)``, the data as ``decoder.seen`` gives them, to
@@ -48,7 +47,7 @@ class VariationalEncoding(Encoding, Initializable):
         posterior: a flow of latent vectors, of context shape ``(H,)`` and with a normal base: ``diagonal``,
             ``planar``, ``sylvester``, ``iaf``, or another whose sampling is cheap.
         decoder: ``Bernoulli``, ``DiscretizedLogistic``, ``FlowDecoder``.
-        draws: K, 1 to 65536.
+        num_draws: K, 1 to 65536.
 
     Shape:
         data ``(*batch, *event_shape)``; encoded ``(K, *batch, L)``.
@@ -65,15 +64,15 @@ class VariationalEncoding(Encoding, Initializable):
         >>> import torch
         >>> from diffeo.autoencoders import Bernoulli, diagonal
         >>> decoder = Bernoulli(torch.nn.Linear(2, 6), (6,), 2)
-        >>> door = VariationalEncoding(torch.nn.Linear(6, 8), diagonal(2, 8), decoder, draws=3)
-        >>> z, log_weight = door.encode(torch.ones(5, 6))
+        >>> encoding = VariationalEncoding(torch.nn.Linear(6, 8), diagonal(2, 8), decoder, num_draws=3)
+        >>> z, log_weight = encoding.encode(torch.ones(5, 6))
         >>> z.shape, log_weight.shape
         (torch.Size([3, 5, 2]), torch.Size([3, 5]))
     """
 
-    exact = False
+    max_draws = 65536
 
-    def __init__(self, encoder: nn.Module, posterior: Flow, decoder: Decoder, *, draws: int = 1):
+    def __init__(self, encoder: nn.Module, posterior: Flow, decoder: Decoder, *, num_draws: int = 1):
         super().__init__()
         if posterior.encoding is not None or not isinstance(posterior.base, DiagonalNormal):
             raise ConfigError(
@@ -89,31 +88,23 @@ class VariationalEncoding(Encoding, Initializable):
             )
         self.encoder, self.posterior, self.decoder = encoder, posterior, decoder
         self.event_shape, self.latent_shape = decoder.event_shape, posterior.event_shape
-        self.draws = draws
+        self.num_draws = num_draws
 
     @property
     def data_dtype(self) -> torch.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.decoder.data_dtype
-
-    @property
-    def draws(self) -> int:
-        """K, how many draws a likelihood takes."""
-        return self._draws
-
-    @draws.setter
-    def draws(self, draws: int) -> None:
-        check_whole("draws", draws, 1, _MOST_DRAWS)
-        self._draws = draws
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         batch = x.shape[: x.dim() - len(self.event_shape)]
         features = self.latent_shape.numel()
         context = self.context(x)
         if self.training:
-            noise = torch.randn((self.draws, *batch, features), dtype=context.dtype, device=context.device)
+            noise = torch.randn(
+                (self.num_draws, *batch, features), dtype=context.dtype, device=context.device
+            )
         else:
-            uniform = hashed_uniform(_bits(x, batch), self.draws, context.dtype, (1, 1, features))
-            noise = torch.special.ndtri(uniform).reshape(self.draws, *batch, features)
+            uniform = hashed_uniform(_bits(x, batch), self.num_draws, context.dtype, (1, 1, features))
+            noise = torch.special.ndtri(uniform).reshape(self.num_draws, *batch, features)
         return self.weigh(x, *self.place(noise, context))
 
     def context(self, x: Tensor) -> Tensor:
@@ -170,30 +161,34 @@ class VariationalEncoding(Encoding, Initializable):
         self.decoder.initialize(x, self.place(noise, given)[0])
 
     def to_json(self) -> dict[str, Any]:
-        return {"event_shape": list(self.event_shape), "features": self.latent_shape[0], "draws": self.draws}
+        return {
+            "event_shape": list(self.event_shape),
+            "features": self.latent_shape[0],
+            "draws": self.num_draws,
+        }
 
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> Encoding:
         raise FormatError("an autoencoder's nets are its maker's; build it and use load(path, into=flow).")
 
     def extra_repr(self) -> str:
-        return f"draws={self.draws}"
+        return f"num_draws={self.num_draws}"
 
 
 def autoencoder(
-    encoder: nn.Module, posterior: Flow, decoder: Decoder, prior: Flow | None = None, *, draws: int = 1
+    encoder: nn.Module, posterior: Flow, decoder: Decoder, prior: Flow | None = None, *, num_draws: int = 1
 ) -> Flow:
     """A variational autoencoder: a flow of the latent vectors behind a ``VariationalEncoding``.
 
-    It is a flow like any other: ``log_prob`` is the bound, ``draws`` shows it draw by draw, ``fit`` trains
-    it, ``sample`` draws data, ``to_latent`` and ``to_data`` go to the prior's latent space and back.
+    It is a flow like any other: ``log_prob`` is the bound, ``draw_log_probs`` gives it draw by draw, ``fit``
+    trains it, ``sample`` draws data, ``to_latent`` and ``to_data`` go to the prior's latent space and back.
 
     Args:
         encoder: from data to the posterior's context.
         posterior: ``q(z | x)``.
         decoder: ``p(x | z)``.
         prior: ``p(z)``, any flow of vectors; None for the standard normal.
-        draws: K of the bound.
+        num_draws: K of the bound.
 
     Raises:
         ShapeError: when the parts do not fit each other.
@@ -207,15 +202,15 @@ def autoencoder(
         >>> model.log_prob(torch.ones(5, 6)).shape, model.sample(3).shape
         (torch.Size([5]), torch.Size([3, 6]))
     """
-    door = VariationalEncoding(encoder, posterior, decoder, draws=draws)
+    encoding = VariationalEncoding(encoder, posterior, decoder, num_draws=num_draws)
     if prior is None:
         features = decoder.features
-        return Flow(Permute(range(features)), Normal((features,)), door)
+        return Flow(Permute(range(features)), Normal((features,)), encoding)
     if prior.encoding is not None or prior.context_shape is not None:
         raise ConfigError(
             "a prior is a flow of latent vectors alone: without an encoding, without a context."
         )
-    return Flow(prior.bijection, prior.base, door)
+    return Flow(prior.bijection, prior.base, encoding)
 
 
 @dataclass(frozen=True)
@@ -223,7 +218,7 @@ class Evidence:
     """What importance sampling from the posteriors says of ``log p(x)``, row by row.
 
     Args:
-        log_weights: ``log p(x, z_k) - log q(z_k | x)``, ``(draws, rows)``.
+        log_weights: ``log p(x, z_k) - log q(z_k | x)``, ``(K, rows)``.
     """
 
     log_weights: Tensor
@@ -257,13 +252,13 @@ class Evidence:
 
 
 @torch.no_grad()
-def evidence(flow: Flow, x: Tensor, draws: int = 64, *, generator: Generator | None = None) -> Evidence:
+def evidence(flow: Flow, x: Tensor, num_draws: int = 64, *, generator: Generator | None = None) -> Evidence:
     """Estimate ``log p(x)`` of an autoencoder by many draws from its posteriors, in evaluation mode.
 
     Args:
         flow: as ``autoencoder`` makes them.
         x: data, ``(rows, *event_shape)``.
-        draws: K, at least 1; the papers take 5000.
+        num_draws: K, at least 1; the papers take 5000.
         generator: of the noise; by default one of a fixed seed, so that the answer is always the same.
 
     Raises:
@@ -275,14 +270,14 @@ def evidence(flow: Flow, x: Tensor, draws: int = 64, *, generator: Generator | N
         >>> from diffeo.autoencoders import Bernoulli, autoencoder, diagonal
         >>> decoder = Bernoulli(torch.nn.Linear(2, 6), (6,), 2)
         >>> model = autoencoder(torch.nn.Linear(6, 8), diagonal(2, 8), decoder)
-        >>> found = evidence(model, torch.ones(5, 6), draws=100)
+        >>> found = evidence(model, torch.ones(5, 6), num_draws=100)
         >>> found.log_prob.shape, bool((found.elbo <= found.log_prob + 1e-6).all())
         (torch.Size([5]), True)
     """
-    door = flow.encoding
-    if not isinstance(door, VariationalEncoding):
+    encoding = flow.encoding
+    if not isinstance(encoding, VariationalEncoding):
         raise ConfigError("evidence is of autoencoders: of flows behind a VariationalEncoding.")
-    check_whole("draws", draws, 1, 2**31)
+    check_whole("num_draws", num_draws, 1, 2**31)
     if x.dim() != 1 + len(flow.event_shape) or x.shape[1:] != flow.event_shape:
         raise ShapeError(
             f"x has shape {tuple(x.shape)}; this needs (rows, {', '.join(map(str, flow.event_shape))})."
@@ -292,11 +287,11 @@ def evidence(flow: Flow, x: Tensor, draws: int = 64, *, generator: Generator | N
     found = []
     with evaluating(flow):
         for part in x.split(_AT_A_TIME):
-            context, columns = door.context(part), []
-            for start in range(0, draws, most := max(1, _AT_A_TIME // max(1, len(part)))):
-                shape = (min(most, draws - start), len(part), *door.latent_shape)
+            context, columns = encoding.context(part), []
+            for start in range(0, num_draws, most := max(1, _AT_A_TIME // max(1, len(part)))):
+                shape = (min(most, num_draws - start), len(part), *encoding.latent_shape)
                 noise = torch.randn(shape, generator=generator, dtype=context.dtype, device=context.device)
-                z, log_weight = door.weigh(part, *door.place(noise, context))
+                z, log_weight = encoding.weigh(part, *encoding.place(noise, context))
                 columns.append(log_weight + prior.log_prob(z))
             found.append(torch.cat(columns))
     return Evidence(torch.cat(found, 1))

@@ -167,7 +167,7 @@ class ContextNormal(DiagonalNormal):
         self.net = net
 
     def loc_and_log_scale(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        assert context is not None, "Flow checks the context at its door"
+        assert context is not None, "Flow checks that the context is there"
         loc, raw = self.net(context).chunk(2, -1)
         shape = (*context.shape[:-1], *self.event_shape)
         return loc.reshape(shape), soft_clip(raw, MAX_LOG_SCALE).reshape(shape)

@@ -25,7 +25,7 @@ class Bijection(nn.Module, ABC):
     just applied*, summed over the event, in nats, with the batch's shape, dtype and device.
 
     Shapes are ``(*batch, *event_shape)``; context is ``(*batch, *context_shape)``. The batch axes
-    of the two are equal: ``Flow`` broadcasts and checks them once, at its door. A bijection that
+    of the two are equal: ``Flow`` broadcasts and checks them once, where they enter. A bijection that
     uses no context (``context_shape is None``) ignores what it is handed, so that a chain can pass
     the context to every part.
 

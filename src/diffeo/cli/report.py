@@ -213,7 +213,9 @@ def say_model(path: Path, flow: Flow) -> None:
         _say_notes(flow.notes)
         return
     exact = (
-        "exact" if encoding.exact else f"estimated from {encoding.draws} draws (integer or lattice columns)"
+        "exact"
+        if encoding.exact
+        else f"estimated from {encoding.num_draws} draws (integer or lattice columns)"
     )
     _say(f"likelihood  {exact}")
     if encoding.given:

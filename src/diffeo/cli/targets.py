@@ -141,8 +141,7 @@ def sample(
     from diffeo.inference import datatree, importance, save_netcdf
     from diffeo.tables.files import WRITERS, check_output
     from diffeo.tables.table import Table
-    from diffeo.targets import FromTorch
-    from diffeo.targets import draws as named
+    from diffeo.targets import FromTorch, named
 
     check_output(output, (*WRITERS, NETCDF))
     flow = options.load_model(model)
@@ -251,14 +250,14 @@ def _columns(named: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _moments(result: TargetReport) -> list[tuple[str, str, str]]:
-    from diffeo.targets import draws
+    from diffeo.targets import named
 
     if result.ess == 0:
         return []
     counts = result.draws.normalized > 0
     share = result.draws.normalized[counts].numpy()
     rows = []
-    for name, values in _columns(draws(result.target, result.draws.x[counts])).items():
+    for name, values in _columns(named(result.target, result.draws.x[counts])).items():
         mean = float(share @ values)
         spread = math.sqrt(max(0.0, float(share @ (values - mean) ** 2)))
         rows.append((name, f"{mean:.4g}", f"{spread:.4g}"))

@@ -1,4 +1,4 @@
-"""Encodings: the doors for data that are not real vectors yet."""
+"""Encodings: table rows, images and contexts as the real vectors that a flow needs."""
 
 from diffeo.encodings.base import Encoding
 from diffeo.encodings.columns import Column, Columns

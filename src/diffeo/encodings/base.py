@@ -1,4 +1,4 @@
-"""The contract of the door for data that is not yet a real vector."""
+"""The contract of an encoding: data that are not real vectors, as real vectors with weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from diffeo.errors import ConfigError
 
 
 class Encoding(nn.Module, ABC):
@@ -47,3 +49,30 @@ class Encoding(nn.Module, ABC):
     @abstractmethod
     def from_json(cls, spec: dict[str, Any]) -> Encoding:
         """Rebuild from ``to_json``'s answer; refuses anything malformed with ``FormatError``."""
+
+
+class MonteCarloEncoding(Encoding):
+    """An encoding whose likelihood is a mean over K random draws, and so a lower bound.
+
+    To write one: ``Encoding``'s abstract methods, ``max_draws``, and an ``__init__`` that sets ``num_draws``.
+    """
+
+    exact = False
+    max_draws: ClassVar[int]
+    """The largest K."""
+
+    @property
+    def num_draws(self) -> int:
+        """K, how many draws a likelihood averages over; may be changed at any time."""
+        return self._num_draws
+
+    @num_draws.setter
+    def num_draws(self, num_draws: int) -> None:
+        check_whole("num_draws", num_draws, 1, self.max_draws)
+        self._num_draws = num_draws
+
+
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Refuse what is not a whole number from ``low`` to ``high``, by name."""
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")

@@ -1,4 +1,4 @@
-"""``Columns``: the door for the rows of a table."""
+"""``Columns``: the encoding of a table's rows as standardized real vectors."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Columns(Encoding):
         columns: the density's columns, in the table's order.
         given: names of the columns the density is conditioned on.
         weights: name of the column that weighted the training rows.
-        draws: K, from 1 to 4096.
+        num_draws: K, from 1 to 4096.
 
     Shape:
         rows ``(*batch, columns)``; encoded ``(K, *batch, free columns)``.
@@ -128,10 +128,11 @@ class Columns(Encoding):
         *,
         given: Sequence[str] = (),
         weights: str | None = None,
-        draws: int = 16,
+        num_draws: int = 16,
     ):
         super().__init__()
-        self.columns, self.given, self.weights, self.draws = tuple(columns), tuple(given), weights, draws
+        self.columns, self.given, self.weights = tuple(columns), tuple(given), weights
+        self.num_draws = num_draws
         self.names = tuple(c.name for c in columns)
         every = (*self.names, *self.given, *(() if weights is None else (weights,)))
         if len(set(every)) != len(every):
@@ -163,14 +164,14 @@ class Columns(Encoding):
         ends = [c.storable for c in columns]
         self._low, self._high = _vector(low for low, _ in ends), _vector(high for _, high in ends)
         self._single = [c.kind.discrete and c.dtype == "float32" for c in columns]
-        self._fixed_noise = _stratified(draws, sum(self.discrete))
+        self._fixed_noise = _stratified(num_draws, sum(self.discrete))
 
     @property
     def dtype(self) -> torch.dtype:
         """The model's dtype, which ``encode`` answers in."""
         return self.dtype_buffer.dtype
 
-    # -- the door -----------------------------------------------------------------------------
+    # -- rows and real vectors -----------------------------------------------------------------------------
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         eps = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
@@ -184,12 +185,12 @@ class Columns(Encoding):
             log_weight = log_weight + weight.sum(-1)
             if g.kind.free:
                 parts.append(real)
-        draws = 1 if noise is None else len(noise)
-        real = torch.cat([p.expand(draws, *x.shape[:-1], p.shape[-1]) for p in parts], -1)
+        num_draws = 1 if noise is None else len(noise)
+        real = torch.cat([p.expand(num_draws, *x.shape[:-1], p.shape[-1]) for p in parts], -1)
         v = (_pick(real, self._order) - self._loc.to(x.device)) / self._scale.to(x.device)
         v = v.to(self.dtype)
         limits = self._limits(v)
-        return v.clamp(-limits, limits), log_weight.to(v.dtype).expand(draws, *x.shape[:-1])
+        return v.clamp(-limits, limits), log_weight.to(v.dtype).expand(num_draws, *x.shape[:-1])
 
     def decode(self, v: Tensor) -> Tensor:
         real = v.double() * self._scale.to(v.device) + self._loc.to(v.device)
@@ -253,7 +254,7 @@ class Columns(Encoding):
             ],
             "given": list(self.given),
             "weights": self.weights,
-            "draws": self.draws,
+            "draws": self.num_draws,
             "score_quantiles": None if self.score_quantiles is None else self.score_quantiles.tolist(),
         }
 
@@ -265,11 +266,11 @@ class Columns(Encoding):
         columns = [_column_from_json(c) for c in _list(spec["columns"], "columns")]
         given = [_name(n) for n in _list(spec["given"], "given columns")]
         weights = None if spec["weights"] is None else _name(spec["weights"])
-        draws = spec["draws"]
-        if type(draws) is not int or not 1 <= draws <= _MOST_DRAWS:
+        num_draws = spec["draws"]
+        if type(num_draws) is not int or not 1 <= num_draws <= _MOST_DRAWS:
             raise FormatError(f"the number of draws in this file is not between 1 and {_MOST_DRAWS}.")
         try:
-            encoding = cls(columns, given=given, weights=weights, draws=draws)
+            encoding = cls(columns, given=given, weights=weights, num_draws=num_draws)
         except DataError as error:
             raise FormatError(f"the table columns in this file are malformed: {error}") from None
         if spec["score_quantiles"] is not None:
@@ -332,14 +333,14 @@ def _groups(columns: Sequence[Column]) -> list[_Group]:
     return list(found.values())
 
 
-def _stratified(draws: int, columns: int) -> Tensor:
+def _stratified(num_draws: int, columns: int) -> Tensor:
     """K points of [-1/2, 1/2)^columns, one in every K-th of every column (a Latin hypercube).
 
     numpy's legacy generator is frozen, so that a model scores alike under every release.
     """
     rng = np.random.RandomState(0)
-    strata = [rng.permutation(draws) for _ in range(columns)]
-    points = (np.array(strata, dtype=np.float64).reshape(columns, draws).T + 0.5) / draws - 0.5
+    strata = [rng.permutation(num_draws) for _ in range(columns)]
+    points = (np.array(strata, dtype=np.float64).reshape(columns, num_draws).T + 0.5) / num_draws - 0.5
     return torch.from_numpy(np.ascontiguousarray(points))
 
 

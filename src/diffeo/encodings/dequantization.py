@@ -1,4 +1,4 @@
-"""``Dequantization``: the door for images of whole numbers."""
+"""``Dequantization``: the encoding of images of whole numbers as images of real ones."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from diffeo.encodings.base import Encoding
+from diffeo.encodings.base import MonteCarloEncoding, check_whole
 from diffeo.encodings.noise import (
     NOISES,
     Noise,
     UniformNoise,
     VariationalNoise,
-    check_whole,
     hashed_uniform,
     image_shape,
     margin,
 )
 from diffeo.errors import ConfigError, DataError, FormatError, ShapeError
 
-_MOST_DRAWS = 4096
 
-
-class Dequantization(Encoding):
+class Dequantization(MonteCarloEncoding):
     """Takes images of pixels 0 .. 255 to real ones and back, so that a density can be fitted to them.
 
     A whole number stands for its cell of real ones. The model's log-likelihood of an image is that of the
@@ -37,9 +34,9 @@ class Dequantization(Encoding):
     with better noise. A density that is uniform over v scores 8 bits per dimension exactly. What the
     bijection sees is v - 1/2 or, with ``logit`` = a, ``log(p / (1 - p))`` at p = a + (1 - 2 a) v.
 
-    Training draws one u per image from torch's default generator. Evaluation uses K = ``draws`` fixed ones
-    which depend on the image alone: not on its batch, and different for different images, so that a
-    mean over a test set is a mean over the noise too. ``draws`` may be changed at any time.
+    Training draws one u per image from torch's default generator. Evaluation uses K = ``num_draws`` fixed
+    ones that depend on the image alone, not on its batch. Different images have different ones, so a mean
+    over a test set is a mean over the noise too. ``num_draws`` may be changed at any time.
 
     Images may be uint8 or any real dtype that holds whole numbers; anything else scores -inf. Samples are
     uint8, on the same scale whatever ``bits`` are.
@@ -49,7 +46,7 @@ class Dequantization(Encoding):
         bits: what is kept of a pixel, from the highest of its 8; 1 to 8.
         noise: ``UniformNoise()``, the default, or ``VariationalNoise(shape)``.
         logit: a, above 0 and at most 1/4, or None for plain centering.
-        draws: K, 1 to 4096.
+        num_draws: K, 1 to 4096.
 
     Shape:
         images ``(*batch, C, H, W)``; encoded ``(K, *batch, C, H, W)``.
@@ -64,15 +61,15 @@ class Dequantization(Encoding):
 
     Example:
         >>> import torch
-        >>> door = Dequantization((1, 2, 2)).eval()
-        >>> v, log_weight = door.encode(torch.full((1, 2, 2), 255, dtype=torch.uint8))
-        >>> v.shape, bits_per_dim(log_weight, door.event_shape)
+        >>> encoding = Dequantization((1, 2, 2)).eval()
+        >>> v, log_weight = encoding.encode(torch.full((1, 2, 2), 255, dtype=torch.uint8))
+        >>> v.shape, bits_per_dim(log_weight, encoding.event_shape)
         (torch.Size([1, 1, 2, 2]), tensor([8.]))
-        >>> door.decode(v[0]).flatten()
+        >>> encoding.decode(v[0]).flatten()
         tensor([255, 255, 255, 255], dtype=torch.uint8)
     """
 
-    exact = False
+    max_draws = 4096
     data_dtype: ClassVar[torch.dtype] = torch.uint8
     dtype_buffer: Tensor
 
@@ -83,7 +80,7 @@ class Dequantization(Encoding):
         *,
         noise: Noise | None = None,
         logit: float | None = None,
-        draws: int = 1,
+        num_draws: int = 1,
     ):
         super().__init__()
         self.event_shape = self.latent_shape = image_shape(shape)
@@ -97,20 +94,10 @@ class Dequantization(Encoding):
                 f"the noise is for images {tuple(self.noise.shape or ())}, not {tuple(self.event_shape)}; "
                 f"make it with the same shape."
             )
-        self.draws = draws
+        self.num_draws = num_draws
         self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the model's dtype
 
-    @property
-    def draws(self) -> int:
-        """K, how many fixed draws an evaluation uses."""
-        return self._draws
-
-    @draws.setter
-    def draws(self, draws: int) -> None:
-        check_whole("draws", draws, 1, _MOST_DRAWS)
-        self._draws = draws
-
-    # -- the door -----------------------------------------------------------------------------
+    # -- images and real vectors ---------------------------------------------------------------
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         pixels, flaws = _whole(x)
@@ -152,7 +139,7 @@ class Dequantization(Encoding):
         """Numbers strictly between 0 and 1: one fresh draw, or the image's own fixed ones."""
         dtype = self.dtype_buffer.dtype
         if not self.training:
-            return hashed_uniform(k, self.draws, dtype)
+            return hashed_uniform(k, self.num_draws, dtype)
         return torch.rand((1, *k.shape), dtype=dtype, device=k.device).clamp_(2**-24, 1 - 2**-24)
 
     # -- files --------------------------------------------------------------------------------
@@ -163,7 +150,7 @@ class Dequantization(Encoding):
             "bits": self.bits,
             "noise": {"kind": type(self.noise).__name__, **self.noise.to_json()},
             "logit": self.logit,
-            "draws": self.draws,
+            "draws": self.num_draws,
         }
 
     @classmethod
@@ -179,12 +166,12 @@ class Dequantization(Encoding):
             shape = image_shape(spec["shape"])
             own = {key: value for key, value in options.items() if key != "kind"}
             noise = VariationalNoise(shape, **own) if kind is VariationalNoise else UniformNoise()
-            return cls(shape, spec["bits"], noise=noise, logit=spec["logit"], draws=spec["draws"])
+            return cls(shape, spec["bits"], noise=noise, logit=spec["logit"], num_draws=spec["draws"])
         except ConfigError as error:
             raise FormatError(f"the dequantization in this file is malformed: {error}") from None
 
     def extra_repr(self) -> str:
-        return f"{tuple(self.event_shape)}, bits={self.bits}, logit={self.logit}, draws={self.draws}"
+        return f"{tuple(self.event_shape)}, bits={self.bits}, logit={self.logit}, num_draws={self.num_draws}"
 
 
 def bits_per_dim(log_prob: Tensor, event_shape: Sequence[int]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diffeo.bijections import ImageCoupling
 from diffeo.elementwise import Affine
+from diffeo.encodings.base import check_whole
 from diffeo.errors import ConfigError
 from diffeo.functional.shapes import sum_event
 from diffeo.nets import ConvNet
@@ -152,7 +153,7 @@ def margin(dtype: torch.dtype) -> float:
 
 
 def hashed_uniform(
-    levels: Tensor, draws: int, dtype: torch.dtype, shape: Sequence[int] | None = None
+    levels: Tensor, num_draws: int, dtype: torch.dtype, shape: Sequence[int] | None = None
 ) -> Tensor:
     """Fixed numbers strictly between 0 and 1, uniform and independent, for each image from its own pixels.
 
@@ -161,7 +162,7 @@ def hashed_uniform(
 
     Args:
         levels: whole numbers, ``(*batch, C, H, W)``.
-        draws: K.
+        num_draws: K.
         dtype: of the answer.
         shape: of each image's numbers, any three sizes; by default ``(C, H, W)``.
 
@@ -170,11 +171,11 @@ def hashed_uniform(
     places = _mix(torch.arange(levels.shape[-3:].numel(), device=levels.device) * 0x9E3779B9)
     # an odd multiplier for each place: images that differ in one pixel never have the same sum
     key = _mix((levels.flatten(-3) * (places | 1)).sum(-1))
-    numbers = torch.arange(draws, device=levels.device).reshape(-1, *[1] * key.dim())
+    numbers = torch.arange(num_draws, device=levels.device).reshape(-1, *[1] * key.dim())
     key = _mix(key + numbers * 0x85EBCA6B)
     shape = levels.shape[-3:] if shape is None else torch.Size(shape)
     own = _mix(torch.arange(shape.numel(), device=levels.device) * 0x9E3779B9)
-    words = _mix(key[..., None] + own).reshape(draws, *levels.shape[:-3], *shape)
+    words = _mix(key[..., None] + own).reshape(num_draws, *levels.shape[:-3], *shape)
     return ((words >> 9).to(dtype) + 0.5) * 2.0**-23  # 24 bits with the half: exact in float32
 
 
@@ -206,9 +207,3 @@ def image_shape(shape: Sequence[int]) -> torch.Size:
     if torch.Size(sizes).numel() > _MOST_PIXELS:
         raise ConfigError(f"images of shape {sizes} are too large; they may hold {_MOST_PIXELS} numbers.")
     return torch.Size(sizes)
-
-
-def check_whole(name: str, value: Any, low: int, high: int) -> None:
-    """Refuse what is no whole number from ``low`` to ``high``, by name."""
-    if type(value) is not int or not low <= value <= high:
-        raise ConfigError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")

@@ -81,22 +81,24 @@ class Hutchinson(Trace):
     probes are fixed, and ``log_det`` stays an estimate, of the same value each time.
 
     Args:
-        draws: probes in training.
+        num_draws: probes in training.
         fixed: probes in evaluation, above 64 features.
 
     References: Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud 2019, "FFJORD", section 3.1.
     """
 
-    draws: int = 1
+    num_draws: int = 1
     fixed: int = 16
     exact = False
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or self.fixed < 1:
-            raise ConfigError(f"draws and fixed must be at least 1, not {self.draws} and {self.fixed}.")
+        if self.num_draws < 1 or self.fixed < 1:
+            raise ConfigError(
+                f"num_draws and fixed must be at least 1, not {self.num_draws} and {self.fixed}."
+            )
 
     def probes(self, x: Tensor) -> Tensor | None:
-        return rademacher(torch.Size((self.draws, *x.shape)), x)
+        return rademacher(torch.Size((self.num_draws, *x.shape)), x)
 
     def fixed_probes(self, features: int) -> Tensor | None:
         if features <= EXACT_FEATURES:

@@ -67,13 +67,13 @@ def score_images(
             f"the images have shape {images.shape} but the model's are {(channels, *size)}; "
             f"read them with size={(*size,)} and channels={channels}."
         )
-    before = door.draws
+    before = door.num_draws
     try:
-        door.draws = before if draws is None else draws
-        step = max(1, chunk // door.draws)
+        door.num_draws = before if draws is None else draws
+        step = max(1, chunk // door.num_draws)
         log_prob = in_parts(flow, flow.log_prob, images.pixels, context, batch_size=step).double()
     finally:
-        door.draws = before
+        door.num_draws = before
     return ImageScores(images.names, log_prob.numpy(), bits_per_dim(log_prob, flow.event_shape).numpy())
 
 

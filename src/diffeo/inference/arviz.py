@@ -13,7 +13,7 @@ from torch import Tensor
 from diffeo._files import replacing
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.inference.importance import Importance
-from diffeo.targets import Target, draws
+from diffeo.targets import Target, named
 
 
 def datatree(
@@ -89,8 +89,8 @@ def _batch(x: Tensor) -> tuple[int, ...]:
 def _named(target: Target, x: Tensor) -> dict[str, np.ndarray]:
     """Each parameter's values, ``(chains, draws, *shape)``."""
     batch = _batch(x)
-    named = draws(target, x.detach().reshape(-1, x.shape[-1]))
-    return {_free(name): value.reshape(*batch, *value.shape[1:]) for name, value in named.items()}
+    parts = named(target, x.detach().reshape(-1, x.shape[-1]))
+    return {_free(name): value.reshape(*batch, *value.shape[1:]) for name, value in parts.items()}
 
 
 def _free(name: str) -> str:

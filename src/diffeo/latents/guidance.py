@@ -140,8 +140,8 @@ def guided(flow: Flow, weight: float, *, rising: bool = False) -> Flow:
     layers = [m for m in tokens if isinstance(m.family, Affine)]
     if not layers:
         raise ConfigError("only AutoregressiveTokens layers of Affine are guided, and this flow has none.")
-    door = flow.context_encoding
-    if not isinstance(door, OneHotContext) or not door.drop:
+    encoding = flow.context_encoding
+    if not isinstance(encoding, OneHotContext) or not encoding.drop:
         raise ConfigError(
             "this flow never saw an unknown class, which guidance compares with; train one with "
             "context=Classes(n) and drop=0.1."

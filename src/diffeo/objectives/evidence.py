@@ -26,11 +26,11 @@ class ELBO:
         >>> import torch, diffeo
         >>> from diffeo import autoencoders as ae
         >>> decoder = ae.Bernoulli(torch.nn.Linear(2, 6), (6,), 2)
-        >>> model = ae.autoencoder(torch.nn.Linear(6, 8), ae.diagonal(2, 8), decoder, draws=8)
+        >>> model = ae.autoencoder(torch.nn.Linear(6, 8), ae.diagonal(2, 8), decoder, num_draws=8)
         >>> batch = Batch(torch.ones(3, 6), None, None, torch.arange(3))
         >>> bool(ELBO()(model.eval(), batch) > diffeo.Likelihood()(model, batch))
         True
     """
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
-        return weighted_mean(-flow.draws(batch.x, batch.context).mean(0), batch.weights)
+        return weighted_mean(-flow.draw_log_probs(batch.x, batch.context).mean(0), batch.weights)

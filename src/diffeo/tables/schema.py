@@ -87,7 +87,7 @@ class Schema:
         """The encoding of these columns, standardized by the moments of ``rows``: pass training
         rows only."""
         columns = [Column.fit(e.name, e.kind, e.dtype, rows.column(e.name)) for e in self.entries]
-        return Columns(columns, given=given, weights=weights, draws=draws)
+        return Columns(columns, given=given, weights=weights, num_draws=draws)
 
     def cells(self) -> list[tuple[str, ...]]:
         """The schema as a table of text, the header first."""

@@ -69,7 +69,7 @@ def log_prob_with_error(flow: Flow, x: Tensor, context: Tensor | None = None) ->
     ``log 1/K sum_k w_k`` with ``w_k`` the density times the cell at draw k, and by the delta method
     ``sd(w) / (mean(w) sqrt(K))``; exact encodings have error 0.
     """
-    return delta_method(flow.draws(x, context))
+    return delta_method(flow.draw_log_probs(x, context))
 
 
 @torch.no_grad()
@@ -89,7 +89,7 @@ def score_table(flow: Flow, table: Any, *, chunk: int = 65_536) -> Scores:
     """
     encoding = table_encoding(flow)
     rows, context = inputs(flow, Table.of(table, only=[*encoding.names, *encoding.given]))
-    step = max(1, chunk if encoding.exact else chunk // encoding.draws)
+    step = max(1, chunk if encoding.exact else chunk // encoding.num_draws)
     training = flow.training
     flow.eval()
     try:

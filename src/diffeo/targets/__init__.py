@@ -1,6 +1,6 @@
 """Densities to fit to: functions, constrained parameters, Stan models, and the standard test energies."""
 
-from diffeo.targets.base import Parameters, Sampled, Target, draws
+from diffeo.targets.base import Parameters, Sampled, Target, named
 from diffeo.targets.constrained import Constrained
 from diffeo.targets.energies import Banana, Energy, Funnel, GaussianMixture40, ManyWell
 from diffeo.targets.evaluator import Evaluator
@@ -15,7 +15,7 @@ __all__ = [
     "Target",
     "Parameters",
     "Sampled",
-    "draws",
+    "named",
     "Evaluator",
     "FromTorch",
     "FromNumPy",

@@ -1,4 +1,4 @@
-"""What can be fitted to: unnormalized log-densities, and what some of them know besides."""
+"""The contracts of targets: an unnormalized log-density, named parameters, exact samples."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Target(Protocol):
 
 
 class Parameters(ABC):
-    """A target that knows what its unconstrained rows are on the user's own scale, by name."""
+    """A target whose unconstrained rows stand for named parameters on the user's own scale."""
 
     @abstractmethod
-    def draws(self, u: Tensor) -> dict[str, np.ndarray]:
+    def named(self, u: Tensor) -> dict[str, np.ndarray]:
         """Each parameter's values, ``(rows, *its shape)``, for unconstrained rows ``(rows, D)``."""
 
 
@@ -52,8 +52,8 @@ class Sampled(ABC):
         """n independent rows, ``(n, D)``, in torch's default dtype."""
 
 
-def draws(target: Target, u: Tensor) -> dict[str, np.ndarray]:
-    """Rows of the space that is fitted in, as what the target's user calls them.
+def named(target: Target, u: Tensor) -> dict[str, np.ndarray]:
+    """Unconstrained rows as arrays of the target's own parameters, by name.
 
     Args:
         target: any target; one that is ``Parameters`` too names and constrains its own.
@@ -64,12 +64,12 @@ def draws(target: Target, u: Tensor) -> dict[str, np.ndarray]:
 
     Example:
         >>> import torch
-        >>> from diffeo.targets import Funnel, draws
-        >>> {name: values.shape for name, values in draws(Funnel(3), torch.zeros(5, 3)).items()}
+        >>> from diffeo.targets import Funnel, named
+        >>> {name: values.shape for name, values in named(Funnel(3), torch.zeros(5, 3)).items()}
         {'x': (5, 3)}
     """
     if isinstance(target, Parameters):
-        return target.draws(u)
+        return target.named(u)
     return {"x": u.detach().cpu().numpy()}
 
 

@@ -28,7 +28,7 @@ class Constrained(Parameters):
     Args:
         target: the density of x, ``(rows, values)`` to ``(rows,)``, up to a constant.
         supports: what the columns of x are, in order: ``Real``, ``Positive``, ``Above``, ``Below``,
-            ``Bounded``, ``Simplex``, ``Circular``; by name where draws are to be called by name.
+            ``Bounded``, ``Simplex``, ``Circular``; by name where ``named`` is to tell them apart.
 
     Attributes:
         features: D, the columns of u.
@@ -49,7 +49,7 @@ class Constrained(Parameters):
         >>> target = Constrained(gamma, {"rate": Positive(), "weights": Simplex(3)})
         >>> target.features, target.log_prob(torch.zeros(1, 3))
         (3, tensor([-3.7465]))
-        >>> target.draws(torch.zeros(1, 3).double())["weights"].round(3).tolist()
+        >>> target.named(torch.zeros(1, 3).double())["weights"].round(3).tolist()
         [[0.333, 0.333, 0.333]]
     """
 
@@ -97,7 +97,7 @@ class Constrained(Parameters):
                 raise DataError(f"{name}: {error}") from None
         return torch.cat(found, -1)
 
-    def draws(self, u: Tensor) -> dict[str, np.ndarray]:
+    def named(self, u: Tensor) -> dict[str, np.ndarray]:
         """The parameters by name, each ``(rows, *shape)``; all together as ``"x"`` where none was named."""
         parts = [part.cpu().numpy() for part in self._constrain(u.detach())[0]]
         if self.names is None:

@@ -1,4 +1,4 @@
-"""The one door through which all fitting code evaluates a target."""
+"""``Evaluator``: how all fitting code evaluates a target, checked and counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffeo.errors import ConfigError, DataError, ShapeError
-from diffeo.targets.base import Parameters, Target, draws, one_a_row
+from diffeo.targets.base import Parameters, Target, named, one_a_row
 
 
 @final
@@ -118,9 +118,9 @@ class Evaluator(Parameters):
             )
         return value.detach(), grad
 
-    def draws(self, u: Tensor) -> dict[str, np.ndarray]:
-        """What the target calls these rows: ``targets.draws``."""
-        return draws(self.target, u)
+    def named(self, u: Tensor) -> dict[str, np.ndarray]:
+        """What the target calls these rows: ``targets.named``."""
+        return named(self.target, u)
 
     def _plain(self, x: Tensor) -> Tensor:
         with torch.no_grad():

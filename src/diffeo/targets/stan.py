@@ -75,7 +75,7 @@ class Stan(Parameters):
         >>> target = Stan(program, {"N": 3, "y": [1.0, 2.0, 4.0]})  # doctest: +SKIP
         >>> target.features, target.shapes  # doctest: +SKIP
         (2, {'mu': (), 'sigma': ()})
-        >>> target.draws(torch.zeros(1, 2))  # doctest: +SKIP
+        >>> target.named(torch.zeros(1, 2))  # doctest: +SKIP
         {'mu': array([0.]), 'sigma': array([1.])}
     """
 
@@ -100,7 +100,7 @@ class Stan(Parameters):
         self._check(u)
         return _LogProb.apply(u, self, u.requires_grad and torch.is_grad_enabled())  # type: ignore[no-any-return]
 
-    def draws(self, u: Tensor) -> dict[str, np.ndarray]:
+    def named(self, u: Tensor) -> dict[str, np.ndarray]:
         """Parameters, transformed parameters and generated quantities by name, ``(rows, *shape)`` each.
 
         Random generated quantities have a fixed seed. What Stan refuses to compute in a row is NaN there.
@@ -117,9 +117,9 @@ class Stan(Parameters):
         }
 
     def unconstrain(self, values: Mapping[str, Any]) -> Tensor:
-        """The inverse of ``draws``: ``(rows, D)``, float64, from each parameter's values ``(rows, *shape)``.
+        """The inverse of ``named``: ``(rows, D)``, float64, from each parameter's values ``(rows, *shape)``.
 
-        Names that are no parameters are ignored, so it takes what ``draws`` gives.
+        Names that are not parameters are ignored, so it takes what ``named`` gives.
 
         Raises:
             DataError: for a parameter that is missing, or values outside its support.

@@ -1,4 +1,4 @@
-"""``check_encoding``: the contract of the door for data that are not real vectors."""
+"""``check_encoding``: the contract of an encoding, data to real vectors and back."""
 
 from __future__ import annotations
 

@@ -306,7 +306,7 @@ def _reparameterized(s: Subject) -> None:
         require(x.requires_grad and log_prob.requires_grad, "samples carry no gradients to the parameters")
 
 
-# -- other doors ------------------------------------------------------------------------------------
+# -- distribution() and files -----------------------------------------------------------------------
 
 
 @rules.add("distribution", 3)

@@ -115,7 +115,7 @@ class ImportanceBound(DrawsForTarget):
 
     Args:
         target: anything with ``log_prob(x)`` that carries a gradient of x.
-        draws: K, for each row of the batch.
+        num_draws: K, for each row of the batch.
 
     Raises:
         ConfigError: for fewer than 1 draw, or a target without gradients.
@@ -128,22 +128,22 @@ class ImportanceBound(DrawsForTarget):
         >>> target = torch.distributions.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
         >>> flow = diffeo.presets.RealNVP(features=2, layers=2, hidden=(16,)).build()
         >>> batch = Batch(torch.zeros(64, 2), None, None, torch.arange(64))
-        >>> abs(round(ImportanceBound(target, draws=5)(flow, batch).item(), 3))
+        >>> abs(round(ImportanceBound(target, num_draws=5)(flow, batch).item(), 3))
         0.0
     """
 
-    draws: int = 8
+    num_draws: int = 8
 
     def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise ConfigError(f"draws must be at least 1, not {self.draws}.")
+        if self.num_draws < 1:
+            raise ConfigError(f"num_draws must be at least 1, not {self.num_draws}.")
         super().__post_init__()
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
-        draws = draw(flow, of_target(self.evaluator), batch, self.draws)
+        draws = draw(flow, of_target(self.evaluator), batch, self.num_draws)
         log_sum = draws.log_weights.logsumexp(0)
         share = shares(batch)
         # a row without any weight has none to share
         normalized = torch.where(log_sum == -math.inf, 0.0, torch.exp(draws.log_weights - log_sum))
-        value = -(share * (log_sum - math.log(self.draws))).sum()
+        value = -(share * (log_sum - math.log(self.num_draws))).sum()
         return draws.surrogate(value, -share * normalized.square())
