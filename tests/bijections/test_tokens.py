@@ -304,4 +304,4 @@ def test_a_flow_with_another_sampler_is_saved_all_the_same(tmp_path):
     diffeo.save(flow, tmp_path / "model")
     again = diffeo.load(tmp_path / "model")
     kinds = [type(m.sampler) for m in again.modules() if isinstance(m, AutoregressiveTokens)]
-    assert kinds == [Stepwise]  # how it is sampled is no part of the model
+    assert kinds == [Stepwise]  # how it is sampled is not part of the model

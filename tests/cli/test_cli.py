@@ -374,7 +374,7 @@ def test_python_takes_tables_of_every_make():
         ("fit t.parquet -o m --checkpoint no/c", "folder no does not exist"),
         ("fit t.parquet -o m --given nope", "no column 'nope' in this table; it has size, count, same, age"),
         ("fit t.parquet -o m --weights nope", "no column 'nope'"),
-        ("fit t.parquet -o m --column size=log", "no kind of column; there are: continuous"),
+        ("fit t.parquet -o m --column size=log", "not a kind of column; there are: continuous"),
         ("fit t.parquet -o m --column nope=positive", "no column 'nope'"),
         ("fit t.parquet -o m --column size", "is not NAME=VALUE"),
         ("fit t.parquet -o m --given age --column age=positive", "--column is for modeled"),

@@ -301,7 +301,7 @@ def test_other_refusals():
         SymmetricKL(Pair())
     with pytest.raises(ConfigError, match="num_draws must be"):
         ImportanceBound(Pair(), 0)
-    with pytest.raises(ConfigError, match="no target"):
+    with pytest.raises(ConfigError, match="not a target"):
         ReverseKL(object())  # type: ignore[arg-type]
 
 

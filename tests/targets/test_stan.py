@@ -218,7 +218,7 @@ def test_inside_an_event_loop(target):
         ({**DATA, "y": Y[:3]}, "mismatch in dimension.*variable name=y"),
         ({**DATA, "N": -1}, "N is -1, but must be greater than or equal to 0"),
         ({**DATA, "N": "four"}, "N, error: string values not allowed"),
-        ({**DATA, "N": {4}}, "set is no number"),
+        ({**DATA, "N": {4}}, "set is not a number"),
         ([1], "a mapping or a JSON object; got list"),
         (Path("/no/such/data.json"), "No such file"),
     ],

@@ -1,4 +1,4 @@
-"""Latent variables: variational autoencoders, whose posteriors, priors and decoders may be flows."""
+"""Variational autoencoders, whose posteriors, priors and decoders may be flows."""
 
 from diffeo.autoencoders.decoders import Bernoulli, Decoder, DiscretizedLogistic, FlowDecoder
 from diffeo.autoencoders.encoding import Evidence, VariationalEncoding, autoencoder, evidence

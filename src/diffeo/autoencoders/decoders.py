@@ -1,4 +1,4 @@
-"""Decoders: what data are like, given their latent variables."""
+"""Decoders: the density of data, given their latent variables."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def mean(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """What x is on average, as real numbers: the picture to look at."""
+        """The mean of x given z, as real numbers: the picture to look at."""
 
     def seen(self, x: Tensor) -> Tensor:
         """The data as an encoder's net likes to see them; of their own dtype or a floating one."""
@@ -238,7 +238,7 @@ class FlowDecoder(Decoder, Initializable):
         return self.flow.sample((), z, generator=generator)
 
     def mean(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Of 16 draws: a flow knows no mean in closed form."""
+        """The mean of 16 draws, since a flow's own has no closed form."""
         draws = self.flow.sample(16, z, generator=generator)
         return draws.to(z.dtype).mean(0)
 

@@ -88,7 +88,7 @@ class MixtureOfNormals(Base):
     ) -> Tensor:
         log_weight, loc, log_scale = self._parts()
         shape = torch.Size(batch_shape)
-        # By inversion: multinomial refuses zero draws, and its float32 weights are no finer.
+        # By inversion: multinomial refuses zero draws, and its weights would be float32.
         edges = log_weight.detach().exp().cumsum(-1)[:-1]
         u = torch.rand(shape, generator=generator, dtype=loc.dtype, device=loc.device)
         k = (u.unsqueeze(-1) >= edges).sum(-1)

@@ -34,7 +34,7 @@ class Autoregressive(Bijection):
 
     Raises:
         ShapeError: when the net's sizes do not fit.
-        ConfigError: for an order that is no permutation.
+        ConfigError: for an order that is not a permutation.
 
     References: Papamakarios et al. 2017 (MAF), eqs. 2-5; Kingma et al. 2016 (IAF); Prince
     2023, section 16.3.4.

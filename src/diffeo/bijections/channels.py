@@ -1,4 +1,4 @@
-"""What acts on the channels of each pixel alone."""
+"""Layers and masks for an image's channels: ``OnChannels``, ``channel_mask``, ``checkerboard``."""
 
 from __future__ import annotations
 

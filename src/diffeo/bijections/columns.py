@@ -1,4 +1,4 @@
-"""A bijection of some of the columns."""
+"""``OnColumns``: a bijection applied to some of the columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of a layer: its own, or a net's of the context."""
+"""``ContextParameters``: a layer's parameters, learned themselves or computed from the context."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffeo.functional import matmul_precision
 
 
 class ContextParameters(nn.Module):
-    """P numbers that start at ``start``: learned ones, or what a net gives for the context, added to it.
+    """P parameters that start at ``start``: learned themselves, or moved by a net of the context.
 
     Args:
         start: ``(P,)``.

@@ -25,7 +25,7 @@ TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-8}
 
 
 class Contractive(Bijection):
-    """``y = x + g(x)`` where g contracts: any net, no split of the columns, no order.
+    """``y = x + g(x)`` where g contracts: any net of all columns, neither split nor ordered.
 
     Invertible by Banach's theorem since Lip(g) <= L < 1, which the net certifies: its layers' norms are
     bounded from above and kept by ``project_`` after every step of ``fit``. The inverse solves

@@ -1,4 +1,4 @@
-"""Fixed scalar maps, one element at a time: the way to and from bounded domains."""
+"""Fixed scalar maps, one element at a time: to and from bounded domains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images as sequences of single numbers."""
+"""``Interleave``: an image as a sequence of single numbers."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Permute(Bijection):
         ``x``: ``(*batch, D)``, log-det: ``(*batch,)``.
 
     Raises:
-        ConfigError: when it is no permutation.
+        ConfigError: when it is not a permutation.
 
     Example:
         >>> import torch

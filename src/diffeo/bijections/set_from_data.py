@@ -1,4 +1,4 @@
-"""What maps that are set from training rows share."""
+"""Base class of maps whose parameters are computed from the training rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images between few large channels and many small ones."""
+"""``Squeeze`` and ``Haar``: few large channels of an image as many small ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shift by a parameter."""
+"""The additive family: a shift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scale and shift."""
+"""The affine family: a bounded scale and a shift."""
 
 from __future__ import annotations
 

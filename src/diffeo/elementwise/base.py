@@ -45,7 +45,7 @@ class Elementwise(ABC):
 
     @property
     def scalar(self) -> Scalar | None:
-        """What the kernels know this family, one of the whole line, by; None for those they do not."""
+        """The kernels' description of this family; None for one they do not run."""
         return None
 
     def columns(self, index: Sequence[int]) -> Elementwise:

@@ -1,4 +1,4 @@
-"""What families given on ``[-bound, bound]`` and continued by straight lines share."""
+"""Base class of families that bend on ``[-bound, bound]`` and are straight lines outside."""
 
 from __future__ import annotations
 

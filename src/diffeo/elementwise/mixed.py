@@ -40,7 +40,7 @@ class Mixed(Elementwise):
         >>> from diffeo.elementwise import Additive, CircularRationalQuadratic, Mixed
         >>> family = Mixed([Additive(), CircularRationalQuadratic(bins=4)])
         >>> y, log_slope = family.forward(torch.tensor([5.0, 5.0]), torch.zeros(2, family.num_params))
-        >>> log_slope  # 5 is no angle
+        >>> log_slope  # 5 is not an angle
         tensor([0., -inf])
     """
 
@@ -107,6 +107,6 @@ class Mixed(Elementwise):
 
 
 def _side_by_side(traits: Sequence[Traits]) -> Traits:
-    """What maps of different columns promise together: passes are shared, not added."""
+    """The traits of maps of different columns side by side: passes are shared, not added."""
     passes = {name: max(getattr(t, name) for t in traits) for name in ("forward_passes", "inverse_passes")}
     return replace(reduce(Traits.then, traits), **passes)

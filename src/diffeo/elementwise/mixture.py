@@ -1,4 +1,4 @@
-"""What families made of a mixture of K equal-shaped units share: parameters, start, and inverse."""
+"""Base class of families that are mixtures of K equal-shaped units: parameters, start, inverse."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from diffeo.functional.quadrature import clenshaw_curtis
 
 LOG_MAX_SLOPE = math.log(1e3)
 FEWEST, MOST, CAPTURED = 16, 512, 64
-"""Intervals of the quadrature: to start with, at most, and where no value may steer."""
+"""Intervals of the quadrature: to start with, at most, and where Python must not branch on values."""
 BLOCK = 8192
 """How many scalars are integrated at once, which bounds the memory of large batches."""
 

@@ -33,7 +33,7 @@ def inverse_slope(slopes: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Spline(Elementwise):
-    """What the three share: knots and slopes from one vector of parameters."""
+    """Base class of the three: knots and slopes from one vector of parameters."""
 
     bins: int = 8
 

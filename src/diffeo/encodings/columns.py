@@ -96,7 +96,7 @@ class Columns(Encoding):
     stratified in every column.
 
     Rows come as float64 (or float32) and are standardized in float64 before they are cast to the
-    model's own dtype, so that a large offset costs no precision. The moments are no buffers:
+    model's own dtype, so that a large offset costs no precision. The moments are not buffers:
     ``.to(dtype)`` changes what the model computes in, never what it knows of the data. Samples are
     float64 and never leave a column's support.
 

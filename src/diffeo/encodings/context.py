@@ -80,7 +80,7 @@ class OneHotContext(ContextEncoding):
         self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the dtype
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Nothing to learn from data; refuses numbers that are no class."""
+        """Nothing to learn from data; refuses numbers that are not classes."""
         bad = ~(x.unsqueeze(-1) == self.classes).any(-1)
         if bool(bad.any()):
             raise DataError(

@@ -54,7 +54,7 @@ class Dequantization(MonteCarloEncoding):
     Raises:
         ConfigError: for sizes outside these limits.
         ShapeError: for noise made for other images.
-        DataError: by ``decode``, for NaN: no pixel can say so.
+        DataError: by ``decode``, for NaN, which a pixel cannot hold.
 
     References: Theis et al. 2016, section 3.1; Dinh et al. 2017, section 4.1 (the logit); Ho et al. 2019,
     section 3.1 (the bound); Burda et al. 2016 (several draws).
@@ -120,7 +120,7 @@ class Dequantization(MonteCarloEncoding):
 
     def decode(self, v: Tensor) -> Tensor:
         if bool(v.isnan().any()):
-            raise DataError("a latent image holds NaN, which is no pixel; look for NaN in what it came from.")
+            raise DataError("a latent image holds NaN, which is not a pixel; look where it came from.")
         if self.logit is None:
             v = v + 0.5
         else:

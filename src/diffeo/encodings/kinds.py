@@ -1,4 +1,4 @@
-"""What a table's column holds, and the map from its values to the real line."""
+"""Kinds of column: which values a table's column may hold, and their map to the real line."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def parse_kind(text: str) -> Kind:
     match = re.fullmatch(r"\s*([a-z]+)\s*(?:\(([^()]*)\))?\s*", text.lower())
     kind = COLUMN_KINDS.get(match[1]) if match else None
     if match is None or kind is None or kind is Constant:
-        raise ConfigError(f"{text!r} is no kind of column; there are: {DECLARED}.")
+        raise ConfigError(f"{text!r} is not a kind of column; there are: {DECLARED}.")
     try:
         values = [float(v) for v in match[2].split(",")] if match[2] else []
         if kind is Integer and values:

@@ -1,4 +1,4 @@
-"""What fills an image's cells: the noise that makes whole numbers real ones, and its density."""
+"""Dequantization noise, uniform or learned, and its density."""
 
 from __future__ import annotations
 

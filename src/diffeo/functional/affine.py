@@ -1,4 +1,4 @@
-"""Bounded log-scales."""
+"""A soft bound on log-scales, so that affine maps cannot overflow."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from diffeo.errors import NotConverged
 
 
 def captured() -> bool:
-    """Whether ``torch.compile`` or ``torch.func`` looks on, so that no value may steer Python."""
+    """Whether ``torch.compile`` or ``torch.func`` traces this, so that Python must not branch on values."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 

@@ -18,7 +18,7 @@ MEMORY = 80
 
 
 class FixedPoint(NamedTuple):
-    """Where an iteration came to, and how."""
+    """The result of an iteration: the point, and how well it is known."""
 
     x: Tensor
     residual: Tensor
@@ -101,7 +101,7 @@ def picard_iterations(lipschitz: float, tolerance: float) -> int:
 
 
 def _captured(g: Map, y: Tensor, x: Tensor, r: Tensor, goal: Tensor, limit: int, what: str) -> FixedPoint:
-    """Plain iteration of fixed length, where no value may steer Python."""
+    """Plain iteration of fixed length, for code that is traced."""
     for _ in range(limit):
         x = x + r
         r = y - g(x, None) - x
@@ -157,6 +157,6 @@ class _Secants:
         self.used += 1
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows alone."""
+        """Drop all other rows."""
         self.x, self.r, self.size = self.x[rows], self.r[rows], self.size[rows]
         self.changes, self.moves = self.changes[rows], self.moves[rows]

@@ -94,7 +94,7 @@ def _slope(soft: Tensor, bins: int, min_slope: float) -> Tensor:
 def _height(sums: Tensor, number: Tensor, bins: int, low: float, high: float, min_slope: float) -> Tensor:
     """Where knot ``number`` lies on y, from the softmax's sum up to it; always in the same arithmetic."""
     height = low + (high - low) * (number.to(sums.dtype) * (min_slope / bins) + (1 - min_slope) * sums)
-    return height.clamp(max=high)  # the sum may exceed one by round-off, and off the box no density is left
+    return height.clamp(max=high)  # the sum may exceed one by round-off; beyond the box the density is 0
 
 
 def _knots(sums: Tensor, low: float, high: float, min_slope: float) -> Tensor:
@@ -124,7 +124,7 @@ def _around(soft: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Around(torch.autograd.Function):
-    """``_around``, whose gradient is none where none comes in."""
+    """``_around`` as one operation, which returns no gradient for an input that needs none."""
 
     @staticmethod
     def forward(ctx: Any, soft: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

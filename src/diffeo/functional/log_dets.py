@@ -23,7 +23,7 @@ EXACT_FEATURES = 64
 
 
 class Estimate(NamedTuple):
-    """A log-det and how sure it is."""
+    """A log-det and how well it is known."""
 
     log_det: Tensor
     standard_error: Tensor
@@ -78,7 +78,7 @@ def alternating(terms: int) -> list[float]:
 
 
 class LogDet(ABC):
-    """A way to ``log det(I + J)``: what it does in training and, deterministically, in evaluation."""
+    """How ``log det(I + J)`` is computed: by ``draw`` in training, by ``estimate`` in evaluation."""
 
     @abstractmethod
     def exact(self, features: int) -> bool:

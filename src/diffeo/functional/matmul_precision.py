@@ -1,4 +1,4 @@
-"""The precision of the nets' matrix products, apart from that of everything else.
+"""The dtype in which nets multiply matrices; everything else keeps the flow's own.
 
 Log-densities, splines and the maps of the data themselves stay in the flow's own dtype: in bfloat16 a value
 has three digits. A net only gives parameters, and there its products may be cheaper.
@@ -18,7 +18,7 @@ _dtype: ContextVar[torch.dtype | None] = ContextVar("matmul_dtype", default=None
 
 @contextmanager
 def matmul_dtype(dtype: torch.dtype | None) -> Iterator[None]:
-    """Within it nets multiply in ``dtype``; None for their own."""
+    """A block within which nets multiply in ``dtype``; None for their own."""
     token = _dtype.set(dtype)
     try:
         yield
@@ -32,12 +32,12 @@ def reduced() -> bool:
 
 
 def run_net_alone(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """What a net of one argument gives, in ``x``'s dtype."""
+    """Run a net of one argument; its answer is in ``x``'s dtype."""
     return run_net(lambda x, _: net(x), x, None)
 
 
 def run_net(net: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, context: Tensor | None) -> Tensor:
-    """What the net gives, in ``x``'s dtype."""
+    """Run the net; its answer is in ``x``'s dtype."""
     dtype = None if torch.compiler.is_compiling() else _dtype.get()
     if dtype is None:
         return net(x, context)

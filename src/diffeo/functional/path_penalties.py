@@ -40,5 +40,5 @@ def collecting(penalties: PathPenalties) -> Iterator[PathPenalties]:
 
 
 def active() -> PathPenalties | None:
-    """Where the layers' costs go just now; None where nobody asks."""
+    """The penalties that are being collected just now, or None."""
     return _ACTIVE.get()

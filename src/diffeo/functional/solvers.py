@@ -1,7 +1,7 @@
 """Solvers of ordinary differential equations, row by row: fixed steps, and as many as a tolerance asks for.
 
 The steps are those of torchdiffeq (Runge and Kutta's fourth order, "3/8 rule"). Each row of a batch is a
-problem of its own: what a row gets depends on no other row, and a row of NaN spoils no other.
+problem of its own: its answer does not depend on the other rows, and a row of NaN does not spoil them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Dynamics(ABC):
 
     @abstractmethod
     def spoiled(self) -> Tensor | None:
-        """Rows that hold numbers that are not finite besides their state, ``(rows,)``; None for none."""
+        """Rows with numbers that are not finite beside the state, ``(rows,)``; None if all are finite."""
 
 
 class Gradient(ABC):

@@ -1,4 +1,4 @@
-"""What a trained flow's latent space is good for: ways between data, edits, guidance, noise taken out."""
+"""Uses of a trained flow's latent space: interpolation, attributes, guidance, denoising."""
 
 from diffeo.latents.denoise import denoise, sample_denoised
 from diffeo.latents.edits import (

@@ -1,4 +1,4 @@
-"""Taking out of samples the noise that a flow was trained with."""
+"""Denoising: the noise that a flow was trained with, taken out of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained flow's latent space is good for: ways between data, round trips, attributes, temperature.
+"""Edits in a trained flow's latent space: interpolation, reconstruction, attributes, temperature.
 
 Everything here is evaluation: without gradients, a part of the batch at a time, and with the flow in
 evaluation mode, so that latents are the same every time. A flow in training mode (where a dequantization
@@ -44,8 +44,9 @@ class Path(ABC):
 class Linear(Path):
     """The straight line: ``(1 - t) z0 + t z1``.
 
-    For bases that are no centered normal. With a normal of many dimensions its middle is nearer to the mode
-    than nearly all of the mass: between two independent draws of norm r the norm falls to ``r / sqrt(2)``.
+    For bases that are not a centered normal. With a normal of many dimensions its middle is nearer to the
+    mode than nearly all of the mass: between two independent draws of norm r the norm falls to
+    ``r / sqrt(2)``.
 
     Example:
         >>> Linear()(torch.tensor([0.0, 2.0]), torch.tensor([4.0, 0.0]), torch.tensor([0.0, 0.5]))
@@ -65,7 +66,7 @@ class Slerp(Path):
     Formula: the norm is ``(1 - t) |z0| + t |z1|`` and the direction
     ``(sin((1 - t) a) u0 + sin(t a) u1) / sin a``, from the ends' directions u0 and u1, an angle a apart.
 
-    Limits: where there is no one arc it is the straight line. That is: an end of norm 0; ends in the same
+    Limits: where the arc is not unique it is the straight line. That is: an end of norm 0; ends in the same
     direction, up to the root of the dtype's precision; ends in opposite directions, whose line meets 0.
 
     References: Shoemake 1985, "Animating rotation with quaternion curves", section 3.3; White 2016, "Sampling

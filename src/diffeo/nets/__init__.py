@@ -1,4 +1,4 @@
-"""Nets: parameters from features and context. They know nothing of flows."""
+"""Nets that compute a layer's parameters from features and context; they know nothing of flows."""
 
 from diffeo.nets.angles import OnAngles
 from diffeo.nets.conv import ConvNet, ResidualConvNet

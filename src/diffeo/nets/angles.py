@@ -14,7 +14,7 @@ class OnAngles(nn.Module):
 
     The inner net has 2 D - 1 features, ``cos x_1, sin x_1, ..., cos x_D``: what it gives for a cosine
     are the angle's parameters, which so see both coordinates of every angle before it; what it gives
-    for a sine is not used, and the last angle is seen by none.
+    for a sine is not used, and nothing sees the last angle.
 
     Args:
         net: a masked net of an odd number of features.

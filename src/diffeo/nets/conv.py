@@ -46,7 +46,7 @@ class SpatialContext(nn.Module):
 
 
 class _ConvNet(nn.Module, ABC):
-    """What the nets of this file share: shapes, batch axes, the context's way in."""
+    """Base class of this file's nets: shapes, batch axes, and how the context enters."""
 
     def __init__(
         self, in_shape: Sequence[int], out_channels: int, hidden: int, context_shape: Sequence[int] | None

@@ -56,7 +56,7 @@ class MaskedLinear(nn.Linear):
 
 
 class _Masked(nn.Module, Stacked):
-    """What MADE and ResMADE share: sizes, degrees, the output layer."""
+    """Base class of MADE and ResMADE: sizes, degrees, the output layer."""
 
     def __init__(self, features: int, params: int, context_features: int):
         super().__init__()

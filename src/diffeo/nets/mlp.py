@@ -22,7 +22,7 @@ def zero_(linear: nn.Linear) -> None:
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
-    """A linear layer; one of no inputs is its bias alone, about which PyTorch would warn."""
+    """A linear layer; without inputs it is its bias alone, and PyTorch's warning is silenced."""
     with warnings.catch_warnings():
         if not in_features:
             warnings.simplefilter("ignore")

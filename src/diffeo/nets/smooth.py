@@ -55,7 +55,7 @@ class Activation(nn.Module, ABC):
 
 
 class _WithSlope(torch.autograd.Function):
-    """Value and slope; their gradient takes the slope and the second derivative, and no new sine."""
+    """Value and slope; their gradient takes the slope and the second derivative, without another sine."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, activation: Activation) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,7 @@ class _Block(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """What both nets share: an embedding of tokens, positions and context, blocks, a head of zeros."""
+    """Base class of both nets: an embedding of tokens, positions and context, blocks, a head of zeros."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class _Transformer(nn.Module):
         super().__init__()
         check_sizes(length=length, hidden=hidden, heads=heads, expansion=expansion)
         if hidden % heads:
-            raise ConfigError(f"hidden must be a multiple of heads, but {hidden} is none of {heads}.")
+            raise ConfigError(f"hidden must be a multiple of heads, but {hidden} is not one of {heads}.")
         self.length = length
         self.checkpoint = checkpoint
         self.context_shape = None if context_shape is None else torch.Size(context_shape)

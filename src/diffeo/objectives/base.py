@@ -1,4 +1,4 @@
-"""What an objective is."""
+"""The contract of an objective, and the batch of rows that it is given."""
 
 from __future__ import annotations
 

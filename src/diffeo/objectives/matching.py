@@ -43,7 +43,7 @@ class Pairing(ABC):
 
 @dataclass(frozen=True)
 class Independent(Pairing):
-    """Any with any."""
+    """Data and noise paired as they come."""
 
     def pair(
         self,

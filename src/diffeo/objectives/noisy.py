@@ -20,8 +20,8 @@ class NoisyLikelihood:
     Makes flows of images that sample well: the noise fills the space between the few numbers that pixels
     take, so that no capacity goes into them. ``diffeo.latents`` takes the noise out of samples again. v is
     what the encoding, if any, gives: for ``Dequantization`` pixels between -1/2 and 1/2. The loss is nats
-    per noisy point, in v's units: no bound on the likelihood of the data themselves, and larger sigmas give
-    smaller densities; compare losses of one sigma only.
+    per noisy point, in v's units. It does not bound the likelihood of the data themselves, and larger sigmas
+    give smaller densities: compare losses of one sigma only.
 
     In evaluation the noise is drawn from a fixed seed: the same batch gets the same loss.
 

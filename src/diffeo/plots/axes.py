@@ -1,4 +1,4 @@
-"""What every helper does with its arguments: arrays, axes, limits."""
+"""What the helpers share: arrays from tensors, axes, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is drawn as a matrix: images side by side, Jacobians."""
+"""Pictures of matrices: grids of images, Jacobians."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def image_grid(pixels: Any, ax: Axes | None = None, columns: int | None = None, 
 
     Raises:
         ShapeError: for another shape.
-        DataError: for no image, or for numbers that are no pixels.
+        DataError: for an empty batch, or for numbers that are not pixels.
 
     Example:
         >>> import matplotlib; matplotlib.use("Agg")

@@ -38,7 +38,7 @@ class Constrained(Parameters):
         ``u``: ``(rows, features)``, ``x``: ``(rows, values)``, log-density: ``(rows,)``.
 
     Raises:
-        ConfigError: for supports that are none.
+        ConfigError: for a support that is not a ``Support``.
         ShapeError: for rows of another width.
         DataError: from ``unconstrain``, for a point outside the supports.
 
@@ -63,7 +63,7 @@ class Constrained(Parameters):
         for part in parts:
             if not isinstance(part, Support):
                 raise ConfigError(
-                    f"{part!r} is no support; use Real(), Positive(), Bounded(0, 1), Simplex(3), ..."
+                    f"{part!r} is not a support; use Real(), Positive(), Bounded(0, 1), Simplex(3), ..."
                 )
         self.target = target
         self.supports = tuple(parts)

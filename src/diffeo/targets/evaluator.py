@@ -63,7 +63,7 @@ class Evaluator(Parameters):
     ):
         if not isinstance(target, Target):
             raise ConfigError(
-                f"{target!r} is no target: it has no method log_prob(x); for a function of rows use "
+                f"{target!r} is not a target: it has no method log_prob(x); for a function of rows use "
                 f"targets.FromTorch(function) or targets.FromNumPy(function)."
             )
         self.target = target

@@ -1,4 +1,4 @@
-"""Fields on a lattice."""
+"""``Phi4``: a scalar field on a lattice."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Phi4(Energy):
         ``x``: ``(*batch, sites)``, log-density: ``(*batch,)``.
 
     Raises:
-        ConfigError: for an empty lattice, or a density that has no integral.
+        ConfigError: for an empty lattice, or a density that cannot be normalized.
 
     Example:
         >>> import torch

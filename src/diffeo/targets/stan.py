@@ -248,4 +248,4 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic | Tensor):
         array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
         return array.astype(np.int64 if array.dtype == np.bool_ else array.dtype).tolist()
-    raise TypeError(f"{type(value).__name__} is no number, list, array or tensor.")
+    raise TypeError(f"{type(value).__name__} is not a number, list, array or tensor.")

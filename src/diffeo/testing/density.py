@@ -1,4 +1,4 @@
-"""What makes a density a density: it integrates to one, and the sampler draws from it."""
+"""Checks that a density integrates to one, and that its sampler draws from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the rules look: points in and out of a domain, contexts, parameters off their start."""
+"""What the rules try: points in and out of a domain, contexts, parameters off their start."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def outside(domain: constraints.Constraint | None) -> list[tuple[float, Tensor]]
     for end in sides[1].unique().tolist():
         if math.isfinite(end):
             values += [end + 1e-3 * max(1.0, abs(end)), end + 1.0, 1e30, math.inf]
-    bounded = [end.isfinite() for end in sides]  # an infinity is no point of the line, but not outside it
+    bounded = [end.isfinite() for end in sides]  # an infinite end: infinity is not outside the domain
     where = [(v, ((v < sides[0]) & bounded[0]) | ((v > sides[1]) & bounded[1])) for v in values]
     return [(v, columns) for v, columns in where if columns.any()]
 

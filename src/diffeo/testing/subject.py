@@ -1,4 +1,4 @@
-"""What the rules on bijections see."""
+"""What the rules on bijections are given: a private copy of the kind, points and contexts."""
 
 from __future__ import annotations
 
