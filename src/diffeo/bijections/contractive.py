@@ -50,7 +50,7 @@ class Contractive(Bijection):
             means huge or infinite points.
 
     References: Behrmann et al. 2019, "Invertible residual networks"; Chen et al. 2019, "Residual flows";
-    Prince 2023, section 16.3.5, figure 16.9.
+    Prince 2023, section 16.3.7, figure 16.9.
 
     Example:
         >>> import torch

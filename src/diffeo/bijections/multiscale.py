@@ -36,7 +36,7 @@ class Multiscale(Bijection, Initializable):
         ConfigError: for no levels, or a ``keep`` under which nothing stays or nothing leaves.
 
     References: Dinh et al. 2017, section 3.6; Kingma and Dhariwal 2018, section 3.4; Prince 2023, section
-    16.3.5.
+    16.4.
 
     Example:
         >>> import torch

@@ -15,7 +15,7 @@ from diffeo.functional.shapes import sum_event
 class Pointwise(Bijection):
     """Each scalar of the event through a family's map, with learned parameters of its own.
 
-    The one-dimensional flow of Prince, section 16.1, for every scalar at once. Parameters start at
+    The one-dimensional flow of Prince, section 16.1, applied to every scalar at once. Parameters start at
     zero.
 
     Args:

@@ -81,7 +81,7 @@ class IResNet(VectorPreset):
         lipschitz: bound on each net's Lipschitz constant, in (0, 1).
 
     References: Behrmann, Grathwohl, Chen, Duvenaud and Jacobsen 2019, "Invertible residual networks",
-    sections 2-3; Prince 2023, section 16.3.5.
+    sections 2-3; Prince 2023, section 16.3.7.
 
     Example:
         >>> IResNet(features=3, layers=2).build().sample(4).shape
