@@ -16,7 +16,7 @@ from diffeo.bijections.base import Bijection
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional.gains import MARGIN
 from diffeo.nets import MLP
-from diffeo.testing.scalar import check_round_trips
+from diffeo.testing.precision import check_round_trips
 
 KINDS: dict[str, Any] = {
     "Planar": lambda: Planar(4),

@@ -1,4 +1,4 @@
-"""Transformers: who sees whom, the stepper against full passes, attention against PyTorch's."""
+"""Transformers: attention against PyTorch's, long steppers, pixels that see each other, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
-from diffeo.errors import ConfigError, ShapeError
+from diffeo.errors import ShapeError
 from diffeo.functional import attention as attention_file
-from diffeo.functional import matmul_precision
 from diffeo.functional.attention import LONG, attention
 from diffeo.nets import CausalTransformer, VisionTransformer
 from diffeo.testing import randomize_
@@ -61,44 +58,10 @@ def test_short_sequences_have_second_derivatives():
 # -- causal ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [None, (2,), (1, 2, 2)])
-def test_parameters_see_earlier_tokens_only_and_all_of_them(shape: Any):
-    net = causal(context_shape=shape)
-    x = normal(4, 5, 2).requires_grad_()
-    context = None if shape is None else normal(4, *shape, seed=1).requires_grad_()
-    for t in range(5):
-        total = net(x, context)[:, t].square().sum()
-        slope = torch.autograd.grad(total, x, allow_unused=True, retain_graph=True)[0]
-        assert (slope.abs().sum((0, 2)) > 0).tolist() == [s < t for s in range(5)]
-        if context is not None:
-            assert (torch.autograd.grad(total, context)[0] != 0).all()
-
-
 def test_positions_matter():
     net, x = causal(), normal(1, 1, 2).expand(1, 5, 2)
     params = net(x)[0]
     assert all((params[t] - params[s]).abs().max() > 1e-3 for t in range(5) for s in range(t))
-
-
-@settings(max_examples=25)
-@given(
-    length=st.integers(1, 6),
-    width=st.integers(1, 3),
-    layers=st.integers(0, 3),
-    shape=st.sampled_from([None, (2,), (1, 2, 1)]),
-    batch=st.lists(st.integers(0, 3), max_size=2),
-    recording=st.booleans(),
-)
-def test_stepper_is_the_pass(
-    length: int, width: int, layers: int, shape: Any, batch: list[int], recording: bool
-):
-    net = causal(length, width, layers=layers, context_shape=shape)
-    x = normal(*batch, length, width)
-    context = None if shape is None else normal(*batch, *shape, seed=1)
-    with torch.set_grad_enabled(recording):
-        step = net.stepper(context, torch.Size(batch))
-        steps = [step(None if t == 0 else x[..., t - 1, :]) for t in range(length)]
-        torch.testing.assert_close(torch.stack(steps, -3), net(x, context))
 
 
 def test_a_long_stepper_is_the_pass():
@@ -116,17 +79,6 @@ def test_short_and_fused_attention_give_one_net(monkeypatch: pytest.MonkeyPatch)
     wanted = net(x)
     monkeypatch.setattr(attention_file, "LONG", 2)
     torch.testing.assert_close(net(x), wanted)
-
-
-def test_two_steppers_do_not_meet():
-    net, x = causal(), normal(1, 5, 2)
-    with torch.no_grad():
-        first, second = (net.stepper(None, torch.Size([1])) for _ in range(2))
-        wanted = net(x)
-        for t in range(5):
-            previous = None if t == 0 else x[:, t - 1]
-            torch.testing.assert_close(first(previous), wanted[:, t])
-            second(None if t == 0 else -previous)
 
 
 # -- vision ---------------------------------------------------------------------------------------
@@ -155,8 +107,7 @@ def test_pixels_keep_their_places():
 # -- both -----------------------------------------------------------------------------------------
 
 
-def test_they_start_at_zero():
-    assert (CausalTransformer(3, 2, 2, 8)(torch.randn(2, 3, 2)) == 0).all()
+def test_the_vision_transformer_starts_at_zero():
     assert (VisionTransformer((1, 2, 2), (2, 2, 2), 8)(torch.randn(2, 1, 2, 2)) == 0).all()
 
 
@@ -180,34 +131,6 @@ def test_checkpoints_keep_less_and_change_nothing():
     assert kept[1] < 0.3 * kept[0]
 
 
-def test_bfloat16_products():
-    net = causal(hidden=32).float()
-    x = normal(4, 5, 2).float()
-    wanted = net(x)
-    with matmul_precision.matmul_dtype(torch.bfloat16):
-        found = matmul_precision.run_net(net, x, None)
-    assert found.dtype == torch.float32
-    assert 0 < (found - wanted).abs().max() < 0.1 * wanted.abs().max()
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"hidden": 9, "heads": 2}, "hidden must be a multiple of heads"),
-        ({"heads": 0}, "heads must be at least 1"),
-        ({"hidden": 0}, "hidden must be at least 1"),
-        ({"length": 0}, "length must be at least 1"),
-        ({"params": 0}, "params must be at least 1"),
-        ({"width": 0}, "width must be at least 1"),
-    ],
-)
-def test_sizes_that_cannot_be(options: dict[str, int], says: str):
-    with pytest.raises(ConfigError, match=says):
-        CausalTransformer(**({"length": 3, "width": 2, "params": 2} | options))
-
-
 def test_images_that_do_not_fit():
     with pytest.raises(ShapeError, match=r"\(1, 2, 2\) and out_shape \(2, 2, 3\) must be"):
         VisionTransformer((1, 2, 2), (2, 2, 3))
-    with pytest.raises(ShapeError, match="needs a context"):
-        CausalTransformer(3, 2, 2, 8, context_shape=(2,))(torch.zeros(3, 2))

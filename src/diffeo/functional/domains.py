@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+_INTERVALS = (constraints.interval, constraints.half_open_interval)
+_ABOVE = (*_INTERVALS, constraints.greater_than, constraints.greater_than_eq)
+_BELOW = (*_INTERVALS, constraints.less_than)
+
 
 def bounds(constraint: constraints.Constraint) -> tuple[float | Tensor, float | Tensor]:
-    """The interval ``(low, high)`` of an elementwise constraint."""
-    low = getattr(constraint, "lower_bound", -math.inf)
-    high = getattr(constraint, "upper_bound", math.inf)
+    """The interval ``(low, high)`` of an elementwise constraint; the whole line for any that has no ends."""
+    low = constraint.lower_bound if isinstance(constraint, _ABOVE) else -math.inf
+    high = constraint.upper_bound if isinstance(constraint, _BELOW) else math.inf
     return low, high
 
 

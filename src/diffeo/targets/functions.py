@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, final
@@ -122,7 +123,7 @@ def each_row(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", type(function).__name__)
+    return function.__name__ if inspect.isroutine(function) else type(function).__name__
 
 
 def _callable(function: Any) -> Any:

@@ -8,18 +8,27 @@ import math
 import torch
 from torch import Tensor
 
-from diffeo.bijections.base import Bijection
-from diffeo.bijections.chain import Chain
+from diffeo.bijections import (
+    Autoregressive,
+    AutoregressiveTokens,
+    Bijection,
+    Chain,
+    Coupling,
+    ImageCoupling,
+    Pointwise,
+)
 from diffeo.contracts import Traits
 from diffeo.testing.behavior import behavior_rules
 from diffeo.testing.derivatives import derivative_rules
 from diffeo.testing.points import draw, ends, generator, inside, randomize_
+from diffeo.testing.precision import check_round_trips, scalar_points
 from diffeo.testing.rules import Rules, require, require_close, round_off
-from diffeo.testing.scalar import check_round_trips, scalar_points
 from diffeo.testing.subject import Side, Subject
 
 ROWS = 6
 BATCHES = ((), (0,), (1,), (3,), (2, 3), (2, 0, 3))
+OF_FAMILIES = (Pointwise, Coupling, Autoregressive, ImageCoupling, AutoregressiveTokens)
+"""Layers with an elementwise ``family``, whose ``scale`` round-off is relative to."""
 rules = Rules()
 
 
@@ -185,7 +194,7 @@ def _precision(s: Subject) -> None:
     if s.kind.event_shape.numel() != 1 or s.context is not None or isinstance(s.kind, Chain):
         return  # a chain's errors are the sum of its parts'
     kind = copy.deepcopy(s.kind).float()
-    scale = float(getattr(getattr(kind, "family", None), "scale", 0.0))
+    scale = kind.family.scale if isinstance(kind, OF_FAMILIES) else 0.0
     points = [scalar_points(d, scale).reshape((-1, *kind.event_shape)) for d in (kind.domain, kind.codomain)]
     check_round_trips(kind, kind.inverse, points[0], points[1], scale)
 

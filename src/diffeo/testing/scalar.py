@@ -1,4 +1,4 @@
-"""``check_elementwise``: the contract of a family of scalar maps, and the precision rule."""
+"""``check_elementwise``: the contract of a family of scalar maps."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints
 
+from diffeo.bijections.pointwise import Pointwise
 from diffeo.elementwise.base import Elementwise
+from diffeo.testing.bijections import check_bijection
 from diffeo.testing.points import draw, ends, generator, inside, outside
+from diffeo.testing.precision import ULPS, check_round_trips, neighbors, scalar_points
 from diffeo.testing.rules import Rules, naming, require, require_close
 
-ULPS = 64
-"""The factor of item 10."""
 rules = Rules()
 
 Knots = Callable[[Tensor], tuple[Tensor, Tensor]]
-Map = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,6 @@ def check_elementwise(
         >>> from diffeo.elementwise import Affine
         >>> check_elementwise(Affine(), capture=False)
     """
-    from diffeo.bijections.pointwise import Pointwise
-    from diffeo.testing.bijections import check_bijection  # it uses this module's precision rule
-
     name = type(family).__name__
     own = _cast(family, torch.float32)
     if own.features is None:
@@ -95,48 +91,6 @@ def stress_params(count: int, seed: int) -> Tensor:
     signs = torch.randint(0, 2, (12, count), generator=g).float() * 20 - 10
     spikes = 20 * torch.eye(count)[torch.linspace(0, count - 1, 4).long()] - 10
     return torch.cat([torch.zeros(1, count), moderate, 3 * moderate, signs, spikes, -spikes])
-
-
-def scalar_points(domain: constraints.Constraint | None, scale: float) -> Tensor:
-    """Float32 points of a domain: a grid, both ends and their neighbors, tiny ones, and up to 1e6."""
-    low, high = (torch.tensor(e) for e in ends(domain))
-    if low.isfinite() and high.isfinite():
-        grid = low + (high - low) * torch.linspace(0, 1, 41)
-        sure = [grid[1:-1], _neighbors(grid[[0, -1]])]
-    else:
-        size = scale or 1.0
-        grid = torch.linspace(-2 * size, 2 * size, 41)
-        far = torch.tensor([1e-30, 1e-6, 1e-3, 1.0, 3.0, 10.0, 30.0, 1e3, 1e6])
-        sure = [grid, far, -far, _neighbors(torch.tensor([-size, 0.0, size]))]
-        if low.isfinite():
-            sure = [low + far]
-        elif high.isfinite():
-            sure = [high - far]
-    points = torch.cat(sure)
-    return points[(points >= low) & (points <= high)]
-
-
-def _neighbors(x: Tensor) -> Tensor:
-    """``x`` and the next floats below and above."""
-    return torch.cat([x, *(torch.nextafter(x, torch.full_like(x, e)) for e in (-math.inf, math.inf))], -1)
-
-
-def check_round_trips(forward: Map, inverse: Map, x: Tensor, y: Tensor, scale: float) -> None:
-    """Item 10 at float32 points ``x`` and ``y``: of both round trips, by the map's own slopes."""
-    info = torch.finfo(x.dtype)
-    for name, there, back, points in (
-        ("inverse(forward(x))", forward, inverse, x),
-        ("forward(inverse(y))", inverse, forward, y),
-    ):
-        with torch.no_grad():
-            value, log_slope = there(points)
-            again = back(value)[0]
-        log_slope = log_slope.reshape(value.shape)
-        # An open end is outside; a value near the largest float may have saturated.
-        keep = (log_slope > -math.inf) & (value.abs() < 1e-9 * info.max)
-        p, v, stretch = points.double(), value.double(), (-log_slope.double()).exp()
-        bound = ULPS * info.eps * (p.abs().clamp_min(scale) + v.abs().clamp_min(scale) * stretch) + info.tiny
-        require_close(f"{name} in float32", again[keep], p[keep], bound[keep])
 
 
 # -- the rules -----------------------------------------------------------------------------------
@@ -174,7 +128,7 @@ def _points(s: Family) -> tuple[Tensor, Tensor]:
     knots = s.knots(s.params) if s.knots else (torch.zeros(len(s.params), 0),) * 2
     for domain, own in zip((s.family.domain, s.family.codomain), knots, strict=True):
         common = scalar_points(domain, s.family.scale)
-        points = torch.cat([common.expand(len(s.params), -1), _neighbors(own)], -1)
+        points = torch.cat([common.expand(len(s.params), -1), neighbors(own)], -1)
         # A neighbor beyond the end of the domain is brought back to it.
         low, high = ends(domain)
         sides.append(points.clamp(low, high))
