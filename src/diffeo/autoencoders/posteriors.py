@@ -3,6 +3,10 @@
 All sample in closed form, since a sample and its own density are all that is asked of a posterior: the
 layers run in their papers' direction, behind ``Inverse`` here. All start as the diagonal normal of scale 1,
 whose means are a random linear map of the context.
+
+The means depend on x from the start, against the rule of neutral starts. With encoder, means and decoder all
+at zero only the noise has a gradient: on a toy of eight binary columns 1,200 steps moved nothing, and with
+random means 400 did (one run each).
 """
 
 from __future__ import annotations

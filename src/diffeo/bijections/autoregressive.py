@@ -1,4 +1,8 @@
-"""Autoregressive layers, with an inverse in one pass's work."""
+"""Autoregressive layers, with an inverse in one pass's work.
+
+A masked net always sees its columns in natural order, and the layer permutes around it. So any masked net
+works with any order, and ``order`` comes last among the arguments because it is rarely given.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Layers and masks for an image's channels: ``OnChannels``, ``channel_mask``, ``checkerboard``."""
+"""Layers and masks for an image's channels: ``OnChannels``, ``channel_mask``, ``checkerboard``.
+
+Image layers are vector layers where they can be: with ``OnChannels``, ActNorm, permutation and LU of a Glow
+step are one call of the kernels. Glow's learned prior is an ``ImageCoupling`` at a level's end, since
+``bijections`` cannot know ``bases``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Contractive residual blocks: ``y = x + g(x)`` with a certified Lipschitz bound on g."""
+"""Contractive residual blocks: ``y = x + g(x)`` with a certified Lipschitz bound on g.
+
+The inverse is solved in float64 whatever the flow's dtype. For L = 0.97 the noise of a float32 residual,
+divided by ``1 - L``, is larger than any tolerance worth stating.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""How an autoregressive layer over tokens is inverted: on a cache, plainly, or by parallel fixed point."""
+"""How an autoregressive layer over tokens is inverted: on a cache, plainly, or by parallel fixed point.
+
+The tolerance of ``Jacobi`` is in y. A small step in x bounds no error, since a layer may magnify it without
+limit. What is tested is that the layer takes x to within the tolerance of y: x is then an exact sample of a
+latent that near, and its log-det is the exact one. Rows that are done leave the iteration, so a row does not
+depend on its neighbors.
+"""
 
 from __future__ import annotations
 

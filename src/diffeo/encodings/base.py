@@ -1,4 +1,9 @@
-"""The contract of an encoding: data that are not real vectors, as real vectors with weights."""
+"""The contract of an encoding: data that are not real vectors, as real vectors with weights.
+
+``encode`` has a leading axis of K draws. One mechanism then serves exact encodings (K = 1), training on
+dequantized values (K = 1, fresh noise) and deterministic scores (K fixed draws). ``Flow.draw_log_probs``
+gives them one by one, and ``Flow.log_prob`` is the log of their mean.
+"""
 
 from __future__ import annotations
 

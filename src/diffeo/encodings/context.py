@@ -1,4 +1,7 @@
-"""Encodings of the context: from what the user conditions on to the vector the layers see."""
+"""Encodings of the context: from what the user conditions on to the vector the layers see.
+
+Moments stay float64 when a flow is cast, so that a timestamp of 1.7e9 keeps its unit noise.
+"""
 
 from __future__ import annotations
 

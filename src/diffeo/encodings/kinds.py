@@ -1,4 +1,8 @@
-"""Kinds of column: which values a table's column may hold, and their map to the real line."""
+"""Kinds of column: which values a table's column may hold, and their map to the real line.
+
+Supports of targets (``diffeo.targets.supports``) have some of these names with other maps, which saved
+models depend on.
+"""
 
 from __future__ import annotations
 

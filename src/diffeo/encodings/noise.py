@@ -1,4 +1,8 @@
-"""Dequantization noise, uniform or learned, and its density."""
+"""Dequantization noise, uniform or learned, and its density.
+
+Noise in evaluation is a hash of the image, not a fixed pattern. A score then does not depend on the batch,
+and the mean over a test set averages over as many draws as there are images.
+"""
 
 from __future__ import annotations
 

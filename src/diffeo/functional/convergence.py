@@ -1,4 +1,9 @@
-"""How every iteration of a numeric inverse stops, and what happens when it has not converged."""
+"""How every iteration of a numeric inverse stops, and what happens when it has not converged.
+
+All iterations stop here: early when every row is done, and never early while they are traced. An entry that
+missed its tolerance raises ``NotConverged`` in eager mode and is NaN under ``torch.compile`` and
+``torch.func``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Fixed points of contractions, with a certificate."""
+"""Fixed points of contractions, with a certificate.
+
+Secants are kept orthonormal row by row, at most 80 of them. A step that does not shrink a row's residual is
+undone, and the row takes a plain step, which cannot fail. The kernels do the same with Broyden's update.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""A map together with its derivative: values, and products of its Jacobian with many tangents at once."""
+"""A map together with its derivative: values, and products of its Jacobian with many tangents at once.
+
+This product is the one interface to traces, determinants, power series and Hutchinson's estimate. A smooth
+net gives it as a forward pass of tangents, any other net by autograd. Its users do not depend on whether J
+or its transpose multiplies.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 With every singular value of J at most L < 1, ``log det(I + J) = sum_k (-1)^(k+1) tr(J^k) / k``, and the
 gradient is ``tr((I + J)^-1 dJ)`` with ``(I + J)^-1 = sum_k (-1)^k J^k``.
+
+``LogDet.draw`` and ``LogDet.estimate`` are two methods of one object, so that evaluation cannot be random by
+mistake.
 """
 
 from __future__ import annotations

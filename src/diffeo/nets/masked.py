@@ -4,6 +4,8 @@ Hidden units carry a degree m: a unit of degree m sees features 0 .. m - 1 (and 
 Units are *sorted* by degree, so every mask is a staircase and the units that become computable when
 feature m - 1 is known are one slice. That makes the stepper a masked pass cut into D slices: the D
 steps together cost the multiplications of one pass.
+
+``FullPasses`` is the plain reference that the tests hold the steppers to.
 """
 
 from __future__ import annotations

@@ -1,4 +1,11 @@
-"""Smooth nets that know their own derivative: for residual and continuous flows."""
+"""Smooth nets that know their own derivative: for residual and continuous flows.
+
+A field sees a bounded x (``reach``). Far from the data a net of sines oscillates ever faster, relative to
+rounding, and no solver can follow it; within the reach the net sees x as it is.
+
+First layers of sines start at several scales (``frequencies``), from the usual size to so many times it,
+evenly in the logarithm. With one scale for all, either fine or coarse features were slow to come.
+"""
 
 from __future__ import annotations
 

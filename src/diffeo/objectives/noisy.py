@@ -1,4 +1,8 @@
-"""Maximum likelihood of noisy data."""
+"""Maximum likelihood of noisy data.
+
+Noise is an objective, for it changes what is learned and not the flow. A forgotten class is an encoding
+(``OneHotContext(drop=)``), which draws in training only.
+"""
 
 from __future__ import annotations
 

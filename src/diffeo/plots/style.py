@@ -1,4 +1,8 @@
-"""The house style: colors everyone can tell apart, and files that read on paper and on a dark screen."""
+"""The house style: colors everyone can tell apart, and files that read on paper and on a dark screen.
+
+A picture is one SVG for light and dark pages. Two files a picture was the alternative; Chromium, where it
+was tried, gives an image the page's preference, the site's own switch included.
+"""
 
 from __future__ import annotations
 

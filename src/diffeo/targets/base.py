@@ -1,4 +1,9 @@
-"""The contracts of targets: an unnormalized log-density, named parameters, exact samples."""
+"""The contracts of targets: an unnormalized log-density, named parameters, exact samples.
+
+A target is one method. Whether it brings gradients is found out by asking it. Constraints are a target of
+their own (``Constrained``, ``Stan``), so that a flow always lives on the whole space and nothing else knows
+of supports.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Where constrained parameters live, and the fixed map from real columns onto each such set."""
+"""Where constrained parameters live, and the fixed map from real columns onto each such set.
+
+Kinds of table columns (``diffeo.encodings.kinds``) have some of these names with other maps: there
+``Bounded`` is a logit, here the probit that takes the uniform density to the normal.
+"""
 
 from __future__ import annotations
 
