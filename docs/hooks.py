@@ -3,6 +3,12 @@
 Pages link as plain Markdown in the repository does, by paths of the repository. Here a link that leaves docs/
 is turned to the page the site makes of that file; where it makes none (a script, a folder), the text stays
 and the link goes, since there is nowhere to send the reader. So nothing is kept twice, or moved.
+
+Nothing is loaded from outside, and a test looks through the built pages. A figure is its script: the
+docstring is the page, what it prints is quoted, the picture it writes is kept beside, and tests run it at
+small settings. Pictures are kept in the repository because full settings take minutes and would differ from
+machine to machine. What the pages say of other libraries runs there (`make peers`): their code, their
+directions and signs, weights carried over.
 """
 
 from __future__ import annotations

@@ -3,6 +3,17 @@
 For the backward pass only the stages' inputs are kept, ``(*batch, D)`` each; what the nets did in between is
 computed again, block by block. So the memory of a training step does not grow with the width of the nets nor
 with the number of their parameters.
+
+A layer that the kernels know describes itself as a ``Stage`` (``Bijection.as_stages``), and a ``Chain``
+hands each run of such neighbors to one C++ call. A block of 64 rows goes through all of them feature-major:
+rows stand in the vector lanes, a spline's parameters never reach memory, and a masked layer stops at its
+staircase without a mask. Computing the nets again costs a fourth product, where masks save half of all four.
+One kernel a layer was the first plan; at small batches the calls cost more than their work.
+
+``applies`` is the one predicate: plain float32 or float64 CPU tensors, and nothing that compiles,
+transforms, casts or carries forward-mode tangents. Otherwise everything is PyTorch, so ``torch.compile``,
+``torch.func`` and forward mode see through every layer. Second derivatives go through each stage's plain
+meaning. Inverses are for sampling: asked for their gradient, layers answer in PyTorch.
 """
 
 from __future__ import annotations

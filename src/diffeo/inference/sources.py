@@ -1,4 +1,13 @@
-"""Draws for a flow that learns a target: where they come from as it learns."""
+"""Draws for a flow that learns a target: where they come from as it learns.
+
+A flow learns a target from chains, not from its own weighted draws. Annealed chains find the mass. Then they
+go on walking, each with its own steps and with jumps that the flow proposes, and the flow learns their
+points by maximum likelihood. On many wells in 32 dimensions, equal CPU time and one run each, draws of the
+flow annealed anew each time (AIS, FAB) left an effective 0.1%, maximum likelihood on 16,384 fixed draws of
+the survey 27%, and chains 69 to 75%. Forward KL also keeps training in the kernels, where gradients of
+inverses are not. FAB and adaptive importance sampling are the same objective, ``ReplayLikelihood``, with
+another ``Source``.
+"""
 
 from __future__ import annotations
 

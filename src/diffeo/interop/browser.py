@@ -1,4 +1,9 @@
-"""``to_json``: a flow's layers as plain numbers, for programs that are not PyTorch."""
+"""``to_json``: a flow's layers as plain numbers, for programs that are not PyTorch.
+
+The page that plays evaluates the flow itself, not a table of positions: layers as numbers, and some 400
+lines of JavaScript that are held to Python's values at 1e-9. So it shows log-densities exactly, goes both
+ways and takes the reader's own model.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""``save`` and ``load``: between a flow and its file."""
+"""``save`` and ``load``: between a flow and its file.
+
+``load`` builds under a memory budget, a multiple of the file's size, and compares every name, shape and
+dtype before it reads weights. Building on the meta device first was tried: it forbids any decision by tensor
+value in a constructor and imports half of the compiler.
+"""
 
 from __future__ import annotations
 

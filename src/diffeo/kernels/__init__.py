@@ -2,6 +2,10 @@
 
 The best instruction set of the processor is taken when this is imported. ``DIFFEO_KERNELS`` in the
 environment overrules it: ``0`` leaves the kernels out, ``avx512``, ``avx2`` or ``portable`` forces one.
+
+The extension knows no torch: it is given addresses, and the address of ``torch_parallel_for``, torch's
+stable entry to its own threads. So it builds without torch, for any torch, and brings no second thread pool.
+Each instruction set is one compilation of the same vector-extension code in a namespace of its own.
 """
 
 from __future__ import annotations

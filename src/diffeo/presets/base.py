@@ -1,4 +1,17 @@
-"""What presets share: fields that serialize, caps on every size, ``build``."""
+"""What presets share: fields that serialize, caps on every size, ``build``.
+
+A preset says what trains it (``objective()``, ``learning_rate``), so ``fit`` and the command line need not
+be told; both can be overruled. ``objectives`` stand below ``presets`` for that.
+
+``VectorPreset`` has ``features``, ``ImagePreset`` a shape. ``base`` is given the latent shape, for a
+multiscale flow's latent is flat.
+
+A preset of images brings its encoding. On MNIST Glow's bits per dimension after 400 steps of 64 images were
+1.554 on logits with uniform noise and 1.314 with variational noise; on centered pixels they were 3.80 after
+775 steps (one run each). A black ground is a cell 1/256 wide, which affine layers take long to find. A logit
+spreads it out, and noise that may choose its place in the cell spares the flow its edges. So both are the
+default of flows on the whole line.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,15 @@
-"""The default flow for tables, and the choice of its size."""
+"""The default flow for tables, and the choice of its size.
+
+A table's flow starts from closed forms. It whitens with the training covariance, cuts heavy tails by
+logarithms before the first learned layer, and, where a short race says so, maps every column through a
+spline of its quantiles. Whitening alone was worth two nats after equal steps on strongly correlated columns.
+Logarithmic tails gave half a nat of test likelihood on one heavy-tailed table, nearly all of it from a few
+outliers (single runs). The rates of ``LogTails`` are positive, so zero parameters are not the identity
+there.
+
+Circular columns come last. Real columns never depend on an angle's raw value, which would put a jump at the
+seam; angles depend on the reals, and on each other through cosine and sine.
+"""
 
 from __future__ import annotations
 

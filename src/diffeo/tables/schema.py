@@ -1,4 +1,9 @@
-"""``Schema``: what a table's columns hold, inferred or declared."""
+"""``Schema``: what a table's columns hold, inferred or declared.
+
+Kinds come from all rows, moments from training rows. What a column *is* (whole numbers, a grid, a constant)
+is inferred from every row handed to ``fit_table``, or a single held-out value off the grid would make
+validation -inf. Every number that is estimated comes from training rows only.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The fit loop's optimizer: all parameters as one vector."""
+"""The fit loop's optimizer: all parameters as one vector.
+
+With dozens of small tensors, going from one to the next took longer than the gradient. And the first
+``torch.optim`` object of a process imports a compiler.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""How long a run is and how its learning rate goes: both fixed once, then functions of the step."""
+"""How long a run is and how its learning rate goes: both fixed once, then functions of the step.
+
+A time budget becomes a plan once. After some timed steps the number of steps and the spacing of evaluations
+are fixed and stored in the checkpoint, so the schedule is a function of the step. A run that then takes a
+quarter longer than planned stops.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECTIONS = {
     section: set(re.findall(r"\w+", row))
     for section, row in re.findall(r"^\| (16[.\d]+) \| (.*)$", (ROOT / "docs" / "udl.md").read_text(), re.M)
