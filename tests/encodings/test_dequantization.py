@@ -23,7 +23,7 @@ from diffeo.flow import Flow
 from diffeo.functional.normal_cdf import log_tails
 from diffeo.presets import Glow
 from diffeo.testing import randomize_
-from diffeo.train.data import rows_for
+from diffeo.train.rows import rows_for
 
 EVERY = torch.arange(256).reshape(-1, 1, 1, 1)
 """All images of one pixel."""
