@@ -168,4 +168,6 @@ def test_a_table_is_told_nats_not_the_loss_of_matching():
     flow, report = diffeo.fit_table(rows, preset=Matched(2, layers=1, hidden=8), max_seconds=2)
     assert report.training.valid == report.baselines["flow"]
     assert report.baselines["flow"] == pytest.approx(report.baselines["gaussian"], abs=0.3)
-    assert flow.log_prob(torch.from_numpy(rows)).mean().item() == pytest.approx(report.training.valid, abs=0.3)
+    assert flow.log_prob(torch.from_numpy(rows)).mean().item() == pytest.approx(
+        report.training.valid, abs=0.3
+    )
