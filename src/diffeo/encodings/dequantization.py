@@ -17,10 +17,10 @@ from diffeo.encodings.noise import (
     VariationalNoise,
     check_whole,
     hashed_uniform,
-    image_shape,
     margin,
 )
 from diffeo.errors import ConfigError, DataError, FormatError, ShapeError
+from diffeo.functional.shapes import image_shape
 
 _MOST_DRAWS = 4096
 
@@ -55,8 +55,8 @@ class Dequantization(Encoding):
         images ``(*batch, C, H, W)``; encoded ``(K, *batch, C, H, W)``.
 
     Raises:
-        ConfigError: for sizes outside these limits.
-        ShapeError: for noise made for other images.
+        ConfigError: for numbers outside these limits.
+        ShapeError: for a shape that is not an image's, and for noise made for other images.
         DataError: by ``decode``, for NaN: no pixel can say so.
 
     References: Theis et al. 2016, section 3.1; Dinh et al. 2017, section 4.1 (the logit); Ho et al. 2019,
@@ -180,7 +180,7 @@ class Dequantization(Encoding):
             own = {key: value for key, value in options.items() if key != "kind"}
             noise = VariationalNoise(shape, **own) if kind is VariationalNoise else UniformNoise()
             return cls(shape, spec["bits"], noise=noise, logit=spec["logit"], draws=spec["draws"])
-        except ConfigError as error:
+        except (ConfigError, ShapeError) as error:
             raise FormatError(f"the dequantization in this file is malformed: {error}") from None
 
     def extra_repr(self) -> str:
