@@ -72,8 +72,8 @@ class VectorPreset(Preset):
 
     Args:
         features: D, columns of the data.
-        context: ``Vector(n)``, ``Classes(n)``, a ``ContextSpec`` of one's own that the layers see as a vector,
-            an integer (short for ``Vector``), or None.
+        context: ``Vector(n)``, ``Classes(n)``, a ``ContextSpec`` of one's own that the layers see as a
+            vector, an integer (short for ``Vector``), or None.
     """
 
     features: Size
