@@ -37,6 +37,8 @@ from diffeo._fields import Side, Size, check_fields
 from diffeo.encodings.context import ContextEncoding, ImageContext, OneHotContext, StandardizedContext
 from diffeo.functional.shapes import image_shape
 
+__all__ = ["CONTEXTS", "Classes", "ContextSpec", "Image", "Vector"]
+
 
 class ContextSpec(ABC):
     """What a preset's flow is conditioned on: a plain value that builds the context's encoding.

@@ -67,7 +67,9 @@ def browser_json(flow: Flow) -> str:
     if flow.context_shape is not None:
         raise ConfigError("browser_json takes flows without a context; this one has a density for each.")
     if len(flow.event_shape) != 1:
-        raise ConfigError(f"browser_json takes flows of vectors; this one's events are {tuple(flow.event_shape)}.")
+        raise ConfigError(
+            f"browser_json takes flows of vectors; this one's events are {tuple(flow.event_shape)}."
+        )
     if type(flow.base) is not Normal:
         raise ConfigError(f"browser_json takes flows with the base Normal, not {type(flow.base).__name__}.")
     layers = [_layer(part) for part in _parts(flow.bijection)]
