@@ -26,6 +26,7 @@ from typing import Any
 import data
 import numpy as np
 import torch
+from diffeo.train.data import Rows
 from torch import Tensor, nn
 
 import diffeo
@@ -34,7 +35,6 @@ from diffeo.flow import Flow
 from diffeo.functional.matmul_precision import matmul_dtype
 from diffeo.objectives import Batch, Likelihood
 from diffeo.train import Recipe, fit
-from diffeo.train.data import Rows
 from diffeo.train.optimizer import FlatAdamW
 
 PIXELS, LATENT = 784, 64

@@ -3,7 +3,7 @@
 Two flows of the plane and one of the line are fitted, their weights rounded to four decimals so that the
 files stay small, and written into the current folder: pinwheel.js, moons.js, peaks.js. Those in docs/play
 were made so. Your own flow needs none of this, only
-``diffeo.interop.to_json(flow)`` and the page's file button.
+``diffeo.interop.browser_json(flow)`` and the page's file button.
 
     python examples/play_model.py
 """
@@ -17,7 +17,7 @@ import diffeo
 from diffeo.bases import Normal
 from diffeo.bijections import LU, ActNorm, Chain, Coupling, Pointwise, Standardize
 from diffeo.elementwise import Affine, RationalQuadratic
-from diffeo.interop import to_json
+from diffeo.interop import browser_json
 from diffeo.nets import MLP
 from diffeo.targets import TOYS
 from diffeo.train import OptimizerSettings
@@ -69,7 +69,7 @@ def write(name, title, note, flow, x, log_p, learning_rate=5e-3):
         before = (log_p - flow.log_prob(fresh)).mean().item()
         after = (log_p - rounded(flow).log_prob(fresh.double())).mean().item()
     model = json.dumps({"title": title, "note": note}, ensure_ascii=False)[:-1]
-    text = f'DiffeoPlay.models["{name}"] = {model}, "flow": {to_json(flow)}}};\n'
+    text = f'DiffeoPlay.models["{name}"] = {model}, "flow": {browser_json(flow)}}};\n'
     Path(f"{name}.js").write_text(text, encoding="utf-8")
     print(
         f"{name}.js: {len(text.encode()) / 1000:.0f} kB, {report.steps} steps, "

@@ -1,4 +1,4 @@
-// The mathematics of a flow in plain JavaScript: diffeo's layers, read from what diffeo.interop.to_json writes.
+// The mathematics of a flow in plain JavaScript: diffeo's layers, read from what diffeo.interop.browser_json writes.
 //
 // As in diffeo, "forward" takes data to latent and "inverse" latent to data; each log-determinant is of the
 // map just applied, in nats. Layers change a point in place and return the log-determinant.
@@ -340,7 +340,7 @@
   /** A flow from its JSON, parsed. The base is a standard normal. */
   class Flow {
     constructor(spec) {
-      if (spec?.format !== FORMAT) throw new Error("this is not a file that diffeo.interop.to_json wrote.");
+      if (spec?.format !== FORMAT) throw new Error("this is not a file that diffeo.interop.browser_json wrote.");
       if (!(Number.isInteger(spec.features) && spec.features > 0)) {
         throw new Error("features should be 1 or more.");
       }

@@ -105,7 +105,7 @@
       try {
         flow = JSON.parse(await file.text());
       } catch {
-        this.complain(`${file.name}: this is not JSON; diffeo.interop.to_json(flow) writes what is read here.`);
+        this.complain(`${file.name}: this is not JSON; diffeo.interop.browser_json(flow) writes what is read here.`);
         return;
       }
       const note = "Read in your browser alone; it was sent nowhere.";

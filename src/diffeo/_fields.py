@@ -1,76 +1,96 @@
-"""Fields of frozen dataclasses that come from files: checked against their declared types and caps."""
+"""Limits of fields, declared where a field stands and checked when it is set.
+
+A frozen dataclass whose values may come from a file writes ``layers: Annotated[int, Whole(1, 256)] = 5`` and
+calls ``check_fields(self)``: a file from anywhere must not eat the machine.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import fields
-from typing import Any
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from diffeo.errors import ConfigError
 
-CAPS = {
-    "features": 16384,
-    "layers": 256,
-    "hidden": 16384,
-    "blocks": 64,
-    "bins": 512,
-    "steps": 4096,
-    "marginal": 256,
-    "rank": 16384,
-    "reflections": 16384,
-    "units": 512,
-    "components": 512,
-    "degree": 128,
-    "polynomials": 64,
-    "embedding": 4096,
-    "size": 16384,
-    "circular": 16384,
-    "shape": 4096,
-    "channels": 4096,
-    "height": 4096,
-    "width": 4096,
-    "levels": 16,
-    "patch": 256,
-    "heads": 256,
-    "kernel": 63,
-}
-"""The largest value of each size, by field name: a recipe from a foreign file must not eat the machine."""
+
+class Limit(ABC):
+    """What the value of a field must be."""
+
+    @abstractmethod
+    def check(self, where: str, value: Any) -> None:
+        """Raise a ``ConfigError`` that names the field, unless the value is within this limit."""
 
 
-PIXELS = 2**24
-"""The most numbers an image may have."""
+@dataclass(frozen=True)
+class Whole(Limit):
+    """A whole number from ``low`` to ``high``."""
+
+    low: int
+    high: int
+
+    def check(self, where: str, value: Any) -> None:
+        if type(value) is not int or not self.low <= value <= self.high:
+            raise ConfigError(
+                f"{where} must be a whole number from {self.low} to {self.high}, not {value!r}."
+            )
 
 
-def check_pixels(*shape: int) -> None:
-    """Refuse images of more numbers than any machine that this runs on could work with."""
-    if math.prod(shape) > PIXELS:
-        raise ConfigError(f"images of shape {shape} have more than {PIXELS} numbers; use smaller ones.")
+@dataclass(frozen=True)
+class Number(Limit):
+    """A number of at least ``low`` and below ``below``."""
+
+    low: float
+    below: float
+
+    def check(self, where: str, value: Any) -> None:
+        if type(value) not in (int, float) or not self.low <= value < self.below:
+            raise ConfigError(
+                f"{where} must be a number of at least {self.low:g} and below {self.below:g}, not {value!r}."
+            )
+
+
+@dataclass(frozen=True)
+class Several(Limit):
+    """A tuple of ``low`` to ``high`` values, each within a limit of its own."""
+
+    each: Limit
+    low: int
+    high: int
+
+    def check(self, where: str, value: Any) -> None:
+        if not isinstance(value, tuple) or not self.low <= len(value) <= self.high:
+            count = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+            raise ConfigError(f"{where} must be a tuple of {count} numbers, not {value!r}.")
+        for item in value:
+            self.each.check(where, item)
+
+
+MOST_BINS = 512
+"""The most bins of a spline."""
+
+Size = Annotated[int, Whole(1, 16384)]
+Widths = Annotated[tuple[int, ...], Several(Whole(1, 16384), 1, 256)]
+Layers = Annotated[int, Whole(1, 256)]
+Blocks = Annotated[int, Whole(0, 64)]
+Bins = Annotated[int, Whole(1, MOST_BINS)]
+Side = Annotated[int, Whole(1, 4096)]
+Shape = Annotated[tuple[int, int, int], Several(Whole(1, 4096), 3, 3)]
+Scale = Annotated[float, Number(0, 1e6)]
+Probability = Annotated[float, Number(0, 1)]
 
 
 def check_fields(spec: Any) -> None:
-    """Check every field against its declared type and its cap."""
-    for f in fields(spec):
-        _check_field(f"{type(spec).__name__}.{f.name}", f.name, str(f.type), getattr(spec, f.name))
-
-
-def _check_field(where: str, name: str, kind: str, value: Any) -> None:
-    if kind == "int":
-        low = 0 if name in ("blocks", "marginal", "circular") else 1
-        if type(value) is not int or not low <= value <= CAPS.get(name, 2**31):
-            raise ConfigError(
-                f"{where} must be a whole number from {low} to {CAPS.get(name)}, not {value!r}."
-            )
-    elif kind == "float":
-        if type(value) not in (int, float) or not 0 <= value <= 1e6:
-            raise ConfigError(f"{where} must be a number from 0 to 1e6, not {value!r}.")
-        if name == "dropout" and value >= 1:
-            raise ConfigError(f"{where} must be below 1, not {value!r}.")
-    elif kind == "bool":
-        if type(value) is not bool:
+    """Check every field of a dataclass against the limits that its type declares."""
+    for name, hint in _hints(type(spec)).items():
+        where, value = f"{type(spec).__name__}.{name}", getattr(spec, name)
+        if hint is bool and type(value) is not bool:
             raise ConfigError(f"{where} must be True or False, not {value!r}.")
-    elif kind.startswith("tuple"):
-        low, most = (0, CAPS["circular"]) if name == "circular" else (1, CAPS["layers"])
-        if not isinstance(value, tuple) or not low <= len(value) <= most:
-            raise ConfigError(f"{where} must be {low} to {most} numbers, not {value!r}.")
-        for item in value:
-            _check_field(where, name, kind[len("tuple[") :].split(",")[0], item)
+        for limit in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+            limit.check(where, value)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(kind)}

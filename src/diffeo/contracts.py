@@ -1,4 +1,9 @@
-"""Protocols and small value types shared by every room."""
+"""What the parts promise each other: for those who write a kind of their own.
+
+A bijection, family, base or encoding states its promises in ``Traits``, and may be ``Initializable`` or
+``Projectable``. Nets meet one of the protocols here; layers know no more of them, so any module that has
+these members will do.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,21 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+__all__ = [
+    "CausalNet",
+    "ImageNet",
+    "Initializable",
+    "MaskedNet",
+    "Net",
+    "Projectable",
+    "State",
+    "Stateful",
+    "Stepper",
+    "Traits",
+    "Windowed",
+    "Windows",
+]
 
 
 @dataclass(frozen=True)
@@ -21,6 +41,11 @@ class Traits:
         tolerance: bound on the error of a numeric inverse; 0 for closed forms.
         forward_passes: network passes ``forward`` costs.
         inverse_passes: network passes' worth of work ``inverse`` costs.
+
+    Example:
+        >>> Traits().then(Traits(closed_form=False, tolerance=1e-6, inverse_passes=10))
+        Traits(closed_form=False, exact_log_det=True, capturable=True, tolerance=1e-06,
+               forward_passes=2, inverse_passes=11)
     """
 
     closed_form: bool = True
@@ -43,15 +68,22 @@ class Traits:
 
 
 class Initializable(ABC):
-    """A module whose buffers or parameters are set from data, once, before training."""
+    """A module whose buffers or parameters are set from data, once, before training.
+
+    ``fit`` calls ``initialize`` of the flow, which hands each part what it will see: ``Standardize`` takes
+    its moments from there, ``ActNorm`` its scales.
+    """
 
     @abstractmethod
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set the module from training data ``x``; the flag that says so is a saved buffer."""
+        """Set the module from training data ``x``, ``(rows, *event_shape)``.
+
+        The flag that says so is a saved buffer; a second call changes nothing.
+        """
 
 
 class Projectable(ABC):
-    """A module that keeps a constraint by projection after each optimizer step."""
+    """A module that keeps a constraint by projection; ``fit`` calls ``project_`` after each step."""
 
     @abstractmethod
     def project_(self) -> None:
@@ -75,39 +107,58 @@ class Stateful(ABC):
 
 
 class Net(Protocol):
-    """Computes parameters from features and context; knows nothing of flows."""
+    """Computes parameters from features and context; knows nothing of flows. ``Coupling`` takes one.
+
+    Shape: ``(*batch, in_features)`` and ``(*batch, context_features)`` to ``(*batch, out_features)``.
+    """
 
     in_features: int
     out_features: int
     context_features: int
+    """Length of the context vector; 0 for a net that takes none."""
 
     def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor: ...
 
 
 class Stepper(Protocol):
-    """One masked pass, a column at a time: the parameters of column d given columns before it."""
+    """One pass of a masked or causal net, a column at a time.
+
+    The parameters of a column are given once those before it are known. D steps together cost the work of one
+    pass, which is what makes an autoregressive layer's inverse cheap.
+    """
 
     def __call__(self, previous: Tensor | None) -> Tensor:
-        """Take column d-1, shape ``(*batch,)`` (None at d = 0); give ``(*batch, params)``."""
+        """Take column d-1, ``(*batch,)`` (None at d = 0); give what column d needs, ``(*batch, params)``."""
         ...
 
 
 class MaskedNet(Protocol):
-    """A net whose parameters for feature i see features before i, and context, only."""
+    """A net whose parameters for column i see columns before i, and context, only.
+
+    ``Autoregressive`` takes one.
+
+    Shape: ``(*batch, features)`` and ``(*batch, context_features)`` to ``(*batch, features, params)``.
+    """
 
     features: int
     params: int
+    """Parameters of each column."""
     context_features: int
 
     def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(*batch, features)`` to ``(*batch, features, params)``."""
         ...
 
-    def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper: ...
+    def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:
+        """The same pass, a column at a time; ``nets.FullPasses`` steps any net, at D times the work."""
+        ...
 
 
 class ImageNet(Protocol):
-    """A net from images to images of the same height and width; knows nothing of flows."""
+    """A net from images to images of the same height and width. ``ImageCoupling`` takes one.
+
+    Shape: ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
+    """
 
     in_shape: torch.Size
     """``(channels, height, width)`` of what it takes; the channels may be 0."""
@@ -121,11 +172,17 @@ class ImageNet(Protocol):
 
 
 class CausalNet(Protocol):
-    """A net over a sequence of ``length`` vectors; the parameters of one see those before it, and context."""
+    """A net over a sequence of vectors; the parameters of one see those before it, and context.
+
+    ``AutoregressiveTokens`` takes one.
+    """
 
     length: int
+    """Vectors in the sequence."""
     width: int
+    """Numbers in each."""
     params: int
+    """Parameters of each number."""
     context_shape: torch.Size | None
 
     def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -151,7 +208,11 @@ class Windows(Protocol):
 
 
 class Windowed(ABC):
-    """A causal net that keeps what it needs of earlier vectors and takes several new ones at once."""
+    """A causal net that keeps what it needs of earlier vectors and takes several new ones at once.
+
+    ``Jacobi(window=n)`` needs one.
+    """
 
     @abstractmethod
-    def windows(self, context: Tensor | None, batch_shape: torch.Size) -> Windows: ...
+    def windows(self, context: Tensor | None, batch_shape: torch.Size) -> Windows:
+        """A pass over nothing yet."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffeo.bases import Normal
 from diffeo.bijections.base import Bijection
 from diffeo.encodings import ImageContext
-from diffeo.errors import ConfigError, ContextError, DataError, ShapeError
+from diffeo.errors import ContextError, DataError, ShapeError
 from diffeo.flow import Flow
 
 
@@ -65,7 +65,7 @@ def test_pixels_that_are_not_finite(value: float):
 
 @pytest.mark.parametrize("shape", [(), (3,), (4, 4), (1, 3, 4, 4), (0, 4, 4), (1, -2, 4)], ids=str)
 def test_shapes_that_are_no_image(shape: tuple[int, ...]):
-    with pytest.raises(ConfigError, match="channels, height, width"):
+    with pytest.raises(ShapeError, match="channels, height, width"):
         ImageContext(shape)
 
 

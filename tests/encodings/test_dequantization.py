@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffeo.train.data import rows_for
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -425,9 +426,6 @@ def test_nothing_is_made_in_float64():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"shape": (28, 28)}, "channels, height, width"),
-        ({"shape": (1, 0, 3)}, "height must be a whole number from 1"),
-        ({"shape": (1, 16384, 16384)}, "too large"),
         ({"bits": 9}, "bits must be a whole number from 1 to 8"),
         ({"bits": 0}, "bits"),
         ({"logit": 0.0}, "logit must be None or a number above 0"),
@@ -439,6 +437,22 @@ def test_options_that_cannot_be(options: dict[str, Any], says: str):
     every: dict[str, Any] = {"shape": (1, 4, 4), **options}
     with pytest.raises(ConfigError, match=says):
         Dequantization(**every)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((28, 28), "channels, height, width"),
+        ((1, 0, 3), "each at least 1"),
+        ((1, 2.0, 3), "each at least 1"),
+        (3, "channels, height, width"),
+        ((1, 16384, 16384), "more than 16777216 numbers"),
+    ],
+)
+@pytest.mark.parametrize("make", [Dequantization, VariationalNoise])
+def test_shapes_that_are_not_an_image(make: Any, shape: Any, says: str):
+    with pytest.raises(ShapeError, match=says):
+        make(shape)
 
 
 def test_more_that_cannot_be():

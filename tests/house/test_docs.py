@@ -25,7 +25,17 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REFERENCE = ROOT / "docs" / "reference.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 API = sorted((ROOT / "docs" / "api").glob("*.md"))
-CONSTANTS = {"PRESETS", "ENCODINGS", "CONTEXTS", "FORMAT", "LAYERS_FORMAT", "COLORS", "DARK", "STYLE"}
+CONSTANTS = {
+    "PRESETS",
+    "ENCODINGS",
+    "CONTEXTS",
+    "FORMAT",
+    "LAYERS_FORMAT",
+    "State",
+    "COLORS",
+    "DARK",
+    "STYLE",
+}
 """Names that no page of the API shows."""
 GALLERY = sorted((ROOT / "examples" / "gallery").glob("*.py"))
 MADE = {ROOT / "docs" / "gallery" / f"{name}.md" for name in ("index", *(script.stem for script in GALLERY))}

@@ -16,7 +16,7 @@ from diffeo.encodings import Columns
 from diffeo.encodings.columns import Column
 from diffeo.encodings.kinds import Positive
 from diffeo.errors import ConfigError
-from diffeo.interop import LAYERS_FORMAT, to_json
+from diffeo.interop import LAYERS_FORMAT, browser_json
 from diffeo.nets import MLP
 
 
@@ -43,20 +43,20 @@ from diffeo.nets import MLP
 )
 def test_what_cannot_be_written_is_named(flow, message):
     with pytest.raises(ConfigError, match=message):
-        to_json(flow)
+        browser_json(flow)
 
 
 def test_weights_that_are_not_finite_are_refused():
     flow = diffeo.Flow(Pointwise(Affine(), (2,)), Normal((2,)))
     flow.bijection.params.data[0, 0] = torch.nan
     with pytest.raises(ConfigError, match="not finite"):
-        to_json(flow)
+        browser_json(flow)
 
 
 def test_numbers_are_written_in_full():
     flow = diffeo.Flow(LU(2), Normal((2,)))
     flow.bijection.bias.data = torch.tensor([0.1, 1e-30])
-    spec = json.loads(to_json(flow))
+    spec = json.loads(browser_json(flow))
     assert (spec["format"], spec["features"]) == (LAYERS_FORMAT, 2)
     (layer,) = spec["layers"]
     assert torch.tensor(layer["bias"], dtype=torch.float64).tolist() == flow.bijection.bias.double().tolist()

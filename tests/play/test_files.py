@@ -11,7 +11,7 @@ from cases import stirred
 from play.hand import choose, drag, picture, shown
 
 from diffeo import presets
-from diffeo.interop import to_json
+from diffeo.interop import browser_json
 
 
 def model(*layers: dict, features: int = 1) -> dict:
@@ -48,7 +48,7 @@ def listed(page) -> list[str]:
 
 def test_a_model_of_ones_own_is_opened_or_refused(page):
     flow = stirred(presets.NSF(features=2, bins=4, layers=2, hidden=8).build()).double()
-    send(page, "own.json", to_json(flow))
+    send(page, "own.json", browser_json(flow))
     opened(page, "own.json")
     point = page.evaluate("DiffeoPlay.page.point")
     x = flow.to_data(torch.tensor(point["z"], dtype=torch.float64)).tolist()
@@ -60,7 +60,7 @@ def test_a_model_of_ones_own_is_opened_or_refused(page):
     refused(page, "text.json: this is not JSON")
     send(page, "none.json", model())
     refused(page, "none.json: the model has no layers")
-    send(page, "wide.json", to_json(presets.NSF(features=3, layers=2, hidden=8).build()))
+    send(page, "wide.json", browser_json(presets.NSF(features=3, layers=2, hidden=8).build()))
     refused(page, "wide.json: it has 3 columns; this page draws 1 or 2")
     assert page.locator("#play select").input_value() == "file: own.json"  # which stays
     assert listed(page) == before

@@ -28,7 +28,7 @@ from diffeo.bijections import (
     Standardize,
 )
 from diffeo.elementwise import Additive, Affine, RationalQuadratic
-from diffeo.interop import to_json
+from diffeo.interop import browser_json
 from diffeo.nets import MADE, MLP, ResidualMLP
 from diffeo.plots import COLORS, DARK
 
@@ -113,7 +113,7 @@ def fill(part: nn.Module, layer: dict) -> None:
 def test_shipped_models_are_small_and_of_the_script(name):
     assert (DOCS / "play" / f"{name}.js").stat().st_size < 60_000
     assert f"play/{name}.js" in (DOCS / "play.md").read_text(encoding="utf-8")
-    again, layers = json.loads(to_json(rebuilt(name)))["layers"], shipped(name)["flow"]["layers"]
+    again, layers = json.loads(browser_json(rebuilt(name)))["layers"], shipped(name)["flow"]["layers"]
     for one, other in zip(again, layers, strict=True):
         for side in ("lower", "upper"):  # whose diagonal went through a logarithm
             torch.testing.assert_close(torch.tensor(one.pop(side, 0)), torch.tensor(other.pop(side, 0)))
@@ -154,7 +154,7 @@ def evaluate(browser):
 @pytest.mark.parametrize("name", [*FLOWS, *MODELS])
 def test_the_mathematics_is_the_flows(name, evaluate):
     flow = (stirred(FLOWS[name]()) if name in FLOWS else rebuilt(name)).double()
-    text = to_json(flow)
+    text = browser_json(flow)
     if name in MODELS:
         text = json.dumps(shipped(name)["flow"])
     points = 2 * torch.randn(200, *flow.event_shape, dtype=torch.float64)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from diffeo.bijections.base import Bijection
-from diffeo.bijections.squeeze import image_shape
 from diffeo.contracts import Initializable
 from diffeo.errors import ShapeError
+from diffeo.functional.shapes import image_shape
 
 
 class OnChannels(Bijection, Initializable):

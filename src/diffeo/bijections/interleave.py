@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from diffeo.bijections.base import Bijection
-from diffeo.bijections.squeeze import image_shape
+from diffeo.functional.shapes import image_shape
 
 
 class Interleave(Bijection):

@@ -9,14 +9,7 @@ from torch import Tensor
 
 from diffeo.bijections.base import Bijection
 from diffeo.errors import ConfigError, ShapeError
-
-
-def image_shape(shape: Sequence[int]) -> torch.Size:
-    """``(channels, height, width)``, checked."""
-    size = torch.Size(shape)
-    if len(size) != 3 or min(size) < 1:
-        raise ShapeError(f"images are (channels, height, width), each at least 1, not {tuple(size)}.")
-    return size
+from diffeo.functional.shapes import image_shape
 
 
 def smaller(shape: torch.Size, block: int) -> torch.Size:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from diffeo.bijections.base import Bijection, check_family, shelter
-from diffeo.bijections.squeeze import image_shape
 from diffeo.bijections.token_samplers import Solution, Stepwise, TokenSampler
 from diffeo.contracts import CausalNet, Traits
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ShapeError
 from diffeo.functional import matmul_precision
-from diffeo.functional.shapes import sum_event
+from diffeo.functional.shapes import image_shape, sum_event
 
 
 class Tokens(Bijection):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diffeo.contracts import Initializable
 from diffeo.errors import ConfigError, DataError
+from diffeo.functional.shapes import image_shape
 
 
 class ContextEncoding(nn.Module, Initializable):
@@ -111,7 +112,7 @@ class ImageContext(ContextEncoding):
         ``(*batch, channels, height, width)``, before and after.
 
     Raises:
-        ConfigError: unless the shape is three positive numbers.
+        ShapeError: unless the shape is three positive numbers.
         DataError: in ``initialize``, for pixels that are not finite.
 
     Example:
@@ -123,11 +124,7 @@ class ImageContext(ContextEncoding):
 
     def __init__(self, shape: Sequence[int]):
         super().__init__()
-        self.event_shape = self.latent_shape = torch.Size(shape)
-        if len(self.event_shape) != 3 or min(self.event_shape) < 1:
-            raise ConfigError(
-                f"an image context has the shape (channels, height, width), each at least 1; got {(*shape,)}."
-            )
+        self.event_shape = self.latent_shape = image_shape(shape)
         self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the dtype
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:

@@ -16,10 +16,10 @@ from diffeo.encodings.noise import (
     UniformNoise,
     VariationalNoise,
     hashed_uniform,
-    image_shape,
     margin,
 )
 from diffeo.errors import ConfigError, DataError, FormatError, ShapeError
+from diffeo.functional.shapes import image_shape
 
 
 class Dequantization(MonteCarloEncoding):
@@ -52,8 +52,8 @@ class Dequantization(MonteCarloEncoding):
         images ``(*batch, C, H, W)``; encoded ``(K, *batch, C, H, W)``.
 
     Raises:
-        ConfigError: for sizes outside these limits.
-        ShapeError: for noise made for other images.
+        ConfigError: for numbers outside these limits.
+        ShapeError: for a shape that is not an image's, and for noise made for other images.
         DataError: by ``decode``, for NaN, which a pixel cannot hold.
 
     References: Theis et al. 2016, section 3.1; Dinh et al. 2017, section 4.1 (the logit); Ho et al. 2019,
@@ -167,7 +167,7 @@ class Dequantization(MonteCarloEncoding):
             own = {key: value for key, value in options.items() if key != "kind"}
             noise = VariationalNoise(shape, **own) if kind is VariationalNoise else UniformNoise()
             return cls(shape, spec["bits"], noise=noise, logit=spec["logit"], num_draws=spec["draws"])
-        except ConfigError as error:
+        except (ConfigError, ShapeError) as error:
             raise FormatError(f"the dequantization in this file is malformed: {error}") from None
 
     def extra_repr(self) -> str:

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from diffeo.bijections import ImageCoupling
 from diffeo.elementwise import Affine
 from diffeo.encodings.base import check_whole
-from diffeo.errors import ConfigError
-from diffeo.functional.shapes import sum_event
+from diffeo.functional.shapes import image_shape, sum_event
 from diffeo.nets import ConvNet
 
 _WORD = 0xFFFFFFFF
-_MOST_PIXELS = 2**24
 
 
 class Noise(nn.Module, ABC):
@@ -82,7 +80,8 @@ class VariationalNoise(Noise):
         layers: how many couplings, 0 to 64.
 
     Raises:
-        ConfigError: for sizes outside these limits.
+        ConfigError: for numbers outside these limits.
+        ShapeError: for a shape that is not an image's.
 
     References: Ho et al. 2019 (Flow++), section 3.1.
 
@@ -199,15 +198,3 @@ def _repeat(t: Tensor, times: int) -> Tensor:
 def _log_logistic(w: Tensor) -> Tensor:
     """The log of the logistic density, which is the slope of the sigmoid."""
     return F.logsigmoid(w) + F.logsigmoid(-w)
-
-
-def image_shape(shape: Sequence[int]) -> torch.Size:
-    """The shape of an image, three sizes; a ``ConfigError`` for any other."""
-    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
-    if len(sizes) != 3:
-        raise ConfigError(f"an image's shape is (channels, height, width), not {shape!r}.")
-    for name, size in zip(("channels", "height", "width"), sizes, strict=True):
-        check_whole(name, size, 1, 16384)
-    if torch.Size(sizes).numel() > _MOST_PIXELS:
-        raise ConfigError(f"images of shape {sizes} are too large; they may hold {_MOST_PIXELS} numbers.")
-    return torch.Size(sizes)

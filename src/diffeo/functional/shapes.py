@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from diffeo.errors import ContextError, ShapeError
+
+MOST_PIXELS = 2**24
+"""The most numbers an image may have."""
 
 
 def sum_event(t: Tensor, event_dims: int) -> Tensor:
@@ -25,6 +29,16 @@ def batch_shape(t: Tensor, event_shape: Sequence[int], what: str) -> torch.Size:
             f"pass (*batch, {', '.join(map(str, event))})" + (", batch axes first." if n else ".")
         )
     return t.shape[: t.dim() - n]
+
+
+def image_shape(shape: Sequence[int]) -> torch.Size:
+    """``(channels, height, width)``; a ``ShapeError`` for what cannot be, or is too large to work with."""
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    if len(sizes) != 3 or not all(type(n) is int and n >= 1 for n in sizes):
+        raise ShapeError(f"images are (channels, height, width), each at least 1, not {shape!r}.")
+    if math.prod(sizes) > MOST_PIXELS:
+        raise ShapeError(f"images of shape {sizes} have more than {MOST_PIXELS} numbers; use smaller ones.")
+    return torch.Size(sizes)
 
 
 def broadcast_batch(

@@ -1,4 +1,4 @@
-"""``to_json``: a flow's layers as plain numbers, for programs that are not PyTorch.
+"""``browser_json``: a flow's layers as plain numbers, for programs that are not PyTorch.
 
 The page that plays evaluates the flow itself, not a table of positions: layers as numbers, and some 400
 lines of JavaScript that are held to Python's values at 1e-9. So it shows log-densities exactly, goes both
@@ -35,13 +35,13 @@ from diffeo.functional.affine import soft_clip
 from diffeo.functional.stages import Stacked
 
 LAYERS_FORMAT = "diffeo layers 1"
-"""What ``to_json`` writes under ``format``."""
+"""What ``browser_json`` writes under ``format``."""
 
 _Spec = dict[str, Any]
 
 
 @torch.no_grad()
-def to_json(flow: Flow) -> str:
+def browser_json(flow: Flow) -> str:
     """The flow's layers, from data to latent, and every number in them, as JSON.
 
     For looking at a flow of one or two columns in the browser (the documentation's page "Play" reads this),
@@ -62,25 +62,27 @@ def to_json(flow: Flow) -> str:
 
     Example:
         >>> import diffeo, json
-        >>> from diffeo.interop import to_json
-        >>> spec = json.loads(to_json(diffeo.presets.NSF(features=2, layers=2, hidden=8).build()))
+        >>> from diffeo.interop import browser_json
+        >>> spec = json.loads(browser_json(diffeo.presets.NSF(features=2, layers=2, hidden=8).build()))
         >>> [layer["kind"] for layer in spec["layers"]]
         ['normalize', 'autoregressive', 'lu', 'permute', 'autoregressive']
     """
     if flow.encoding is not None:
-        raise ConfigError("to_json takes flows without an encoding; pass flow.without_encoding().")
+        raise ConfigError("browser_json takes flows without an encoding; pass flow.without_encoding().")
     if flow.context_shape is not None:
-        raise ConfigError("to_json takes flows without a context; this one has a density for each.")
+        raise ConfigError("browser_json takes flows without a context; this one has a density for each.")
     if len(flow.event_shape) != 1:
-        raise ConfigError(f"to_json takes flows of vectors; this one's events are {tuple(flow.event_shape)}.")
+        raise ConfigError(
+            f"browser_json takes flows of vectors; this one's events are {tuple(flow.event_shape)}."
+        )
     if type(flow.base) is not Normal:
-        raise ConfigError(f"to_json takes flows with the base Normal, not {type(flow.base).__name__}.")
+        raise ConfigError(f"browser_json takes flows with the base Normal, not {type(flow.base).__name__}.")
     layers = [_layer(part) for part in _parts(flow.bijection)]
     spec = {"format": LAYERS_FORMAT, "features": flow.event_shape[0], "layers": layers}
     try:
         return json.dumps(spec, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        raise ConfigError("to_json: some of the flow's weights are not finite.") from None
+        raise ConfigError("browser_json: some of the flow's weights are not finite.") from None
 
 
 def _parts(bijection: nn.Module) -> list[nn.Module]:
@@ -94,7 +96,7 @@ def _layer(part: nn.Module) -> _Spec:
     describe = _KINDS.get(type(part))
     if describe is None:
         known = ", ".join(kind.__name__ for kind in _KINDS)
-        raise ConfigError(f"to_json does not know {type(part).__name__}; it knows Chain, {known}.")
+        raise ConfigError(f"browser_json does not know {type(part).__name__}; it knows Chain, {known}.")
     return describe(part)
 
 
@@ -150,7 +152,7 @@ def _family(family: Elementwise) -> _Spec:
     if type(family) is RationalQuadratic:
         return {"kind": "rational_quadratic", "bins": family.bins, "bound": family.bound}
     raise ConfigError(
-        f"to_json does not know the family {type(family).__name__}; "
+        f"browser_json does not know the family {type(family).__name__}; "
         "it knows Additive, Affine and RationalQuadratic."
     )
 
@@ -159,7 +161,7 @@ def _net(net: object) -> list[_Spec]:
     """Each layer: ``weight @ act(input) + bias``, plus the output of layer ``add``; ``relu`` is act."""
     stack = net.stack(None) if isinstance(net, Stacked) else None
     if stack is None:
-        raise ConfigError(f"to_json takes nets of dense layers and rectified units; this is {net}.")
+        raise ConfigError(f"browser_json takes nets of dense layers and rectified units; this is {net}.")
     layers = []
     for dense in stack:
         weight = dense.weight

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
-from diffeo.contexts import CONTEXTS, Context
+from diffeo.contexts import CONTEXTS, ContextSpec
 from diffeo.errors import ConfigError
 from diffeo.flow import Builder
 from diffeo.presets import PRESETS, Preset
@@ -51,9 +51,14 @@ def from_recipe(recipe: Mapping[str, Any]) -> Preset:
 
 
 def _to_json(value: Any) -> Any:
-    if not isinstance(value, Context):
+    if not isinstance(value, ContextSpec):
         return value
-    return {"kind": type(value).__name__, **asdict(value)}
+    kind = CONTEXTS.get(type(value).__name__)
+    if kind is None or not isinstance(value, kind):
+        raise ConfigError(
+            f"{type(value).__name__} is not one of diffeo's contexts, so no file can rebuild it."
+        )
+    return {"kind": kind.__name__, **asdict(value)}
 
 
 def _from_json(value: Any) -> Any:
@@ -62,7 +67,7 @@ def _from_json(value: Any) -> Any:
     return _context(value) if isinstance(value, Mapping) else value
 
 
-def _context(spec: Mapping[str, Any]) -> Context:
+def _context(spec: Mapping[str, Any]) -> ContextSpec:
     kind = CONTEXTS.get(str(spec.get("kind")))
     if kind is None or set(spec) != {"kind", *(f.name for f in fields(kind))}:
         raise ConfigError(f"{dict(spec)} is not a context; known kinds: {', '.join(CONTEXTS)}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diffeo._fields import Bins, Blocks, Layers, Probability, Scale, Size, Widths
 from diffeo.bijections import LU, ActNorm, Autoregressive, Chain, Inverse, Reverse, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Affine, RationalQuadratic
@@ -32,8 +33,8 @@ class MAF(VectorPreset):
         torch.Size([4, 3])
     """
 
-    layers: int = 5
-    hidden: tuple[int, ...] = (128, 128)
+    layers: Layers = 5
+    hidden: Widths = (128, 128)
 
     def bijection(self, context_features: int) -> Bijection:
         family = Affine()
@@ -69,8 +70,8 @@ class IAF(VectorPreset):
         torch.Size([4, 3])
     """
 
-    layers: int = 5
-    hidden: tuple[int, ...] = (128, 128)
+    layers: Layers = 5
+    hidden: Widths = (128, 128)
 
     def bijection(self, context_features: int) -> Bijection:
         family = Affine()
@@ -110,12 +111,12 @@ class NSF(VectorPreset):
         torch.Size([4])
     """
 
-    layers: int = 5
-    hidden: int = 128
-    blocks: int = 2
-    bins: int = 8
-    bound: float = 3.0
-    dropout: float = 0.0
+    layers: Layers = 5
+    hidden: Size = 128
+    blocks: Blocks = 2
+    bins: Bins = 8
+    bound: Scale = 3.0
+    dropout: Probability = 0.0
 
     def bijection(self, context_features: int) -> Bijection:
         family = RationalQuadratic(self.bins, self.bound)

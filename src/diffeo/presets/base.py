@@ -21,16 +21,17 @@ from typing import ClassVar
 
 import torch
 
-from diffeo._fields import check_fields, check_pixels
+from diffeo._fields import Shape, Size, check_fields
 from diffeo.bases import Normal
 from diffeo.bases.base import Base
 from diffeo.bijections.base import Bijection
-from diffeo.contexts import Classes, Context, Image, Vector
+from diffeo.contexts import ContextSpec, Vector
 from diffeo.encodings.base import Encoding
 from diffeo.encodings.dequantization import Dequantization
 from diffeo.encodings.noise import VariationalNoise
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
+from diffeo.functional.shapes import image_shape
 from diffeo.objectives import Likelihood, Objective
 
 LOGIT = 1e-4
@@ -50,16 +51,10 @@ class Preset(ABC):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        context = getattr(self, "context", None)
-        if not isinstance(context, Context | None):
-            raise ConfigError(
-                f"{type(self).__name__}.context must be Vector(n), Classes(n), Image(c, h, w), an integer or "
-                f"None, not {context!r}."
-            )
 
     @property
     @abstractmethod
-    def conditioned_on(self) -> Context | None:
+    def conditioned_on(self) -> ContextSpec | None:
         """What the flow's context is, or None."""
 
     @abstractmethod
@@ -90,22 +85,26 @@ class VectorPreset(Preset):
 
     Args:
         features: D, columns of the data.
-        context: ``Vector(n)``, ``Classes(n)``, an integer (short for ``Vector``), or None.
+        context: ``Vector(n)``, ``Classes(n)``, a ``ContextSpec`` of one's own that the layers see as a
+            vector, an integer (short for ``Vector``), or None.
     """
 
-    features: int
-    context: Vector | Classes | int | None = None
+    features: Size
+    context: ContextSpec | int | None = None
     circular: ClassVar[tuple[int, ...]] = ()
     """Columns that are angles, in a preset that has this field; others take every column for real."""
 
     def __post_init__(self) -> None:
-        _expand_context(self)
+        _set_context(self)
         super().__post_init__()
-        if isinstance(self.context, Image):
-            raise ConfigError(f"{type(self).__name__} is for vectors; its context cannot be an image.")
+        if (spec := self.conditioned_on) is not None and len(spec.latent_shape) != 1:
+            raise ConfigError(
+                f"{type(self).__name__} is for vectors; its layers cannot see a context of shape "
+                f"{tuple(spec.latent_shape)}."
+            )
 
     @property
-    def conditioned_on(self) -> Vector | Classes | None:
+    def conditioned_on(self) -> ContextSpec | None:
         assert not isinstance(self.context, int)
         return self.context
 
@@ -123,23 +122,27 @@ class ImagePreset(Preset):
 
     Args:
         shape: ``(channels, height, width)``.
-        context: ``Classes(n)``, ``Image(c, h, w)``, ``Vector(n)``, an integer (a ``Vector``), or None.
+        context: ``Classes(n)``, ``Image(c, h, w)``, ``Vector(n)``, a ``ContextSpec`` of one's own that the
+            layers see as a vector or an image, an integer (short for ``Vector``), or None.
     """
 
     learning_rate: ClassVar[float] = 1e-3
 
-    shape: tuple[int, int, int]
-    context: Vector | Classes | Image | int | None = None
+    shape: Shape
+    context: ContextSpec | int | None = None
 
     def __post_init__(self) -> None:
-        _expand_context(self)
+        _set_context(self)
         super().__post_init__()
-        if len(self.shape) != 3:
-            raise ConfigError(f"shape must be (channels, height, width), not {self.shape}.")
-        check_pixels(*self.shape)
+        image_shape(self.shape)
+        if (spec := self.conditioned_on) is not None and len(spec.latent_shape) not in (1, 3):
+            raise ConfigError(
+                f"{type(self).__name__} takes a context that its layers see as a vector or an image, not one "
+                f"of shape {tuple(spec.latent_shape)}."
+            )
 
     @property
-    def conditioned_on(self) -> Context | None:
+    def conditioned_on(self) -> ContextSpec | None:
         assert not isinstance(self.context, int)
         return self.context
 
@@ -152,6 +155,13 @@ class ImagePreset(Preset):
         return Dequantization(self.shape, bits, noise=VariationalNoise(self.shape), logit=LOGIT)
 
 
-def _expand_context(preset: VectorPreset | ImagePreset) -> None:
-    if isinstance(preset.context, int) and not isinstance(preset.context, bool):
-        object.__setattr__(preset, "context", Vector(preset.context))
+def _set_context(preset: VectorPreset | ImagePreset) -> None:
+    """An integer is short for a ``Vector``; what is not a context is refused."""
+    context = preset.context
+    if isinstance(context, int) and not isinstance(context, bool):
+        object.__setattr__(preset, "context", Vector(context))
+    elif context is not None and not isinstance(context, ContextSpec):
+        raise ConfigError(
+            f"{type(preset).__name__}.context must be Vector(n), Classes(n), Image(c, h, w), another "
+            f"ContextSpec, an integer or None, not {context!r}."
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from diffeo import objectives
+from diffeo._fields import Layers, Scale, Size, Whole
 from diffeo.bijections import Chain, Continuous, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.functional.solvers import FixedSteps
@@ -64,12 +65,12 @@ class FFJORD(VectorPreset):
     """
 
     learning_rate: ClassVar[float] = 5e-3
-    layers: int = 2
-    hidden: int = 64
-    steps: int = 8
-    kinetic: float = 0.0
-    jacobian: float = 0.0
-    error: float = 0.0
+    layers: Layers = 2
+    hidden: Size = 64
+    steps: Annotated[int, Whole(1, 4096)] = 8
+    kinetic: Scale = 0.0
+    jacobian: Scale = 0.0
+    error: Scale = 0.0
 
     def bijection(self, context_features: int) -> Bijection:
         net = _field(self, context_features, 1, (1.0, 30.0))
@@ -106,8 +107,8 @@ class FlowMatching(VectorPreset):
     """
 
     learning_rate: ClassVar[float] = 5e-3
-    layers: int = 3
-    hidden: int = 64
+    layers: Layers = 3
+    hidden: Size = 64
 
     def bijection(self, context_features: int) -> Bijection:
         net = _field(self, context_features, 4, (2.0, 12.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diffeo._fields import Bins, Blocks, Layers, Probability, Scale, Size, Widths
 from diffeo.bijections import LU, ActNorm, Chain, Coupling, Pointwise, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Additive, Affine, RationalQuadratic
@@ -46,8 +47,8 @@ class NICE(VectorPreset):
         torch.Size([4, 3])
     """
 
-    layers: int = 4
-    hidden: tuple[int, ...] = (128, 128)
+    layers: Layers = 4
+    hidden: Widths = (128, 128)
 
     def bijection(self, context_features: int) -> Bijection:
         family = Additive()
@@ -80,8 +81,8 @@ class RealNVP(VectorPreset):
         torch.Size([4, 3])
     """
 
-    layers: int = 8
-    hidden: tuple[int, ...] = (128, 128)
+    layers: Layers = 8
+    hidden: Widths = (128, 128)
 
     def bijection(self, context_features: int) -> Bijection:
         family = Affine()
@@ -120,12 +121,12 @@ class CouplingNSF(VectorPreset):
         torch.Size([2])
     """
 
-    layers: int = 6
-    hidden: int = 128
-    blocks: int = 2
-    bins: int = 8
-    bound: float = 3.0
-    dropout: float = 0.0
+    layers: Layers = 6
+    hidden: Size = 128
+    blocks: Blocks = 2
+    bins: Bins = 8
+    bound: Scale = 3.0
+    dropout: Probability = 0.0
 
     def bijection(self, context_features: int) -> Bijection:
         family = RationalQuadratic(self.bins, self.bound)

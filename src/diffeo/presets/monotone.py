@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
+from diffeo._fields import Blocks, Layers, Scale, Size, Whole, Widths
 from diffeo.bijections import LU, Autoregressive, Chain, Coupling, Orthogonal, Pointwise, Reverse, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Bernstein, DeepSigmoid, MixtureCDF, MonotonicNet, SumOfSquares
@@ -17,9 +19,9 @@ from diffeo.presets.base import VectorPreset
 class _Masked(VectorPreset):
     """Autoregressive layers of one family, as NSF has them: residual MADE, LU and reversal between."""
 
-    layers: int = 3
-    hidden: int = 64
-    blocks: int = 2
+    layers: Layers = 3
+    hidden: Size = 64
+    blocks: Blocks = 2
 
     def _chain(self, context_features: int, family: Callable[[], Elementwise]) -> Chain:
         parts: list[Bijection] = [Standardize((self.features,))]
@@ -63,9 +65,9 @@ class NAF(_Masked):
         torch.Size([4, 3])
     """
 
-    layers: int = 2
-    hidden: int = 96
-    units: int = 32
+    layers: Layers = 2
+    hidden: Size = 96
+    units: Annotated[int, Whole(1, 512)] = 32
 
     def bijection(self, context_features: int) -> Bijection:
         return self._chain(context_features, lambda: DeepSigmoid(self.units))
@@ -98,9 +100,9 @@ class UNAF(_Masked):
         torch.Size([4, 2])
     """
 
-    embedding: int = 16
-    width: int = 32
-    bound: float = 4.0
+    embedding: Annotated[int, Whole(1, 4096)] = 16
+    width: Annotated[int, Whole(1, 4096)] = 32
+    bound: Scale = 4.0
 
     def bijection(self, context_features: int) -> Bijection:
         hidden = (self.width, self.width)
@@ -132,9 +134,9 @@ class SOSPF(_Masked):
         torch.Size([4, 2])
     """
 
-    degree: int = 6
-    polynomials: int = 3
-    bound: float = 4.0
+    degree: Annotated[int, Whole(1, 128)] = 6
+    polynomials: Annotated[int, Whole(1, 64)] = 3
+    bound: Scale = 4.0
 
     def bijection(self, context_features: int) -> Bijection:
         family = SumOfSquares(self.degree, self.polynomials, self.bound)
@@ -166,8 +168,8 @@ class BPF(_Masked):
         torch.Size([4, 2])
     """
 
-    degree: int = 24
-    bound: float = 4.0
+    degree: Annotated[int, Whole(1, 128)] = 24
+    bound: Scale = 4.0
 
     def bijection(self, context_features: int) -> Bijection:
         family = Bernstein(self.degree, self.bound)
@@ -203,9 +205,9 @@ class Gaussianization(VectorPreset):
         torch.Size([4, 3])
     """
 
-    layers: int = 8
-    hidden: tuple[int, ...] = (64, 64)
-    components: int = 8
+    layers: Layers = 8
+    hidden: Widths = (64, 64)
+    components: Annotated[int, Whole(1, 512)] = 8
 
     def bijection(self, context_features: int) -> Bijection:
         family, d = MixtureCDF(self.components), self.features

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
+from diffeo._fields import Bins, Blocks, Layers, Scale, Size, Whole
 from diffeo.bijections import (
     LU,
     ActNorm,
@@ -34,9 +35,9 @@ class _Multiscale(ImagePreset):
 
     learning_rate: ClassVar[float] = 3e-3
 
-    levels: int = 2
-    layers: int = 8
-    hidden: int = 64
+    levels: Annotated[int, Whole(1, 16)] = 2
+    layers: Layers = 8
+    hidden: Size = 64
     reversible: bool = False
 
     def map(self, context_shape: torch.Size | None) -> Bijection:
@@ -149,8 +150,8 @@ class SplineGlow(Glow):
         torch.Size([4, 3, 4, 4])
     """
 
-    bins: int = 4
-    bound: float = 3.0
+    bins: Bins = 4
+    bound: Scale = 3.0
 
     def family(self) -> Elementwise:
         return RationalQuadratic(self.bins, self.bound)
@@ -179,9 +180,9 @@ class RealNVPImage(_Multiscale):
         torch.Size([4, 1, 8, 8])
     """
 
-    layers: int = 3
-    hidden: int = 32
-    blocks: int = 1
+    layers: Layers = 3
+    hidden: Size = 32
+    blocks: Blocks = 1
 
     def level(self, shape: torch.Size, context_shape: torch.Size | None) -> list[Bijection]:
         parts: list[Bijection] = []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
+from diffeo._fields import Bins, Blocks, Layers, Size, Whole
 from diffeo.bases import Uniform
 from diffeo.bases.base import Base
 from diffeo.bijections import AutoregressiveTokens, Chain, Interleave, Inverse
@@ -61,11 +62,11 @@ class PixelFlow(ImagePreset):
 
     learning_rate: ClassVar[float] = 2e-3
 
-    layers: int = 1
-    hidden: int = 64
-    blocks: int = 6
-    kernel: int = 7
-    bins: int = 256
+    layers: Layers = 1
+    hidden: Size = 64
+    blocks: Blocks = 6
+    kernel: Annotated[int, Whole(1, 63)] = 7
+    bins: Bins = 256
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from diffeo import bijections
+from diffeo._fields import Layers, Size, Widths
 from diffeo.bijections import Chain, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.nets import MLP
@@ -18,8 +19,8 @@ class _Layered(VectorPreset):
     """Standardize, then layers whose numbers are their own, or a net's of the context."""
 
     learning_rate: ClassVar[float] = 2e-2
-    layers: int = 16
-    hidden: tuple[int, ...] = (64, 64)
+    layers: Layers = 16
+    hidden: Widths = (64, 64)
 
     @abstractmethod
     def _num_params(self) -> int:
@@ -128,9 +129,9 @@ class Sylvester(_Layered):
     """
 
     learning_rate: ClassVar[float] = 2e-2
-    layers: int = 8
-    rank: int = 8
-    reflections: int = 8
+    layers: Layers = 8
+    rank: Size = 8
+    reflections: Size = 8
 
     def _num_params(self) -> int:
         return bijections.Sylvester.num_params(self.features, min(self.rank, self.features), self.reflections)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from diffeo._fields import Layers, Probability, Widths
 from diffeo.bijections import ActNorm, AdditiveResidual, Chain, Contractive, Coupling, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Additive
@@ -41,8 +42,8 @@ class RevNet(VectorPreset):
         torch.Size([4, 3])
     """
 
-    layers: int = 6
-    hidden: tuple[int, ...] = (128, 128)
+    layers: Layers = 6
+    hidden: Widths = (128, 128)
 
     def bijection(self, context_features: int) -> Bijection:
         parts: list[Bijection] = [Standardize((self.features,))]
@@ -89,9 +90,9 @@ class IResNet(VectorPreset):
     """
 
     learning_rate: ClassVar[float] = 5e-3
-    layers: int = 32
-    hidden: tuple[int, ...] = (64, 64)
-    lipschitz: float = 0.97
+    layers: Layers = 32
+    hidden: Widths = (64, 64)
+    lipschitz: Probability = 0.97
 
     def bijection(self, context_features: int) -> Bijection:
         log_det = ExactLogDet() if self.features <= EXACT_FEATURES else SeriesLogDet()
@@ -126,9 +127,9 @@ class ResidualFlow(VectorPreset):
         torch.Size([4, 3])
     """
 
-    layers: int = 16
-    hidden: tuple[int, ...] = (64, 64)
-    lipschitz: float = 0.97
+    layers: Layers = 16
+    hidden: Widths = (64, 64)
+    lipschitz: Probability = 0.97
 
     def bijection(self, context_features: int) -> Bijection:
         return _contractive(self, context_features, LipSwish, RouletteLogDet(), 1.0)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from diffeo._fields import CAPS
+from diffeo._fields import MOST_BINS, Bins, Blocks, Layers, Probability, Scale, Several, Size, Whole
 from diffeo.bijections import (
     LU,
     Autoregressive,
@@ -30,7 +31,7 @@ from diffeo.bijections import (
     Whiten,
 )
 from diffeo.bijections.base import Bijection
-from diffeo.contexts import Classes, Vector
+from diffeo.contexts import ContextSpec
 from diffeo.elementwise import CircularRationalQuadratic, Elementwise, RationalQuadratic
 from diffeo.errors import ConfigError
 from diffeo.nets import OnAngles, ResMADE
@@ -73,14 +74,14 @@ class Tabular(VectorPreset):
         torch.Size([4, 3])
     """
 
-    layers: int = 5
-    hidden: int = 128
-    blocks: int = 2
-    bins: int = 8
-    bound: float = 3.0
-    dropout: float = 0.0
-    marginal: int = 0
-    circular: tuple[int, ...] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
+    layers: Layers = 5
+    hidden: Size = 128
+    blocks: Blocks = 2
+    bins: Bins = 8
+    bound: Scale = 3.0
+    dropout: Probability = 0.0
+    marginal: Annotated[int, Whole(0, 256)] = 0
+    circular: Annotated[tuple[int, ...], Several(Whole(0, 16384), 0, 16384)] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,7 +117,7 @@ class Tabular(VectorPreset):
 
     def _angles(self, C: int, context_features: int) -> Bijection:
         """C angles to normal numbers: a spline of the whole circle is any density, once it is fine enough."""
-        family = CircularRationalQuadratic(min(2 * self.bins, CAPS["bins"]))
+        family = CircularRationalQuadratic(min(2 * self.bins, MOST_BINS))
         net = OnAngles(self._net(2 * C - 1, family, context_features))
         return Chain([Autoregressive(net, family), Probit((C,), -math.pi, math.pi)])
 
@@ -132,7 +133,7 @@ class Tabular(VectorPreset):
 
 
 def choose(
-    rows: int, features: int, context: Vector | Classes | None = None, circular: tuple[int, ...] = ()
+    rows: int, features: int, context: ContextSpec | None = None, circular: tuple[int, ...] = ()
 ) -> list[VectorPreset]:
     """The presets worth racing on a table of this size, the safest first.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
+from diffeo._fields import Blocks, Layers, Probability, Scale, Size, Whole
 from diffeo.bijections import (
     ActNorm,
     AutoregressiveTokens,
@@ -66,21 +67,19 @@ class TarFlow(ImagePreset):
 
     learning_rate: ClassVar[float] = 1e-3
 
-    patch: int = 4
-    blocks: int = 4
-    layers: int = 2
-    hidden: int = 128
-    heads: int = 4
-    noise: float = 0.0
-    drop: float = 0.0
+    patch: Annotated[int, Whole(1, 256)] = 4
+    blocks: Blocks = 4
+    layers: Layers = 2
+    hidden: Size = 128
+    heads: Annotated[int, Whole(1, 256)] = 4
+    noise: Scale = 0.0
+    drop: Probability = 0.0
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.drop >= 1 or (self.drop > 0 and not isinstance(self.context, Classes)):
-            raise ConfigError(
-                f"TarFlow.drop must be below 1, and 0 unless context=Classes(n), not {self.drop}."
-            )
+        if self.drop > 0 and not isinstance(self.context, Classes):
+            raise ConfigError(f"TarFlow.drop must be 0 unless context=Classes(n), not {self.drop}.")
 
     def map(self, context_shape: torch.Size | None) -> Bijection:
         squeeze = Squeeze(self.shape, self.patch)
@@ -144,11 +143,11 @@ class Jet(ImagePreset):
 
     learning_rate: ClassVar[float] = 1e-3
 
-    patch: int = 4
-    layers: int = 8
-    hidden: int = 128
-    blocks: int = 1
-    heads: int = 4
+    patch: Annotated[int, Whole(1, 256)] = 4
+    layers: Layers = 8
+    hidden: Size = 128
+    blocks: Blocks = 1
+    heads: Annotated[int, Whole(1, 256)] = 4
     reversible: bool = False
 
     def map(self, context_shape: torch.Size | None) -> Bijection:
