@@ -12,9 +12,9 @@ for every column of whole numbers; here it is done by hand, with the same biject
 
 The left panel has held-out nats as training goes, which are a sample's; the dashed line is what the exact
 masses score on average. The middle panel shows what the two densities look like, around their values. The
-right one has the exact masses as bars, and those that the dequantized flow gives. The last lines printed weigh
-the bound by the exact masses, so that nothing of it is chance. More draws from each cell make it tighter where
-the density is steep inside a cell; here it is nearly flat, and one will do.
+right one has the exact masses as bars, and those that the dequantized flow gives. The last lines printed
+weigh the bound by the exact masses, so that nothing of it is chance. More draws from each cell make it
+tighter where the density is steep inside a cell; here it is nearly flat, and one will do.
 
     python examples/gallery/notes_dequantization.py
 """
