@@ -3,6 +3,7 @@
 from diffeo.inference.annealing import Annealing
 from diffeo.inference.arviz import datatree, save_netcdf
 from diffeo.inference.chains import Chains
+from diffeo.inference.columns import columns
 from diffeo.inference.coverage import Coverage, coverage
 from diffeo.inference.fit import TargetReport, fit_target
 from diffeo.inference.importance import Importance, importance
@@ -45,6 +46,7 @@ __all__ = [
     "Hamiltonian",
     "RandomWalk",
     "Points",
+    "columns",
     "datatree",
     "save_netcdf",
 ]

@@ -20,6 +20,7 @@ from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.seeding import seeded
 from diffeo.inference.annealing import Annealing
 from diffeo.inference.arviz import datatree, save_netcdf
+from diffeo.inference.columns import columns
 from diffeo.inference.coverage import Coverage, coverage
 from diffeo.inference.importance import Importance, as_evaluator, importance, working_copy
 from diffeo.inference.objectives.base import OfTarget
@@ -125,6 +126,37 @@ class TargetReport:
         """Whether there are no doubts."""
         return not self.doubts
 
+    def moments(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of each parameter under the target, as ``columns`` names them.
+
+        Empty where no draw of the flow has positive density.
+        """
+        if self.ess == 0:
+            return {}
+        counts = self.draws.normalized > 0  # a row without weight may be beyond what a constraint takes
+        share = self.draws.normalized[counts].cpu().numpy()
+        found = {}
+        for name, values in columns(self.target, self.draws.x[counts]).items():
+            mean = float(share @ values)
+            found[name] = mean, math.sqrt(max(0.0, float(share @ (values - mean) ** 2)))
+        return found
+
+    def notes(self) -> dict[str, Any]:
+        """What the model's file says of the run that made it."""
+        figures = {
+            "log Z": self.log_z,
+            "error": self.log_z_error,
+            "ESS": self.ess,
+            "Pareto k": self.pareto_k,
+        }
+        return {
+            **self.training.notes(),
+            "seconds": round(sum(self.seconds.values()), 1),
+            "evaluations": self.evaluations,
+            "found": {name: round(v, 4) for name, v in figures.items() if math.isfinite(v)},
+            "doubts": " ".join(self.doubts) or "none",
+        }
+
     def datatree(self) -> Any:
         """The draws as an ArviZ ``DataTree``, named and on the target's own scale.
 
@@ -223,7 +255,7 @@ def fit_target(
         seconds["draws"] = options.clock() - began - sum(seconds.values())
     own_evaluator = objective.evaluator if isinstance(objective, OfTarget) else None
     used = {id(e): e for e in (evaluator, own_evaluator) if e is not None}
-    return TargetReport(
+    found = TargetReport(
         weighted,
         seen,
         evaluator.target,
@@ -233,6 +265,8 @@ def fit_target(
         seconds,
         report,
     )
+    flow.notes = found.notes()
+    return found
 
 
 def _origin(features: int, start: float | Flow) -> Flow:
