@@ -1,24 +1,23 @@
 """From a log-density to a flow: its fit and objectives, importance weights, Markov chains, diagnostics."""
 
 from diffeo.inference.annealing import Annealing
-from diffeo.inference.arviz import datatree, save_netcdf
+from diffeo.inference.arviz import save_netcdf, to_datatree
 from diffeo.inference.chains import Chains
-from diffeo.inference.columns import columns
-from diffeo.inference.coverage import Coverage, coverage
 from diffeo.inference.fit import TargetReport, fit_target
+from diffeo.inference.forward import ForwardCheck, forward_check
 from diffeo.inference.importance import Importance, importance
 from diffeo.inference.metropolis import independence_metropolis
 from diffeo.inference.objectives import (
     AlphaDivergence,
     ChiSquare,
     ImportanceBound,
-    OfTarget,
     ReplayLikelihood,
     ReverseKL,
     SymmetricKL,
 )
+from diffeo.inference.parameters import columns
 from diffeo.inference.sources import Annealed, Population, Source
-from diffeo.inference.transitions import Hamiltonian, Points, RandomWalk, Transition
+from diffeo.inference.transitions import ChainState, Hamiltonian, RandomWalk, Transition
 from diffeo.inference.transport import neural_transport
 
 __all__ = [
@@ -27,14 +26,13 @@ __all__ = [
     "AlphaDivergence",
     "ChiSquare",
     "ImportanceBound",
-    "OfTarget",
     "ReplayLikelihood",
     "ReverseKL",
     "SymmetricKL",
     "Importance",
     "importance",
-    "Coverage",
-    "coverage",
+    "ForwardCheck",
+    "forward_check",
     "Chains",
     "independence_metropolis",
     "neural_transport",
@@ -45,8 +43,8 @@ __all__ = [
     "Transition",
     "Hamiltonian",
     "RandomWalk",
-    "Points",
+    "ChainState",
     "columns",
-    "datatree",
+    "to_datatree",
     "save_netcdf",
 ]
