@@ -54,7 +54,7 @@ def run(name: str, seed: int, steps: int) -> dict[str, float]:
     flow = presets.Tabular(features, **fields).build()
     tick, cpu = time.monotonic(), time.process_time()
     report = diffeo.fit_target(
-        flow, target, start=getattr(target, "scale", 2.0), max_steps=steps, draws=EXACT, seed=seed
+        flow, target, start=getattr(target, "scale", 2.0), max_steps=steps, num_draws=EXACT, seed=seed
     )
     found = {
         "log Z": report.log_z,

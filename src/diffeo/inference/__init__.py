@@ -1,8 +1,13 @@
-"""From a log-density to a flow: its fit and objectives, importance weights, Markov chains, diagnostics."""
+"""From a log-density to a flow: its fit and objectives, importance weights, Markov chains, diagnostics.
+
+Fits take a ``seed``, as every fit does. What draws takes a ``generator``, as ``Flow.sample`` does; without
+one the numbers are torch's own.
+"""
 
 from diffeo.inference.annealing import Annealing
 from diffeo.inference.arviz import save_netcdf, to_datatree
 from diffeo.inference.chains import Chains
+from diffeo.inference.counting import CountsEvaluations
 from diffeo.inference.fit import TargetReport, fit_target
 from diffeo.inference.forward import ForwardCheck, forward_check
 from diffeo.inference.importance import Importance, importance
@@ -37,6 +42,7 @@ __all__ = [
     "independence_metropolis",
     "neural_transport",
     "Annealing",
+    "CountsEvaluations",
     "Source",
     "Annealed",
     "Population",
