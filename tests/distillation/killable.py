@@ -14,8 +14,6 @@ from diffeo.distillation import BothKL
 from diffeo.distillation import fit as distillation
 from diffeo.presets import MAF, RealNVP
 
-distillation.POOL, distillation.JUDGED = 2000, 500  # to be fast
-
 
 def fit(student: Any = None, objective: Any = None, **options: Any) -> dict[str, Tensor]:
     torch.manual_seed(1)
@@ -48,4 +46,5 @@ CASES = {
 }
 
 if __name__ == "__main__":
+    distillation.POOL, distillation.JUDGED = 2000, 500  # to be fast
     run(CASES)

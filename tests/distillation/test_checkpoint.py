@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from killing import killed
 from safetensors.torch import load_file
 
 import diffeo
@@ -16,8 +16,6 @@ from diffeo.presets import IAF, MAF
 from diffeo.train import Checkpoint
 
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
-from killing import killed  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ from diffeo.inference import Annealed, Annealing, ReplayLikelihood, ReverseKL, s
 from diffeo.presets import MAF
 from diffeo.targets import FromTorch
 
-survey.CHAINS, survey.MOVING = 256, 64  # to be fast
-
 
 def ring(x: Tensor) -> Tensor:
     return -2 * (x.square().sum(-1).sqrt() - 2).square()
@@ -61,4 +59,5 @@ CASES = {
 }
 
 if __name__ == "__main__":
+    survey.CHAINS, survey.MOVING = 256, 64  # to be fast
     run(CASES)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from killing import killed
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,8 +22,6 @@ from diffeo.targets import Evaluator, FromNumPy, FromTorch
 from diffeo.train import Checkpoint
 
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
-from killing import killed  # noqa: E402
 
 CASES = ("found", "steps", "end", "seconds", "reverse", "fab")
 
