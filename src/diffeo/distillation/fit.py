@@ -15,10 +15,9 @@ from typing_extensions import Unpack
 
 from diffeo.distillation.objectives import LayerByLayer, mirrored
 from diffeo.errors import ConfigError, ContextError, TrainingError
-from diffeo.flow import Flow, evaluating, in_parts
+from diffeo.flow import Flow, device_of, evaluating, in_parts
 from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.seeding import generator, seeded
-from diffeo.inference.importance import device_of
 from diffeo.objectives import Likelihood, Objective
 from diffeo.presets import IAF, MAF, CouplingNSF, Preset, VectorPreset
 from diffeo.tables import Table

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffeo.errors import ConfigError, DataError, ShapeError
-from diffeo.flow import Flow, in_parts
+from diffeo.flow import Flow, device_of, in_parts
 from diffeo.inference.resampling import systematic
 from diffeo.targets import Evaluator, Target
 
@@ -262,11 +262,6 @@ def propose(
     index = torch.arange(num_draws, device=device_of(flow))
     x, log_target, log_flow = in_parts(flow, part, index, batch_size=batch_size)
     return x, log_target, log_flow
-
-
-def device_of(flow: Flow) -> torch.device:
-    """Where the flow's parameters are; the CPU for one without any."""
-    return next((p.device for p in flow.parameters()), torch.device("cpu"))
 
 
 def as_evaluator(target: Target) -> Evaluator:

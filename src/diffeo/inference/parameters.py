@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from diffeo.targets import Target, draws
+from diffeo.targets import Target, named
 
 
 def columns(target: Target, x: Tensor) -> dict[str, np.ndarray]:
@@ -28,7 +28,7 @@ def columns(target: Target, x: Tensor) -> dict[str, np.ndarray]:
         {'x[1]': array([1., 3.]), 'x[2]': array([2., 4.])}
     """
     found = {}
-    for name, values in draws(target, x).items():
+    for name, values in named(target, x).items():
         for index in np.ndindex(values.shape[1:]):
             label = f"{name}[{','.join(str(i + 1) for i in index)}]" if index else name
             found[label] = values[(slice(None), *index)].astype(np.float64)
