@@ -45,9 +45,9 @@ def fitted(rows: np.ndarray, seconds: float) -> diffeo.Flow:
         preset = MAF(rows.shape[1], hidden=hidden)
         flow, report = diffeo.fit_table(rows, preset=preset, max_seconds=seconds)
         held = ", ".join(f"{name} {value:.2f}" for name, value in report.baselines.items())
-        print(f"teacher {hidden}: best step {report.best_step:,}, held-out nats: {held}", flush=True)
-        if report.valid > score:
-            best, score = flow, report.valid
+        print(f"teacher {hidden}: best step {report.training.best_step:,}, held-out nats: {held}", flush=True)
+        if report.training.valid > score:
+            best, score = flow, report.training.valid
     assert best is not None
     return best
 
@@ -96,7 +96,9 @@ def main() -> None:
         teacher, preset, max_steps=arguments.steps, batch_size=128, recipe=recipe
     )
     found = report.judgment
-    print(f"\ndistilled in {report.steps:,} steps, {report.seconds:.0f} s, {rows.shape[1]} columns\n")
+    print(
+        f"\ndistilled in {report.training.steps:,} steps, {report.seconds:.0f} s, {rows.shape[1]} columns\n"
+    )
     print("| | nats | standard error |\n|---|--:|--:|")
     print(f"| KL(teacher, student) | {found.forward_kl:.4f} | {found.forward_kl_error:.4f} |")
     print(f"| KL(student, teacher) | {found.reverse_kl:.4f} | {found.reverse_kl_error:.4f} |")

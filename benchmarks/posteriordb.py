@@ -69,7 +69,7 @@ def by_flow(folder: Path, seed: int, steps: int) -> tuple[dict[str, Any], dict[s
     target = diffeo.targets.Stan(folder / "model.stan", folder / "data.json")
     began = time.perf_counter()
     report = fit(target, seed, steps)
-    x = report.draws.resample(DRAWS, torch.Generator().manual_seed(seed))
+    x = report.weighted.resample(DRAWS, generator=torch.Generator().manual_seed(seed))
     row = {
         "by": "flow",
         "evaluations": report.evaluations,

@@ -71,7 +71,7 @@ def run(target: targets.Energy, arguments: argparse.Namespace) -> None:
         x, log_q = model.sample(EXACT)
         weighted = inference.Importance(x, target.log_prob(x).double() - log_q.double())
         exact = target.sample(EXACT, torch.Generator().manual_seed(100)).to(x)
-        seen = inference.Coverage(model.log_prob(exact), target.log_prob(exact), target.log_z)
+        seen = inference.ForwardCheck(model.log_prob(exact), target.log_prob(exact), target.log_z)
     print(
         f"normflows {type(target).__name__}: log Z {weighted.log_z:.4f} ({target.log_z:.4f}), "
         f"ESS {weighted.ess:.3f}, forward ESS {seen.forward_ess:.2e}, "

@@ -54,7 +54,7 @@ def run(name: str, seed: int, steps: int) -> dict[str, float]:
     flow = presets.Tabular(features, **fields).build()
     tick, cpu = time.monotonic(), time.process_time()
     report = diffeo.fit_target(
-        flow, target, start=getattr(target, "scale", 2.0), max_steps=steps, draws=EXACT, seed=seed
+        flow, target, start=getattr(target, "scale", 2.0), max_steps=steps, num_draws=EXACT, seed=seed
     )
     found = {
         "log Z": report.log_z,
@@ -69,7 +69,7 @@ def run(name: str, seed: int, steps: int) -> dict[str, float]:
     }
     if isinstance(target, targets.Sampled):
         exact = target.sample(EXACT, torch.Generator().manual_seed(100 + seed))
-        seen = inference.coverage(flow, target, exact, target.log_z)
+        seen = inference.forward_check(flow, target, exact, target.log_z)
         found |= {
             "forward ESS": seen.forward_ess,
             "mean log q": seen.mean_log_prob,

@@ -290,6 +290,11 @@ def evaluating(flow: Flow) -> Iterator[None]:
             module.training = training
 
 
+def device_of(flow: Flow) -> torch.device:
+    """Where the flow computes: where its parameters are, or its buffers; the CPU for one without any."""
+    return next((t.device for t in (*flow.parameters(), *flow.buffers())), torch.device("cpu"))
+
+
 @overload
 def in_parts(
     flow: Flow, function: Callable[..., Tensor], *tensors: Tensor | None, batch_size: int
@@ -329,8 +334,7 @@ def in_parts(
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}.")
     given = [t for t in tensors if t is not None]
-    rows, home = len(given[0]), given[0].device
-    device = next((p.device for p in flow.parameters()), home)
+    rows, home, device = len(given[0]), given[0].device, device_of(flow)
     starts = range(0, max(rows, 1), batch_size)  # of no rows one part: it has the answer's shape
     with evaluating(flow):
         parts = [

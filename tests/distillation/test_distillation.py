@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -16,9 +17,9 @@ import diffeo
 from diffeo import Flow
 from diffeo.bases import LearnedNormal
 from diffeo.bijections import ActNorm, Chain, Reverse
-from diffeo.distillation import BothKL, LayerByLayer, judge
+from diffeo.distillation import BothKL, LayerByLayer, judge, student_preset
 from diffeo.distillation.fit import default_student
-from diffeo.errors import ConfigError, ContextError, TrainingError
+from diffeo.errors import ConfigError, ContextError, DataError, TrainingError
 from diffeo.inference import ReverseKL
 from diffeo.objectives import Batch
 from diffeo.presets import IAF, MAF, NSF, CouplingNSF, Jet, RealNVP, Tabular
@@ -64,14 +65,29 @@ def test_judgment_of_gaussians():
     def divergence(a: float, s: float, b: float, t: float) -> float:
         return 2 * (math.log(t / s) + (s**2 + (a - b) ** 2) / (2 * t**2) - 0.5)
 
-    found = judge(gaussian(0.0, 1.0), gaussian(0.3, 1.2), rows=20_000)
+    found = judge(gaussian(0.0, 1.0), gaussian(0.3, 1.2), num_draws=20_000)
     assert abs(found.forward_kl - divergence(0.0, 1.0, 0.3, 1.2)) < 4 * found.forward_kl_error < 0.02
     assert abs(found.reverse_kl - divergence(0.3, 1.2, 0.0, 1.0)) < 4 * found.reverse_kl_error < 0.04
     # 1 / (1 + chi^2) is a Gaussian integral
     spread = 1.2**2 / math.sqrt(2 * 1.2**2 - 1) * math.exp(0.3**2 / (2 * 1.2**2 - 1))
     assert found.ess == pytest.approx(spread**-2, abs=0.02)
-    again = judge(gaussian(0.0, 1.0), gaussian(0.3, 1.2), rows=20_000)
+    again = judge(gaussian(0.0, 1.0), gaussian(0.3, 1.2), num_draws=20_000)
     assert again == found
+
+
+def test_judging_is_evaluation_and_every_layer_keeps_its_mode():
+    def flow() -> Flow:
+        torch.manual_seed(0)
+        return shaken(NSF(2, layers=2, hidden=8, blocks=1, dropout=0.5).build())
+
+    wanted = judge(flow(), flow(), num_draws=200)
+    teacher, student = flow().train(), flow().train()
+    frozen = list(student.modules())[-1].eval()
+    assert judge(teacher, student, num_draws=200) == wanted
+    assert wanted.forward_kl == 0.0
+    assert student.training
+    assert teacher.training
+    assert not frozen.training
 
 
 # -- objectives -----------------------------------------------------------------------------------
@@ -115,7 +131,7 @@ def test_layer_by_layer_is_measured_by_reverse_kl():
 def test_both_kl_is_their_sum():
     teacher, student = maf(), shaken(RealNVP(3, layers=2, hidden=(8,)).build(), 0.5)
     found = BothKL(teacher)(student, rows_of(teacher, 20_000))
-    judged = judge(teacher, student, rows=20_000)
+    judged = judge(teacher, student, num_draws=20_000)
     error = math.hypot(judged.forward_kl_error, judged.reverse_kl_error)
     assert abs(found.item() - judged.forward_kl - judged.reverse_kl) < 6 * error
     assert abs(ReverseKL(InDouble(teacher))(student, rows_of(teacher, 20_000)).item() - judged.reverse_kl) < (
@@ -156,10 +172,10 @@ def test_a_maf_becomes_an_iaf():
     assert found.forward_kl < 0.02 < 0.2 < untrained.forward_kl
     assert found.reverse_kl < 0.02
     assert found.ess > 0.95
-    assert (report.steps, report.lost) == (900, 0)
-    assert [p.step for p in report.curves] == sorted(p.step for p in report.curves)
+    assert (report.training.steps, report.lost) == (900, 0)
+    assert [p.step for p in report.training.curves] == sorted(p.step for p in report.training.curves)
     assert recorder.seen[-1] == ("distill", 900, 900)
-    assert json.loads(json.dumps(report.to_json()))["judgment"]["rows"] == 10_000
+    assert json.loads(json.dumps(report.to_json()))["judgment"]["num_draws"] == 10_000
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
     assert all(p.requires_grad for p in teacher.parameters())
     assert not student.training
@@ -172,8 +188,16 @@ def test_default_students():
     assert default_student(maf(layers=3)) == IAF(3, layers=3, hidden=(16,))
     assert default_student(maf(context=2)) == IAF(3, context=2, layers=2, hidden=(16,))
     assert default_student(NSF(4).build()) == CouplingNSF(4)
-    with pytest.raises(ConfigError, match="no default student"):
+    with pytest.raises(ConfigError, match=r"CouplingNSF is for vectors.*\(1, 2, 2\)"):
         default_student(Jet((1, 2, 2), patch=1, hidden=8, heads=2).build())
+
+
+def test_a_preset_of_the_teacher_s_columns():
+    teacher = Tabular(3, context=2, circular=(1,), layers=1, hidden=8, blocks=1).build()
+    assert student_preset(teacher, RealNVP, layers=3) == RealNVP(3, context=2, layers=3)
+    assert student_preset(teacher, Tabular, hidden=8) == Tabular(3, context=2, circular=(1,), hidden=8)
+    by_hand = Flow(Reverse(2), LearnedNormal((2,)))
+    assert student_preset(by_hand, RealNVP) == RealNVP(2)
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -226,6 +250,13 @@ def test_a_table_s_student_replaces_its_teacher(tmp_path: Path):
     gap = (student.log_prob(x, age) - teacher.log_prob(x, age)).detach()
     assert gap.abs().mean() < 0.5
     assert report.judgment.forward_kl < 0.3
+    table = diffeo.Table.of({"other": np.zeros(300), "age": age[:, 0].numpy()})
+    _, again = diffeo.distill(teacher, context=table, max_steps=3)
+    assert again == dataclasses.replace(
+        diffeo.distill(teacher, context=age, max_steps=3)[1], seconds=again.seconds, training=again.training
+    )
+    with pytest.raises(DataError, match="age"):
+        diffeo.distill(teacher, context=table.drop(["age"]))
     with pytest.raises(ContextError, match="pass context="):
         diffeo.distill(teacher)
     with pytest.raises(ContextError, match="leave context= out"):
@@ -268,6 +299,6 @@ def test_lost_draws_of_a_student_are_counted(monkeypatch: pytest.MonkeyPatch):
         return x
 
     monkeypatch.setattr(student, "sample", half)
-    found = judge(teacher, student, rows=200)
-    assert (found.lost, found.rows) == (100, 200)
+    found = judge(teacher, student, num_draws=200)
+    assert (found.lost, found.num_draws) == (100, 200)
     assert found.ess == pytest.approx(0.5)

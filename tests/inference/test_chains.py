@@ -14,7 +14,7 @@ from arviz_stats.sampling_diagnostics import ess, rhat
 from torch import Generator, Tensor
 
 from diffeo.errors import ConfigError, ShapeError
-from diffeo.inference import Chains, Importance, datatree, save_netcdf
+from diffeo.inference import Chains, Importance, save_netcdf, to_datatree
 from diffeo.targets import Constrained, Evaluator, FromTorch, Parameters, Positive, Real
 
 PLAIN = FromTorch(lambda x: -x.square().sum(-1))
@@ -90,17 +90,17 @@ def test_draws_have_the_names_of_the_target():
 def test_weighted_rows_are_a_proposal_and_the_posterior_is_resampled():
     x, log_weights = normal(100, 3), normal(100).double()
     log_weights[:50] = -math.inf
-    tree = datatree(Named(), Importance(x, log_weights))
+    tree = to_datatree(Named(), Importance(x, log_weights))
     assert dict(tree["posterior"].sizes) == {"chain": 1, "draw": 100, "beta_dim_0": 2}
     np.testing.assert_array_equal(tree["proposal"]["log_weight"].values[0], log_weights)
     np.testing.assert_array_equal(tree["proposal"]["sigma"].values[0], x[:, 0].exp())
     assert np.isin(tree["posterior"]["sigma"].values, x[50:, 0].exp()).all()
-    assert "sample_stats" not in datatree(PLAIN, x)
+    assert "sample_stats" not in to_datatree(PLAIN, x)
 
 
 def test_names_that_arviz_needs_itself_are_not_lost():
     target = Constrained(PLAIN, {"draw": Positive(), "chain": Real(), "a/b": Real()})
-    assert set(datatree(target, normal(5, 3))["posterior"].data_vars) == {"draw_", "chain_", "a_b"}
+    assert set(to_datatree(target, normal(5, 3))["posterior"].data_vars) == {"draw_", "chain_", "a_b"}
 
 
 def test_files_are_read_back_and_replaced_whole(tmp_path, monkeypatch):
@@ -125,13 +125,13 @@ def test_shapes_that_do_not_fit():
     with pytest.raises(ShapeError, match="chains are draws"):
         Chains(normal(4, 5), normal(4), torch.ones(4))
     with pytest.raises(ShapeError, match="lp has shape"):
-        datatree(PLAIN, normal(5, 2), log_prob=normal(4))
+        to_datatree(PLAIN, normal(5, 2), log_prob=normal(4))
     with pytest.raises(ShapeError, match="draws are rows"):
-        datatree(PLAIN, normal(5))
+        to_datatree(PLAIN, normal(5))
 
 
 def test_without_arviz_the_cure_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_base", None)
     with pytest.raises(ConfigError, match=r"diffeo\[inference\]"):
-        datatree(PLAIN, normal(5, 2))
+        to_datatree(PLAIN, normal(5, 2))
     assert math.isnan(float(chains(normal(4, 3, 2)).ess[0]))

@@ -136,7 +136,7 @@ def test_resampling_is_as_even_as_can_be():
     log_w[[0, -1]] = -math.inf
     found = weighted(log_w)
     for n in (1, 7, 1000):
-        counts = torch.bincount(found.resample(n, generator(n))[:, 0].long(), minlength=40)
+        counts = torch.bincount(found.resample(n, generator=generator(n))[:, 0].long(), minlength=40)
         share = n * found.normalized
         assert counts.sum() == n
         assert ((counts >= (share - 1e-9).floor()) & (counts <= (share + 1e-9).ceil())).all()
@@ -145,14 +145,14 @@ def test_resampling_is_as_even_as_can_be():
 
 def test_resampling_is_unbiased_and_in_random_order():
     found = weighted(torch.tensor([0.1, 0.2, 0.7]).log())
-    first = torch.cat([found.resample(2, generator(i)) for i in range(3000)])[:, 0].long()
+    first = torch.cat([found.resample(2, generator=generator(i)) for i in range(3000)])[:, 0].long()
     for rows in (first, first[::2]):
         share = torch.bincount(rows, minlength=3) / len(rows)
         assert (share - torch.tensor([0.1, 0.2, 0.7])).abs().max() < 4 * math.sqrt(0.21 / 3000)
-    every = weighted(torch.zeros(100)).resample(100, generator())[:, 0]
+    every = weighted(torch.zeros(100)).resample(100, generator=generator())[:, 0]
     assert torch.equal(every.sort().values, torch.arange(100.0, dtype=torch.float64))
     assert not torch.equal(every, torch.arange(100.0, dtype=torch.float64))
-    assert torch.equal(every, weighted(torch.zeros(100)).resample(100, generator())[:, 0])
+    assert torch.equal(every, weighted(torch.zeros(100)).resample(100, generator=generator())[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_are_no_weights(x, log_weights, error, says):
 @pytest.mark.parametrize("scale", [0.8, 1.2])
 def test_a_normal_as_proposal_of_another(scale):
     """``E_q w^2`` of normals of variances 1 and s^2 is ``(s sqrt(2 - s^2))^-D``."""
-    found = importance(MAF(features=3).build(), gaussian(scale, 7.0), 20000, generator())
+    found = importance(MAF(features=3).build(), gaussian(scale, 7.0), 20000, generator=generator())
     assert abs(found.log_z - 7) < 4 * found.log_z_error
     assert found.ess == pytest.approx((scale * math.sqrt(2 - scale**2)) ** 3, abs=0.02)
     assert (found.std() - scale).abs().max() < 0.03
@@ -184,7 +184,7 @@ def test_a_flow_with_shape_of_its_own():
     randomize_(flow)
     flow.train()
     calls = Evaluator(gaussian(1.0, -2.0))
-    found = importance(flow, calls, 5000, generator(), batch_size=700)
+    found = importance(flow, calls, 5000, generator=generator(), batch_size=700)
     assert abs(found.log_z + 2) < 4 * found.log_z_error
     assert found.x.dtype == torch.float64
     assert calls.evaluations == 5000
@@ -194,12 +194,12 @@ def test_a_flow_with_shape_of_its_own():
     twin = flow.double().eval()
     log_w = calls(found.x) - twin.log_prob(found.x)
     torch.testing.assert_close(found.log_weights, log_w.detach(), atol=1e-8, rtol=0)
-    assert torch.equal(found.x, importance(flow, calls, 5000, generator(), batch_size=700).x)
+    assert torch.equal(found.x, importance(flow, calls, 5000, generator=generator(), batch_size=700).x)
 
 
 def test_a_target_of_numpy_and_one_that_is_nowhere():
     flow = MAF(features=2).build()
-    found = importance(flow, FromNumPy(lambda x: -0.5 * (x**2).sum(-1)), 100, generator())
+    found = importance(flow, FromNumPy(lambda x: -0.5 * (x**2).sum(-1)), 100, generator=generator())
     assert found.log_z == pytest.approx(math.log(2 * math.pi), abs=1e-9)
     nowhere = importance(flow, FromTorch(lambda x: torch.full_like(x[:, 0], -math.inf)), 100)
     assert nowhere.ess == 0

@@ -32,7 +32,7 @@ def skewed(x: Tensor) -> Tensor:
 def test_moments_are_the_targets():
     """As E sin a = 0, E a sin a = exp(-1/2): E a = exp(-1/2), E a^2 = 1, E a^4 = 3; peaks 1/3 and 2/3."""
     found = independence_metropolis(
-        MAF(features=2).build(), FromTorch(skewed), chains=8, draws=4000, generator=generator()
+        MAF(features=2).build(), FromTorch(skewed), chains=8, num_draws=4000, generator=generator()
     )
     assert found.max_rhat < 1.01
     a, b = found.flat().unbind(-1)
@@ -46,7 +46,7 @@ def test_moments_are_the_targets():
 def test_a_perfect_flow_is_always_taken():
     target = Evaluator(FromNumPy(lambda x: -0.5 * (x**2).sum(-1)))
     found = independence_metropolis(
-        MAF(features=2).build(), target, chains=3, draws=50, starts=10, generator=generator()
+        MAF(features=2).build(), target, chains=3, num_draws=50, starts=10, generator=generator()
     )
     assert found.x.shape == (3, 50, 2)
     torch.testing.assert_close(found.acceptance, torch.ones(3, dtype=torch.float64))
@@ -58,8 +58,8 @@ def test_a_perfect_flow_is_always_taken():
 def test_acceptance_is_that_of_independent_pairs():
     """At equilibrium it is ``E min(1, w(x') / w(x))``, x from the target and x' from the flow."""
     flow, target = MAF(features=2).build(), FromTorch(skewed)
-    found = independence_metropolis(flow, target, chains=8, draws=4000, generator=generator())
-    weights = importance(flow, target, 2000, generator(1))
+    found = independence_metropolis(flow, target, chains=8, num_draws=4000, generator=generator())
+    weights = importance(flow, target, 2000, generator=generator(1))
     w = weights.normalized
     pairs = torch.minimum(w.unsqueeze(0), w.unsqueeze(1)).sum() / len(w)
     assert float(found.acceptance.mean()) == pytest.approx(float(pairs), abs=0.02)

@@ -75,7 +75,7 @@ def test_jumps_repair_the_weights_of_modes():
 
 def test_a_turn_moves_the_next_rows_and_goes_round():
     x = torch.randn(10, 2, dtype=torch.float64)
-    chains = Population(FromTorch(standard), x, rows=3)
+    chains = Population(FromTorch(standard), x, moving=3)
     flow = normal_flow(0.0, 1.0, 2)  # the target itself: every jump is taken
     for turn in ([0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 0, 1], [2, 3, 4]):
         before = chains.points.x.clone()
@@ -115,7 +115,7 @@ def test_chains_outside_the_support_come_in():
 def test_costs():
     """A transition and one evaluation of a proposal each."""
     calls = Evaluator(FromTorch(standard))
-    chains = Population(calls, torch.zeros(30, 2), rows=10, transition=RandomWalk(4))
+    chains = Population(calls, torch.zeros(30, 2), moving=10, transition=RandomWalk(4))
     assert calls.evaluations == 30
     chains.draw(normal_flow(0.0, 1.0, 2))
     assert (calls.evaluations, calls.gradients) == (30 + 10 * 5, 0)
@@ -130,8 +130,8 @@ def test_the_flow_stays_as_it_was():
     before = {k: v.clone() for k, v in flow.state_dict().items()}
     for source in (
         Population(FromTorch(standard), torch.zeros(10, 2)),
-        Annealed(FromTorch(standard), rows=10),
-        Annealed(FromTorch(standard), rows=10, annealing=Annealing(end=2.0)),
+        Annealed(FromTorch(standard), num_draws=10),
+        Annealed(FromTorch(standard), num_draws=10, annealing=Annealing(end=2.0)),
     ):
         assert not source.draw(flow).x.requires_grad
         assert all(m.training for m in flow.modules())
@@ -141,7 +141,7 @@ def test_the_flow_stays_as_it_was():
 
 def test_annealed_draws():
     calls = Evaluator(FromTorch(lambda x: standard(2 * x)))
-    source = Annealed(calls, rows=5000)
+    source = Annealed(calls, num_draws=5000)
     found = source.draw(normal_flow(0.0, 1.0, 2))
     assert (calls.evaluations, calls.gradients) == (5000 + 1, 1)  # one to find out about gradients
     assert source.end == 1.0
@@ -151,12 +151,12 @@ def test_annealed_draws():
 
 
 def test_wrong_sizes():
-    with pytest.raises(ConfigError, match="rows must be at least 2"):
-        Annealed(FromTorch(standard), rows=1)
-    for rows in (0, -3):
-        with pytest.raises(ConfigError, match=f"rows must be at least 1, not {rows}"):
-            Population(FromTorch(standard), torch.zeros(5, 2), rows=rows)
-    assert Population(FromTorch(standard), torch.zeros(5, 2), rows=99).rows == 5
+    with pytest.raises(ConfigError, match="num_draws must be at least 2"):
+        Annealed(FromTorch(standard), num_draws=1)
+    for moving in (0, -3):
+        with pytest.raises(ConfigError, match=f"moving must be at least 1, not {moving}"):
+            Population(FromTorch(standard), torch.zeros(5, 2), moving=moving)
+    assert Population(FromTorch(standard), torch.zeros(5, 2), moving=99).moving == 5
 
 
 # -- resampling -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.inference import Hamiltonian, RandomWalk, Transition
-from diffeo.inference.transitions import Points, fastest, leapfrog
+from diffeo.inference.transitions import ChainState, fastest, leapfrog
 from diffeo.targets import Evaluator, FromNumPy, FromTorch
 
 INF = math.inf
@@ -44,12 +44,12 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def points(terms: list[list[float]], coefficients: list[float], grads: Tensor | None = None) -> Points:
+def points(terms: list[list[float]], coefficients: list[float], grads: Tensor | None = None) -> ChainState:
     values = torch.tensor(terms, dtype=torch.float64)
     x = torch.zeros(values.shape[1], 2, dtype=torch.float64)
     if grads is None:
         grads = torch.zeros(*values.shape, 2, dtype=torch.float64)
-    return Points(x, values, grads, torch.tensor(coefficients, dtype=torch.float64))
+    return ChainState(x, values, grads, torch.tensor(coefficients, dtype=torch.float64))
 
 
 # -- points ---------------------------------------------------------------------------------------
@@ -90,15 +90,15 @@ def test_rows_of_points():
     evaluate = terms_of(normal, lambda x: x.sum(-1))
     x, y = torch.randn(5, 2, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
     half = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    one, two = Points.at(evaluate, x, half), Points.at(evaluate, y, half)
+    one, two = ChainState.at(evaluate, x, half), ChainState.at(evaluate, y, half)
     assert len(one) == 5
     torch.testing.assert_close(one.log_prob, 0.5 * normal(x) + 0.5 * x.sum(-1))
-    torch.testing.assert_close(Points.at(evaluate, x).log_prob, normal(x) + x.sum(-1))
+    torch.testing.assert_close(ChainState.at(evaluate, x).log_prob, normal(x) + x.sum(-1))
     accept = torch.tensor([True, False, True, False, False])
     mixed = one.where(accept, two)
-    again = Points.at(evaluate, torch.where(accept[:, None], y, x), half)
+    again = ChainState.at(evaluate, torch.where(accept[:, None], y, x), half)
     index = torch.tensor([3, 3, 0])
-    for found, wanted in ((mixed, again), (mixed.take(index), Points.at(evaluate, again.x[index], half))):
+    for found, wanted in ((mixed, again), (mixed.take(index), ChainState.at(evaluate, again.x[index], half))):
         assert torch.equal(found.x, wanted.x)
         torch.testing.assert_close(found.terms, wanted.terms)
         torch.testing.assert_close(found.grads, wanted.grads)
@@ -112,7 +112,7 @@ TRIL = torch.tensor([[0.5, 0.0], [0.4, 0.7]], dtype=torch.float64)
 
 def settled(transition: Transition, density: Density, x: Tensor, size: float, tril: Tensor, times: int = 12):
     """The points after so many transitions, and the mean probability of acceptance."""
-    now, total = Points.at(terms_of(density), x), 0.0
+    now, total = ChainState.at(terms_of(density), x), 0.0
     random = generator(5)
     for _ in range(times):
         now, accepted = transition.step(terms_of(density), now, torch.tensor(size), tril, random)
@@ -171,7 +171,7 @@ def test_coefficients_make_the_density(transition: Transition):
     precision = 0.25 + 0.5 * 4
     mean = 0.5 * 4 / precision
     x = mean + torch.randn(10_000, 2, dtype=torch.float64) / precision**0.5
-    now, random = Points.at(evaluate, x, coefficients), generator()
+    now, random = ChainState.at(evaluate, x, coefficients), generator()
     accepted = torch.zeros(0)
     for _ in range(10):
         now, accepted = transition.step(evaluate, now, torch.tensor(1.0), TRIL, random)
@@ -194,7 +194,7 @@ def test_it_gets_there_from_elsewhere(transition: Transition):
 def test_a_random_walk_moves_by_size_and_scale():
     """Where everything is accepted the steps add up: covariance walks size^2 L L^T."""
     flat = terms_of(lambda x: 0 * x.sum(-1))
-    start = Points.at(flat, torch.zeros(40_000, 2, dtype=torch.float64))
+    start = ChainState.at(flat, torch.zeros(40_000, 2, dtype=torch.float64))
     found, accepted = RandomWalk(3).step(flat, start, torch.tensor(0.5), TRIL, generator())
     assert (accepted == 1).all()
     torch.testing.assert_close(found.x.T.cov(), 3 * 0.25 * TRIL @ TRIL.T, atol=0.01, rtol=0.03)
@@ -203,19 +203,19 @@ def test_a_random_walk_moves_by_size_and_scale():
 # -- leapfrog -------------------------------------------------------------------------------------
 
 
-def ends(size: float, leaps: int) -> tuple[Points, Tensor, Points, Tensor]:
+def ends(size: float, leaps: int) -> tuple[ChainState, Tensor, ChainState, Tensor]:
     def well(x: Tensor) -> Tensor:
         return -(x**4).sum(-1) / 4 + x.prod(-1)
 
     random = generator()
     x = 0.7 * torch.randn(50, 2, dtype=torch.float64, generator=random)
     p = torch.randn(50, 2, dtype=torch.float64, generator=random)
-    start = Points.at(terms_of(well), x)
+    start = ChainState.at(terms_of(well), x)
     end, q = leapfrog(terms_of(well), start, p, torch.tensor(size).double(), leaps, TRIL)
     return start, p, end, q
 
 
-def energy(points: Points, p: Tensor) -> Tensor:
+def energy(points: ChainState, p: Tensor) -> Tensor:
     return -points.log_prob + 0.5 * p.square().sum(-1)
 
 
@@ -249,7 +249,7 @@ def test_leapfrog_preserves_volume():
 
     def flow(state: Tensor) -> Tensor:
         end, q = leapfrog(
-            grads, Points.at(grads, state[None, :2]), state[None, 2:], torch.tensor(0.3), 3, TRIL
+            grads, ChainState.at(grads, state[None, :2]), state[None, 2:], torch.tensor(0.3), 3, TRIL
         )
         return torch.cat([end.x, q], -1)[0]
 
@@ -270,7 +270,7 @@ def boxed(x: Tensor) -> Tensor:
 @BOTH
 def test_rows_move_into_the_support_and_never_out(transition: Transition):
     x = torch.cat([2 * torch.rand(3000, 2) - 1, torch.full((300, 2), 1.5)]).double()
-    now, random = Points.at(terms_of(boxed), x), generator()
+    now, random = ChainState.at(terms_of(boxed), x), generator()
     inside = now.log_prob == 0
     assert int(inside.sum()) == 3000
     for _ in range(60):
@@ -291,7 +291,7 @@ def test_nan_is_never_accepted(transition: Transition):
         hole = x[:, 0] > 0.5
         return torch.where(hole, math.nan, value), torch.where(hole[:, None], math.nan, grad)
 
-    now, random = Points.at(holey, torch.zeros(500, 2, dtype=torch.float64)), generator()
+    now, random = ChainState.at(holey, torch.zeros(500, 2, dtype=torch.float64)), generator()
     total = 0.0
     for _ in range(30):
         now, accepted = transition.step(holey, now, torch.tensor(0.5), TRIL, random)
@@ -306,7 +306,7 @@ def test_nan_is_never_accepted(transition: Transition):
 def test_overflow_is_a_refusal(transition: Transition):
     """Steps a thousand times too long throw rows to infinity; they stay where they were."""
     quartic = terms_of(lambda x: -(x**4).sum(-1))
-    start = Points.at(quartic, torch.ones(50, 2, dtype=torch.float64))
+    start = ChainState.at(quartic, torch.ones(50, 2, dtype=torch.float64))
     found, accepted = transition.step(quartic, start, torch.tensor(1e3), torch.eye(2).double(), generator())
     assert (accepted == 0).all()
     assert torch.equal(found.x, start.x)
@@ -314,7 +314,7 @@ def test_overflow_is_a_refusal(transition: Transition):
 
 @BOTH
 def test_one_seed_is_one_step(transition: Transition):
-    start = Points.at(terms_of(normal), torch.zeros(20, 2, dtype=torch.float64))
+    start = ChainState.at(terms_of(normal), torch.zeros(20, 2, dtype=torch.float64))
 
     def step(seed: int) -> Tensor:
         return transition.step(terms_of(normal), start, torch.tensor(0.5), TRIL, generator(seed))[0].x
@@ -324,7 +324,7 @@ def test_one_seed_is_one_step(transition: Transition):
 
 
 def test_step_sizes_may_differ_by_row():
-    start = Points.at(terms_of(normal), torch.zeros(4000, 2, dtype=torch.float64))
+    start = ChainState.at(terms_of(normal), torch.zeros(4000, 2, dtype=torch.float64))
     size = torch.cat([torch.full((2000, 1), 0.1), torch.full((2000, 1), 1.0)]).double()
     for transition in (Hamiltonian(1), RandomWalk(1)):
         moved = transition.step(terms_of(normal), start, size, torch.eye(2).double(), generator())[0].x
@@ -339,7 +339,7 @@ def test_lengths_vary():
         seen[-1] += 1
         return terms_of(normal)(x)
 
-    start, random = Points.at(terms_of(normal), torch.zeros(2, 2, dtype=torch.float64)), generator()
+    start, random = ChainState.at(terms_of(normal), torch.zeros(2, 2, dtype=torch.float64)), generator()
     for _ in range(60):
         seen.append(0)
         Hamiltonian(4).step(counting, start, torch.tensor(0.1), TRIL, random)
@@ -347,9 +347,9 @@ def test_lengths_vary():
 
 
 def test_wrong_fields():
-    with pytest.raises(ConfigError, match="leaps must be at least 1, not 0"):
+    with pytest.raises(ConfigError, match="Hamiltonian.steps must be at least 1, not 0"):
         Hamiltonian(0)
-    with pytest.raises(ConfigError, match="walks must be at least 1, not -1"):
+    with pytest.raises(ConfigError, match="RandomWalk.steps must be at least 1, not -1"):
         RandomWalk(-1)
 
 

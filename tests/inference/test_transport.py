@@ -18,7 +18,7 @@ from diffeo.encodings.kinds import Positive
 from diffeo.errors import ConfigError, DataError
 from diffeo.inference import Chains, neural_transport
 from diffeo.inference.importance import as_evaluator, working_copy
-from diffeo.inference.transitions import Points, leapfrog
+from diffeo.inference.transitions import ChainState, leapfrog
 from diffeo.inference.transport import Latent
 from diffeo.nets import MADE
 from diffeo.presets import IAF, MAF, NSF, CouplingNSF, RealNVP
@@ -106,7 +106,7 @@ def check_moments(found: Chains) -> None:
 )
 def test_moments_are_the_targets_through_any_flow(build):
     flow, target = build(), Evaluator(FromTorch(correlated))
-    found = neural_transport(flow, target, chains=16, warmup=100, draws=200, generator=generator())
+    found = neural_transport(flow, target, chains=16, warmup=100, num_draws=200, generator=generator())
     check_moments(found)
     torch.testing.assert_close(found.log_prob.flatten(), correlated(found.flat()), atol=1e-6, rtol=1e-6)
     assert found.evaluations == target.evaluations
@@ -147,7 +147,7 @@ def energies(step: float, leaps: int) -> Tensor:
     """How much the energy changes over a trajectory of each of 64 rows."""
     flow = Flow(Chain([Reverse(3), Unfunnel((3,))]), Normal((3,)))  # smooth, as nets of ReLU are not
     latent = Latent(working_copy(flow), as_evaluator(FromTorch(correlated)))
-    points = Points.at(latent, torch.randn(64, 3, dtype=torch.float64, generator=generator()))
+    points = ChainState.at(latent, torch.randn(64, 3, dtype=torch.float64, generator=generator()))
     p = torch.randn(64, 3, dtype=torch.float64, generator=generator(1))
     eye = torch.eye(3, dtype=torch.float64)
     new, momentum = leapfrog(latent, points, p, torch.tensor(step), leaps, eye)
@@ -178,7 +178,7 @@ def test_through_an_exact_flow_the_funnel_is_easy(features):
 
 def test_without_a_flow_the_funnel_is_said_to_be_hard():
     flow = plain(10)
-    found = neural_transport(flow, FromTorch(funnel), warmup=100, draws=100, generator=generator())
+    found = neural_transport(flow, FromTorch(funnel), warmup=100, num_draws=100, generator=generator())
     assert found.doubts
 
 
@@ -187,7 +187,7 @@ def test_large_log_densities_keep_their_digits():
 
     def run(offset: float) -> Chains:
         target = FromTorch(lambda x: correlated(x) + offset)
-        return neural_transport(plain(3), target, warmup=0, draws=20, generator=generator())
+        return neural_transport(plain(3), target, warmup=0, num_draws=20, generator=generator())
 
     torch.testing.assert_close(run(1e8).x, run(0.0).x, atol=1e-3, rtol=0)
 
@@ -197,12 +197,12 @@ def test_spreads_are_learned():
     scale = torch.tensor([0.05, 1.0, 20.0], dtype=torch.float64)
     target = FromTorch(lambda x: -0.5 * (x / scale).square().sum(-1))
     flow = plain(3)
-    found = neural_transport(flow, target, warmup=150, draws=100, generator=generator())
+    found = neural_transport(flow, target, warmup=150, num_draws=100, generator=generator())
     assert ((found.flat().std(0) / scale).log().abs() < 0.15).all()
     assert found.min_ess > 400
     assert found.leaps is not None
     assert found.leaps < 8
-    unscaled = neural_transport(flow, target, warmup=30, draws=5, rescale=False, generator=generator())
+    unscaled = neural_transport(flow, target, warmup=30, num_draws=5, rescale=False, generator=generator())
     assert unscaled.leaps is not None
     assert unscaled.leaps > 15
 
@@ -215,7 +215,7 @@ def test_runs_repeat_and_chains_are_told_of():
             FromTorch(correlated),
             chains=3,
             warmup=10,
-            draws=5,
+            num_draws=5,
             generator=generator(4),
             on_step=told.append,
         )
@@ -229,7 +229,7 @@ def test_runs_repeat_and_chains_are_told_of():
 def test_a_region_without_density_is_a_wall():
     """A half-normal: the target is -inf below 0."""
     target = FromTorch(lambda x: torch.where(x[:, 0] > 0, -0.5 * x.square().sum(-1), -math.inf))
-    found = neural_transport(plain(2), target, warmup=30, draws=200, most_leaps=16, generator=generator())
+    found = neural_transport(plain(2), target, warmup=30, num_draws=200, most_leaps=16, generator=generator())
     a = found.flat()[:, 0]
     assert a.min() > 0
     assert abs(a.mean() - math.sqrt(2 / math.pi)) < 4 * a.std() / math.sqrt(found.ess[0])
@@ -244,7 +244,7 @@ def test_where_the_flow_has_no_value_the_chains_do_not_go():
         return -0.5 * x.square().sum(-1)
 
     flow = Flow(Undefined((2,)), Normal((2,)))
-    found = neural_transport(flow, FromTorch(log_prob), warmup=50, draws=50, generator=generator())
+    found = neural_transport(flow, FromTorch(log_prob), warmup=50, num_draws=50, generator=generator())
     assert found.flat()[:, 0].max() < 1
     assert all(x.isfinite().all() for x in calls)
 
@@ -261,7 +261,7 @@ def test_what_is_refused():
     with pytest.raises(DataError, match="no starting point"):
         neural_transport(flow, FromTorch(lambda x: x.sum(-1) * 0 - math.inf))
     wrongs: list[dict[str, Any]] = [
-        {"chains": 0}, {"draws": 0}, {"warmup": -1}, {"starts": 0}, {"goal": 1.0}, {"length": 0.0}
+        {"chains": 0}, {"num_draws": 0}, {"warmup": -1}, {"starts": 0}, {"goal": 1.0}, {"length": 0.0}
     ]  # fmt: skip
     for wrong in wrongs:
         with pytest.raises(ConfigError, match="must be"):

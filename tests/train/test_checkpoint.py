@@ -187,7 +187,10 @@ def test_notes_are_kept_at_once_and_a_run_without_a_state_begins(tmp_path: Path)
     assert notes == {"winner": 2}
     assert torch.equal(tensors["points"], torch.arange(3.0))
     with pytest.raises(Stop):
-        train(tmp_path / "run", stop=20)  # writes its states into a file that had none
+        # writes its states into a file that had none
+        diffeo.fit(flow_for(), ROWS, max_steps=40, checkpoint=again, callbacks=[StopAt(20)])
+    with pytest.raises(ConfigError, match="belongs to another run"):
+        train(tmp_path / "run")  # knows of no notes
 
 
 OTHER_RUNS: dict[str, dict[str, Any]] = {

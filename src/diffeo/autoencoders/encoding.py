@@ -17,8 +17,8 @@ from diffeo.contracts import Initializable
 from diffeo.encodings.base import Encoding, MonteCarloEncoding, check_whole
 from diffeo.encodings.noise import hashed_uniform
 from diffeo.errors import ConfigError, DataError, FormatError, ShapeError
-from diffeo.flow import Flow, evaluating
-from diffeo.functional import matmul_precision
+from diffeo.flow import Flow, device_of, in_parts
+from diffeo.functional import matmul_precision, seeding
 
 _AT_A_TIME = 8192
 """Draws times rows that an evaluation of the evidence works on together."""
@@ -251,7 +251,6 @@ class Evidence:
         return (1 / (len(share) * share.square().sum(0))).nan_to_num(0.0)
 
 
-@torch.no_grad()
 def evidence(flow: Flow, x: Tensor, num_draws: int = 64, *, generator: Generator | None = None) -> Evidence:
     """Estimate ``log p(x)`` of an autoencoder by many draws from its posteriors, in evaluation mode.
 
@@ -282,19 +281,19 @@ def evidence(flow: Flow, x: Tensor, num_draws: int = 64, *, generator: Generator
         raise ShapeError(
             f"x has shape {tuple(x.shape)}; this needs (rows, {', '.join(map(str, flow.event_shape))})."
         )
-    generator = Generator(x.device).manual_seed(0) if generator is None else generator
+    draws = seeding.generator(0, device_of(flow)) if generator is None else generator
     prior = flow.without_encoding()
-    found = []
-    with evaluating(flow):
-        for part in x.split(_AT_A_TIME):
-            context, columns = encoding.context(part), []
-            for start in range(0, num_draws, most := max(1, _AT_A_TIME // max(1, len(part)))):
-                shape = (min(most, num_draws - start), len(part), *encoding.latent_shape)
-                noise = torch.randn(shape, generator=generator, dtype=context.dtype, device=context.device)
-                z, log_weight = encoding.weigh(part, *encoding.place(noise, context))
-                columns.append(log_weight + prior.log_prob(z))
-            found.append(torch.cat(columns))
-    return Evidence(torch.cat(found, 1))
+
+    def log_weights(part: Tensor) -> Tensor:
+        context, columns = encoding.context(part), []
+        for start in range(0, num_draws, most := max(1, _AT_A_TIME // max(1, len(part)))):
+            shape = (min(most, num_draws - start), len(part), *encoding.latent_shape)
+            noise = torch.randn(shape, generator=draws, dtype=context.dtype, device=context.device)
+            z, log_weight = encoding.weigh(part, *encoding.place(noise, context))
+            columns.append(log_weight + prior.log_prob(z))
+        return torch.cat(columns).T
+
+    return Evidence(in_parts(flow, log_weights, x, batch_size=_AT_A_TIME).T)
 
 
 def _bits(x: Tensor, batch: torch.Size) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import ArrayLike
@@ -15,11 +15,13 @@ from typing_extensions import Unpack
 
 from diffeo.distillation.objectives import LayerByLayer, mirrored
 from diffeo.errors import ConfigError, ContextError, TrainingError
-from diffeo.flow import Flow, in_parts
+from diffeo.flow import Flow, device_of, evaluating, in_parts
 from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.seeding import generator, seeded
 from diffeo.objectives import Likelihood, Objective
 from diffeo.presets import IAF, MAF, CouplingNSF, Preset, VectorPreset
+from diffeo.tables import Table
+from diffeo.tables.scores import context_of
 from diffeo.train.loop import fit_rows
 from diffeo.train.optimizer import OptimizerSettings
 from diffeo.train.options import Options, TrainingOptions
@@ -43,6 +45,9 @@ LOST = 0.01
 """A larger share of draws that are not finite makes a teacher unusable."""
 
 
+P = TypeVar("P", bound=VectorPreset)
+
+
 @dataclass(frozen=True)
 class Judgment:
     """How far a student is from its teacher, by Monte Carlo, in nats.
@@ -53,7 +58,7 @@ class Judgment:
         reverse_kl: ``KL(student || teacher)``, over draws of the student.
         reverse_kl_error: its standard error.
         ess: effective fraction, in [0, 1], of the student's draws as importance draws of the teacher.
-        rows: draws of each.
+        num_draws: of each.
         lost: draws of the student that were not finite, and so are in none of the means; they count as
             worthless in ``ess``.
     """
@@ -63,7 +68,7 @@ class Judgment:
     reverse_kl: float
     reverse_kl_error: float
     ess: float
-    rows: int
+    num_draws: int
     lost: int = 0
 
 
@@ -103,7 +108,7 @@ def distill(
     teacher: Flow,
     student: Flow | Preset | None = None,
     *,
-    context: ArrayLike | None = None,
+    context: ArrayLike | Table | None = None,
     objective: Objective | None = None,
     **training: Unpack[TrainingOptions],
 ) -> tuple[Flow, DistillReport]:
@@ -121,15 +126,18 @@ def distill(
         teacher: any flow that samples and scores; it is left as it is.
         student: a preset to build, or a flow to train in place; of the teacher's shape and context, and, if a
             flow, with an equal encoding.
-        context: rows to condition on, where the teacher takes a context: it is learned at those.
+        context: rows to condition on, where the teacher takes a context: it is learned at those. For a flow
+            of a table a ``Table`` with the columns that it is conditioned on will do.
         objective: what to minimize over draws of the teacher instead, such as
             ``BothKL(teacher.without_encoding())``.
         training: as ``TrainingOptions`` says; drawing and judging come on top of ``max_seconds``. Without any
-            limit a run has 10,000 steps; by default a step has 256 rows.
+            limit a run has 10,000 steps; by default a step has 256 rows. A run resumed from a ``checkpoint``
+            draws its rows anew, the same ones.
 
     Raises:
         ConfigError: for a student that does not fit the teacher.
         ContextError: for a context that is missing or not wanted.
+        DataError: for a table without a column that the teacher is conditioned on.
         TrainingError: for a teacher whose draws are not finite.
 
     References: van den Oord et al. 2018, "Parallel WaveNet: fast high-fidelity speech synthesis"; Prince
@@ -150,11 +158,13 @@ def distill(
             if context is None
             else "this teacher takes no context; leave context= out."
         )
+    if isinstance(context, Table):
+        context = context_of(teacher, context)
     with seeded(options.seed):
         student = _student(teacher, student)
         source = copy.deepcopy(teacher).eval().requires_grad_(False).without_encoding()
         core = student.without_encoding()
-        draws = generator(options.seed, _device(source))
+        draws = generator(options.seed, device_of(source))
         train, lost = _draw(source, "teacher", context, POOL, draws)
         if lost > LOST * POOL:
             raise TrainingError(
@@ -182,26 +192,26 @@ def distill(
 
 
 def judge(
-    teacher: Flow, student: Flow, context: ArrayLike | None = None, *, rows: int = JUDGED, seed: int = 0
+    teacher: Flow, student: Flow, context: ArrayLike | None = None, *, num_draws: int = JUDGED, seed: int = 0
 ) -> Judgment:
-    """Both KL divergences between two flows of the same vectors, on fresh draws of each.
+    """Both KL divergences between two flows of the same vectors, on fresh draws of each, in evaluation mode.
 
     Args:
-        teacher: a flow without an encoding, in evaluation mode.
+        teacher: a flow without an encoding.
         student: likewise.
         context: rows to take contexts from, where the flows take one.
-        rows: draws of each flow.
+        num_draws: of each flow, at least 2.
         seed: of the draws.
 
     Example:
         >>> import diffeo
-        >>> flow = diffeo.presets.MAF(features=2).build().eval()
-        >>> judge(flow, flow, rows=100).forward_kl
+        >>> flow = diffeo.presets.MAF(features=2).build()
+        >>> judge(flow, flow, num_draws=100).forward_kl
         0.0
     """
-    draws = generator(seed, _device(teacher))
-    theirs, _ = _draw(teacher, "teacher", context, rows, draws)
-    own, lost = _draw(student, "student", context, rows, draws)
+    draws = generator(seed, device_of(teacher))
+    theirs, _ = _draw(teacher, "teacher", context, num_draws, draws)
+    own, lost = _draw(student, "student", context, num_draws, draws)
 
     def log_ratio(drawn: TensorRows) -> Tensor:
         def part(x: Tensor, given: Tensor | None) -> Tensor:
@@ -209,10 +219,11 @@ def judge(
 
         return in_parts(teacher, part, drawn.x, drawn.context, batch_size=AT_A_TIME).double()
 
-    forward, weights = log_ratio(theirs), log_ratio(own)
+    with evaluating(student):
+        forward, weights = log_ratio(theirs), log_ratio(own)
     normalized = (weights - weights.logsumexp(0)).exp()
-    ess = 1 / (rows * float(normalized.square().sum()))
-    return Judgment(*_mean(forward), *_mean(-weights), ess, rows, lost)
+    ess = 1 / (num_draws * float(normalized.square().sum()))
+    return Judgment(*_mean(forward), *_mean(-weights), ess, num_draws, lost)
 
 
 def _mean(values: Tensor) -> tuple[float, float]:
@@ -220,28 +231,47 @@ def _mean(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(values.std() / len(values) ** 0.5)
 
 
-def _device(flow: Flow) -> torch.device:
-    return next((p.device for p in flow.parameters()), torch.device("cpu"))
+def student_preset(teacher: Flow, kind: type[P], **settings: Any) -> P:
+    """A preset of this kind for a student: the teacher's columns, its context, and which columns are angles.
+
+    Args:
+        teacher: a flow of vectors.
+        kind: a preset of vectors, such as ``CouplingNSF``.
+        settings: further fields of it.
+
+    Raises:
+        ConfigError: for a teacher of other data than vectors, or one built by hand that takes a context.
+
+    Example:
+        >>> import diffeo
+        >>> teacher = diffeo.presets.MAF(features=3, context=2).build()
+        >>> student_preset(teacher, diffeo.presets.RealNVP, layers=4).conditioned_on
+        Vector(size=2)
+    """
+    shape, own = teacher.without_encoding().event_shape, teacher.preset
+    if len(shape) != 1:
+        raise ConfigError(
+            f"{kind.__name__} is for vectors, but the teacher's data have shape "
+            f"{tuple(teacher.event_shape)}; pass a preset for such data as student=."
+        )
+    if own is None and teacher.context_shape is not None:
+        raise ConfigError(
+            "this teacher was built by hand and takes a context; pass student=, a preset with that context."
+        )
+    given: dict[str, Any] = {"features": shape[0]}
+    if isinstance(own, VectorPreset):
+        given["context"] = own.conditioned_on
+        if own.circular and any(field.name == "circular" for field in fields(kind)):
+            given["circular"] = own.circular
+    return kind(**(given | settings))
 
 
 def default_student(teacher: Flow) -> Preset:
     """The preset of a teacher's student; see ``distill``."""
-    preset = teacher.preset
-    shape = teacher.without_encoding().event_shape
-    context = preset.conditioned_on if isinstance(preset, VectorPreset) else None
-    if len(shape) != 1:
-        raise ConfigError(
-            f"there is no default student for data of shape {tuple(teacher.event_shape)}; pass a preset as "
-            f"student=."
-        )
-    if preset is None and teacher.context_shape is not None:
-        raise ConfigError(
-            "this teacher was built by hand and takes a context; pass student=, a preset with that context."
-        )
-    if isinstance(preset, MAF):
-        hidden = tuple(WIDER * width for width in preset.hidden)
-        return IAF(shape[0], context=context, layers=preset.layers, hidden=hidden)
-    return CouplingNSF(shape[0], context=context)
+    if isinstance(own := teacher.preset, MAF):
+        hidden = tuple(WIDER * width for width in own.hidden)
+        return student_preset(teacher, IAF, layers=own.layers, hidden=hidden)
+    return student_preset(teacher, CouplingNSF)
 
 
 def _student(teacher: Flow, student: Flow | Preset | None) -> Flow:
@@ -254,7 +284,7 @@ def _student(teacher: Flow, student: Flow | Preset | None) -> Flow:
         preset = default_student(teacher) if student is None else student
         found = preset.build(copy.deepcopy(teacher.encoding))
         dtype = next((p.dtype for p in teacher.parameters()), torch.float32)
-        found = found.to(_device(teacher), dtype)
+        found = found.to(device_of(teacher), dtype)
     for what, one, other in (
         ("data of shape", found.event_shape, teacher.event_shape),
         ("contexts of shape", found.context_shape, teacher.context_shape),
@@ -286,21 +316,23 @@ def _door(flow: Flow) -> Any:
 
 
 def _draw(
-    flow: Flow, who: str, context: ArrayLike | None, rows: int, draws: Generator
+    flow: Flow, who: str, context: ArrayLike | None, num_draws: int, draws: Generator
 ) -> tuple[TensorRows, int]:
     """Finite draws, at contexts picked from those given, and how many others there were."""
     given = None
     if context is not None:
         known = torch.as_tensor(context)
-        given = known[torch.randint(len(known), (rows,), generator=draws)]
+        given = known[torch.randint(len(known), (num_draws,), generator=draws)]
 
     def draw(index: Tensor, some: Tensor | None) -> tuple[Tensor, Tensor]:
         x = flow.sample(() if some is not None else len(index), some, generator=draws)
         return x, flow.log_prob(x, some)
 
-    x, score = in_parts(flow, draw, torch.arange(rows), given, batch_size=AT_A_TIME)
+    x, score = in_parts(flow, draw, torch.arange(num_draws), given, batch_size=AT_A_TIME)
     good = score.isfinite() & x.flatten(1).isfinite().all(1)
-    lost = rows - int(good.sum())
-    if lost == rows:
-        raise TrainingError(f"not one of {rows} draws of the {who} is finite and has a density; fit it anew.")
+    lost = num_draws - int(good.sum())
+    if lost == num_draws:
+        raise TrainingError(
+            f"not one of {num_draws} draws of the {who} is finite and has a density; fit it anew."
+        )
     return rows_for(flow, x[good], None if given is None else given[good], None), lost

@@ -13,7 +13,7 @@ from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow, evaluating
 from diffeo.inference.importance import Importance, as_evaluator
 from diffeo.inference.resampling import systematic
-from diffeo.inference.transitions import Points, Transition, fastest
+from diffeo.inference.transitions import ChainState, Transition, fastest
 from diffeo.targets import Evaluator, Target
 
 
@@ -81,17 +81,17 @@ class Annealing:
         self,
         flow: Flow,
         target: Target,
-        rows: int,
+        num_draws: int,
         *,
         generator: Generator | None = None,
         on_stage: Callable[[float], None] | None = None,
     ) -> Importance:
-        """``rows`` weighted draws of ``q^(1 - end) p^end``.
+        """``num_draws`` weighted draws of ``q^(1 - end) p^end``.
 
         Args:
             flow: q; takes no context.
             target: p, unnormalized.
-            rows: how many draws.
+            num_draws: how many.
             generator: of the random numbers.
             on_stage: told the part of the way done, after each stage.
 
@@ -100,7 +100,7 @@ class Annealing:
         """
         evaluator = as_evaluator(target)
         with evaluating(flow), torch.no_grad():
-            x = flow.sample(rows, generator=generator).double()
+            x = flow.sample(num_draws, generator=generator).double()
             transition = self.transition or fastest(evaluator, x)
             return _Run(self, transition, flow, evaluator, generator).go(x, on_stage)
 
@@ -119,8 +119,8 @@ class _Run:
 
     def go(self, x: Tensor, on_stage: Callable[[float], None] | None) -> Importance:
         settings = self.settings
-        points = Points.at(self._evaluate, x, self._coefficients(x, 0.0))
-        if not bool((points.terms[1] > -math.inf).any()):
+        state = ChainState.at(self._evaluate, x, self._coefficients(x, 0.0))
+        if not bool((state.terms[1] > -math.inf).any()):
             nans = f" ({self.evaluator.nans:,} were NaN)" if self.evaluator.nans else ""
             raise DataError(
                 f"the target gave none of {len(x)} starting points a finite density{nans}; start where it "
@@ -129,40 +129,40 @@ class _Run:
         self.log_weights = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         size = x.new_tensor(self.transition.first)
         for _ in range(settings.stages):
-            points = self._raise(points)
+            state = self._raise(state)
             if settings.moves == 0:
-                return Importance(points.x, self.log_weights)
-            scale_tril = spread(points.x, self.log_weights)
+                return Importance(state.x, self.log_weights)
+            scale_tril = spread(state.x, self.log_weights)
             for _ in range(settings.moves):
-                points, accepted = self.transition.step(
-                    self._evaluate, points, size, scale_tril, self.generator
+                state, accepted = self.transition.step(
+                    self._evaluate, state, size, scale_tril, self.generator
                 )
                 size = size * (accepted.mean() - self.transition.goal).exp()
             if on_stage is not None:
                 on_stage(self.exponent / settings.end)
             if self.exponent >= settings.end:
-                return Importance(points.x, self.log_weights)
+                return Importance(state.x, self.log_weights)
         raise DataError(
             f"after {settings.stages} stages the draws had come {self.exponent / settings.end:.2g} of the "
             f"way to the target; start nearer to its mass, or at its scale."
         )
 
-    def _raise(self, points: Points) -> Points:
+    def _raise(self, state: ChainState) -> ChainState:
         """The next exponent, with weights for it; resampled where few draws carry them."""
         settings = self.settings
-        log_q, log_p = points.terms
+        log_q, log_p = state.terms
         ratio = torch.where(log_p == -math.inf, -math.inf, log_p - log_q)
         left = settings.end - self.exponent
         step = _largest_step(ratio, self.log_weights, settings.keep, left)
         self.exponent = settings.end if step == left else self.exponent + step
         self.log_weights = self.log_weights + step * ratio
-        points = points.weighted(self._coefficients(points.x, self.exponent))
+        state = state.weighted(self._coefficients(state.x, self.exponent))
         if _effective(self.log_weights) < settings.resample:
-            index = systematic(self.log_weights, len(points), self.generator)
-            mean = self.log_weights.logsumexp(0) - math.log(len(points))
-            self.log_weights = mean.expand(len(points)).clone()
-            points = points.take(index)
-        return points
+            index = systematic(self.log_weights, len(state), self.generator)
+            mean = self.log_weights.logsumexp(0) - math.log(len(state))
+            self.log_weights = mean.expand(len(state)).clone()
+            state = state.take(index)
+        return state
 
     def _coefficients(self, like: Tensor, exponent: float) -> Tensor:
         return like.new_tensor([1 - exponent, exponent])

@@ -7,16 +7,16 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from diffeo._files import replacing
 from diffeo.errors import ConfigError, ShapeError
+from diffeo.functional.seeding import generator
 from diffeo.inference.importance import Importance
 from diffeo.targets import Target, named
 
 
-def datatree(
+def to_datatree(
     target: Target,
     x: Tensor | Importance,
     *,
@@ -46,7 +46,7 @@ def datatree(
     Example:
         >>> import torch
         >>> from diffeo.targets import FromTorch
-        >>> tree = datatree(FromTorch(lambda x: -x.square().sum(-1)), torch.zeros(4, 100, 3))
+        >>> tree = to_datatree(FromTorch(lambda x: -x.square().sum(-1)), torch.zeros(4, 100, 3))
         >>> dict(tree["posterior"].sizes)
         {'chain': 4, 'draw': 100, 'x_dim_0': 3}
     """
@@ -54,7 +54,7 @@ def datatree(
     groups = {}
     if isinstance(x, Importance):
         groups["proposal"] = {**_named(target, x.x), "log_weight": x.log_weights.cpu().numpy()[None]}
-        x = x.resample(len(x), torch.Generator(x.x.device).manual_seed(0))
+        x = x.resample(len(x), generator=generator(0, x.x.device))
     groups["posterior"] = _named(target, x)
     stats = {}
     for name, values in {"lp": log_prob, **(statistics or {})}.items():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffeo.errors import ShapeError
-from diffeo.inference.arviz import datatree
+from diffeo.inference.arviz import to_datatree
 from diffeo.inference.importance import psis
 from diffeo.targets import Target
 
@@ -111,9 +111,9 @@ class Chains:
         return self.x.flatten(0, 1)
 
     def to_datatree(self, target: Target) -> Any:
-        """The draws by the target's names, as an ArviZ ``DataTree``: see ``inference.datatree``."""
+        """The draws by the target's names, as an ArviZ ``DataTree``: see ``inference.to_datatree``."""
         statistics = {} if self.divergent is None else {"diverging": self.divergent}
-        return datatree(target, self.x, log_prob=self.log_prob, statistics=statistics)
+        return to_datatree(target, self.x, log_prob=self.log_prob, statistics=statistics)
 
     def _by_column(self, name: str, method: str) -> Tensor:
         if self.x.shape[1] < 4:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,38 +11,30 @@ import torch
 from torch.distributions import constraints
 from typing_extensions import Unpack
 
-from diffeo.bases import Normal
-from diffeo.bijections import Standardize
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.seeding import seeded
-from diffeo.inference.annealing import Annealing
-from diffeo.inference.arviz import datatree, save_netcdf
-from diffeo.inference.coverage import Coverage, coverage
+from diffeo.inference.arviz import save_netcdf, to_datatree
+from diffeo.inference.counting import CountsEvaluations
+from diffeo.inference.forward import ForwardCheck, forward_check
 from diffeo.inference.importance import Importance, as_evaluator, importance, working_copy
-from diffeo.inference.objectives.base import OfTarget
 from diffeo.inference.objectives.replay import ReplayLikelihood
+from diffeo.inference.parameters import columns
 from diffeo.inference.sources import Population
-from diffeo.inference.transitions import Hamiltonian, RandomWalk, Transition, fastest
+from diffeo.inference.survey import EVERY, Survey, noted_survey, start_of, survey
 from diffeo.objectives import Objective
 from diffeo.targets import Evaluator, Target
 from diffeo.train.loop import fit_rows
 from diffeo.train.options import Options, TrainingOptions
 from diffeo.train.progress import shown
-from diffeo.train.report import Callback, FitReport, Progress
+from diffeo.train.report import FitReport
 from diffeo.train.rows import rows_for
 
 BATCH = 512
 """Rows a step, unless told otherwise."""
 STEPS = 3000
 """Optimizer steps where no limit is set."""
-CHAINS, TURN, EVERY = 2048, 512, 4
-"""Chains of a survey, how many of them move at a time where the target is cheap, and every so many steps."""
-_FEWEST = 64
-"""The least chains, however slow the target."""
-_SURVEY = {Hamiltonian: 300, RandomWalk: 150}
-"""Evaluations a chain that a survey takes, about: to fit it into a time."""
 FAR = 5.0
 """Nats by which the flow must fall short of the target for a point to count as missed."""
 
@@ -53,9 +44,9 @@ class TargetReport:
     """What a fit to a density found, and whether to trust it.
 
     Args:
-        draws: of the fitted flow, with their weights: evidence, effective size, Pareto k, resampling.
-        coverage: the flow at the points of chains that walk the target, in place of exact draws; it sees what
-            the flow's own draws cannot.
+        weighted: draws of the fitted flow with their weights: evidence, effective size, Pareto k, resampling.
+        at_chains: the flow at the points of chains that walk the target, in place of exact draws; it sees
+            what the flow's own draws cannot.
         target: what was fitted to; it names and constrains the draws.
         evaluations: rows of the target evaluated, all in all.
         gradients: how many of them with a gradient.
@@ -72,8 +63,8 @@ class TargetReport:
         (True, True)
     """
 
-    draws: Importance
-    coverage: Coverage
+    weighted: Importance
+    at_chains: ForwardCheck
     target: Target = field(repr=False)
     evaluations: int
     gradients: int
@@ -84,33 +75,33 @@ class TargetReport:
     @property
     def log_z(self) -> float:
         """The log evidence: log of the integral of the target."""
-        return self.draws.log_z
+        return self.weighted.log_z
 
     @property
     def log_z_error(self) -> float:
         """Its standard error."""
-        return self.draws.log_z_error
+        return self.weighted.log_z_error
 
     @property
     def ess(self) -> float:
         """Effective fraction of the flow's draws."""
-        return self.draws.ess
+        return self.weighted.ess
 
     @property
     def pareto_k(self) -> float:
         """Shape of the weights' tail; above 0.7 they cannot be trusted."""
-        return self.draws.pareto_k
+        return self.weighted.pareto_k
 
     @property
     def missed(self) -> float:
         """Part of the chains' points where the flow has less than e^-5 of the target's density."""
-        log_w = self.coverage.log_target - self.coverage.log_flow
+        log_w = self.at_chains.log_target - self.at_chains.log_flow
         return float((log_w - self.log_z > FAR).double().mean())
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Reasons not to trust this fit, a sentence each."""
-        found = list(self.draws.doubts)
+        found = list(self.weighted.doubts)
         if self.missed > 0.005:
             found.append(
                 f"{self.missed:.1%} of the points that chains found lie where the flow has hardly any "
@@ -125,17 +116,48 @@ class TargetReport:
         """Whether there are no doubts."""
         return not self.doubts
 
-    def datatree(self) -> Any:
+    def moments(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of each parameter under the target, as ``columns`` names them.
+
+        Empty where no draw of the flow has positive density.
+        """
+        if self.ess == 0:
+            return {}
+        counts = self.weighted.normalized > 0  # a row without weight may be beyond what a constraint takes
+        share = self.weighted.normalized[counts].cpu().numpy()
+        found = {}
+        for name, values in columns(self.target, self.weighted.x[counts]).items():
+            mean = float(share @ values)
+            found[name] = mean, math.sqrt(max(0.0, float(share @ (values - mean) ** 2)))
+        return found
+
+    def notes(self) -> dict[str, Any]:
+        """What the model's file says of the run that made it."""
+        figures = {
+            "log Z": self.log_z,
+            "error": self.log_z_error,
+            "ESS": self.ess,
+            "Pareto k": self.pareto_k,
+        }
+        return {
+            **self.training.notes(),
+            "seconds": round(sum(self.seconds.values()), 1),
+            "evaluations": self.evaluations,
+            "found": {name: round(v, 4) for name, v in figures.items() if math.isfinite(v)},
+            "doubts": " ".join(self.doubts) or "none",
+        }
+
+    def to_datatree(self) -> Any:
         """The draws as an ArviZ ``DataTree``, named and on the target's own scale.
 
         Group ``posterior`` has as many as there are, resampled by weight; group ``proposal`` the flow's own
         with their weights.
         """
-        return datatree(self.target, self.draws)
+        return to_datatree(self.target, self.weighted)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """``datatree()`` as a NetCDF file."""
-        save_netcdf(self.datatree(), path)
+    def save_netcdf(self, path: str | os.PathLike[str]) -> None:
+        """``to_datatree()`` as a NetCDF file."""
+        save_netcdf(self.to_datatree(), path)
 
 
 def fit_target(
@@ -144,7 +166,7 @@ def fit_target(
     *,
     start: float | Flow = 2.0,
     objective: Objective | None = None,
-    draws: int = 10_000,
+    num_draws: int = 10_000,
     **training: Unpack[TrainingOptions],
 ) -> TargetReport:
     """Train ``flow`` in place to be a density that can only be evaluated, up to a constant.
@@ -161,12 +183,14 @@ def fit_target(
             target's mass, or a flow.
         objective: what is minimized instead, such as ``ReverseKL(target)``; the survey still sets where the
             flow starts.
-        draws: of the flow, for the report.
+        num_draws: of the flow, for the report.
         training: as ``TrainingOptions`` says; ``max_seconds`` covers everything, and slow targets then get
-            fewer chains. Without any limit a run has 3,000 steps; by default a step has 512 rows.
+            fewer chains. Without any limit a run has 3,000 steps; by default a step has 512 rows. A
+            ``checkpoint`` keeps the survey, the chains and the training.
 
     Raises:
-        ConfigError: for a flow that a target cannot be fitted with, and for a time too short for the target.
+        ConfigError: for a flow that a target cannot be fitted with, a time too short for the target, and a
+            checkpoint of another run.
         DataError: where the survey does not find the target's mass.
 
     Example:
@@ -180,6 +204,46 @@ def fit_target(
     """
     options = Options(**training)
     began = options.clock()
+    dtype = _dtype_of(flow)
+    if num_draws < 2:
+        raise ConfigError(f"num_draws must be at least 2, not {num_draws}.")
+    evaluator, features = as_evaluator(target), flow.event_shape[0]
+    asked = {
+        "start": start_of(start),
+        "number of columns": features,
+        "limit": [options.max_seconds, options.max_steps, options.max_epochs],
+        "seed": options.seed,
+        "num_draws": num_draws,
+    }
+    with seeded(options.seed), shown(options.progress, options.callbacks) as callbacks:
+        told = replace(options, callbacks=callbacks, progress=False)
+
+        def take() -> Survey:
+            return survey(evaluator, features, start, num_draws, told, began)
+
+        known = noted_survey(options.keeper, asked, evaluator, take)
+        chains = Population(evaluator, known.x, known.moving, known.transition)
+        first = Importance(known.x, known.x.new_zeros(len(known.x)))
+        own = ReplayLikelihood(chains, every=EVERY, capacity=4 * len(known.x), start=first)
+        rows = rows_for(flow, known.x.to(dtype), None, None)
+        report = fit_rows(flow, rows, None, objective or own, _behind(known, told))
+        tick = options.clock()
+        weighted = importance(flow, evaluator, known.num_draws)
+        at_chains = forward_check(flow, evaluator, chains.points.x)
+    found = TargetReport(
+        weighted,
+        at_chains,
+        evaluator.target,
+        *_counts(evaluator, objective),
+        {"survey": known.seconds, "fit": report.seconds, "draws": options.clock() - tick},
+        report,
+    )
+    flow.notes = found.notes()
+    return found
+
+
+def _dtype_of(flow: Flow) -> torch.dtype:
+    """The dtype of a flow that can be fitted to a target; an error for one that cannot."""
     if flow.encoding is not None:
         raise ConfigError("a flow with an encoding is for data; build it without one to fit a target.")
     working_copy(flow)  # refuses what is not a flow of vectors
@@ -191,103 +255,26 @@ def fit_target(
             f"this flow lives on {describe(flow.bijection.domain)}, but a target on the whole space; leave "
             f"that to targets.Constrained."
         )
-    if draws < 2:
-        raise ConfigError(f"draws must be at least 2, not {draws}.")
-    evaluator = as_evaluator(target)
-    seconds: dict[str, float] = {}
-    with seeded(options.seed), shown(options.progress, options.callbacks) as callbacks:
-        origin = _origin(flow.event_shape[0], start)
-        transition = fastest(evaluator, origin.sample(1).double())
-        chains, turn, draws = _sizes(evaluator, transition, origin, options, draws)
-        tell = _teller(callbacks, began, options.clock)
-        survey = Annealing(transition, keep=0.9).run(origin, evaluator, chains, on_stage=tell)
-        seconds["survey"] = options.clock() - began
-        x = survey.resample(chains)
-        population = Population(evaluator, x, turn, transition)
-        own = ReplayLikelihood(
-            population, every=EVERY, capacity=4 * chains, start=Importance(x, x.new_zeros(chains))
-        )
-        limit = options.max_seconds
-        how = replace(
-            options,
-            max_seconds=None if limit is None else max(1.0, 0.95 * limit - seconds["survey"]),
-            max_steps=STEPS if options.unlimited else options.max_steps,
-            batch_size=min(options.batch_size or BATCH, chains),
-            callbacks=callbacks,
-            progress=False,
-        )
-        report = fit_rows(flow, rows_for(flow, x.to(dtype), None, None), None, objective or own, how)
-        seconds["fit"] = options.clock() - began - seconds["survey"]
-        weighted = importance(flow, evaluator, draws)
-        seen = coverage(flow, evaluator, population.points.x)
-        seconds["draws"] = options.clock() - began - sum(seconds.values())
-    own_evaluator = objective.evaluator if isinstance(objective, OfTarget) else None
-    used = {id(e): e for e in (evaluator, own_evaluator) if e is not None}
-    return TargetReport(
-        weighted,
-        seen,
-        evaluator.target,
-        sum(e.evaluations for e in used.values()),
-        sum(e.gradients for e in used.values()),
-        sum(e.nans for e in used.values()),
-        seconds,
-        report,
+    return dtype
+
+
+def _behind(known: Survey, options: Options) -> Options:
+    """The options of the training behind a survey: the time that is left, and the defaults of targets."""
+    limit = options.max_seconds
+    return replace(
+        options,
+        max_seconds=None if limit is None else max(1.0, 0.95 * limit - known.seconds),
+        max_steps=STEPS if options.unlimited else options.max_steps,
+        batch_size=min(options.batch_size or BATCH, len(known.x)),
     )
 
 
-def _origin(features: int, start: float | Flow) -> Flow:
-    """Where the survey begins: a normal density of this standard deviation, or the flow given."""
-    if isinstance(start, Flow):
-        working_copy(start)
-        if start.event_shape != (features,):
-            raise ConfigError(f"start is a flow of shape {tuple(start.event_shape)}, not ({features},).")
-        return start
-    if not 0 < start < math.inf:
-        raise ConfigError(f"start must be a positive standard deviation or a flow, not {start}.")
-    flow = Flow(Standardize((features,)), Normal((features,))).double()
-    flow.initialize(start * torch.tensor([[-1.0], [1.0]]).expand(2, features).double())
-    return flow
-
-
-def _sizes(
-    evaluator: Evaluator, transition: Transition, origin: Flow, options: Options, draws: int
-) -> tuple[int, int, int]:
-    """Chains, how many move at a time, and final draws, so that a slow target stays within the time."""
-    max_seconds = options.max_seconds
-    if max_seconds is None:
-        return CHAINS, TURN, draws
-    each = _seconds_a_row(evaluator, transition, origin, options.clock)
-    effort = _SURVEY.get(type(transition), max(_SURVEY.values())) * each
-    least = _FEWEST * effort
-    if 2 * least > max_seconds:
-        raise ConfigError(
-            f"the target takes {each:.2g} s a row, and to find its mass takes some {least / each:,.0f} rows: "
-            f"max_seconds must be at least {2 * least:.0f}; or make the target faster."
-        )
-    chains = max(_FEWEST, min(CHAINS, int(0.3 * max_seconds / effort)))
-    turn = max(16, min(TURN, int(EVERY * 0.005 / (7 * each))))  # as long as the steps between, about
-    return chains, min(turn, chains), min(draws, max(1000, int(0.1 * max_seconds / each)))
-
-
-def _seconds_a_row(
-    evaluator: Evaluator, transition: Transition, origin: Flow, clock: Callable[[], float]
-) -> float:
-    """What an evaluation takes, from batches that grow until one of them can be timed."""
-    rows = 8
-    while True:
-        x = origin.sample(rows).double()
-        tick = clock()
-        evaluator.value_and_grad(x) if transition.gradients else evaluator(x)
-        taken = clock() - tick
-        if taken > 0.02 or rows >= CHAINS:
-            return taken / rows
-        rows *= 4
-
-
-def _teller(callbacks: Sequence[Callback], began: float, clock: Callable[[], float]) -> Any:
-    def tell(done: float) -> None:
-        progress = Progress(int(1000 * done), 1000, clock() - began, math.nan, math.nan, stage="survey")
-        for callback in callbacks:
-            callback.on_progress(progress)
-
-    return tell
+def _counts(evaluator: Evaluator, objective: Objective | None) -> tuple[int, int, int]:
+    """Evaluations, gradients and NaNs, those of an objective of one's own included."""
+    own = objective.evaluator if isinstance(objective, CountsEvaluations) else None
+    used = {id(e): e for e in (evaluator, own) if e is not None}.values()
+    return (
+        sum(e.evaluations for e in used),
+        sum(e.gradients for e in used),
+        sum(e.nans for e in used),
+    )

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffeo.errors import ConfigError, DataError, ShapeError
-from diffeo.flow import Flow
+from diffeo.flow import Flow, device_of, in_parts
 from diffeo.inference.resampling import systematic
 from diffeo.targets import Evaluator, Target
 
@@ -93,7 +93,8 @@ class Importance:
     def ess(self) -> float:
         """Effective fraction of the rows, ``1 / (N sum w^2)`` for normalized w: 1 / N to 1; 0 for no weight.
 
-        It cannot see what the flow never draws: a mode that was dropped leaves it near 1. ``coverage`` can.
+        It cannot see what the flow never draws: a mode that was dropped leaves it near 1. ``forward_check``
+        can.
         """
         if self.log_z == -math.inf:
             return 0.0
@@ -160,21 +161,21 @@ class Importance:
         """Each column's standard deviation under the target, ``(D,)``."""
         return (self.normalized @ (self.x.double() - self.mean()).square()).sqrt()
 
-    def resample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """n rows of equal weight, drawn with replacement, in random order: ``(n, D)``.
+    def resample(self, num_draws: int, *, generator: Generator | None = None) -> Tensor:
+        """Rows of equal weight, drawn with replacement, in random order: ``(num_draws, D)``.
 
-        Systematic resampling: a row of weight w comes ``n w`` times, rounded down or up. Unbiased as n
-        independent draws are, with less noise; at equal weights and n rows it returns each once.
+        Systematic resampling: a row of weight w comes ``num_draws w`` times, rounded down or up. Unbiased as
+        independent draws are, with less noise; at equal weights as many draws as rows give each once.
 
         Args:
-            n: how many.
+            num_draws: how many, at least 0.
             generator: of the random numbers.
         """
-        if n < 0:
-            raise ConfigError(f"the number of rows to draw must be 0 or more, not {n}.")
+        if num_draws < 0:
+            raise ConfigError(f"num_draws must be at least 0, not {num_draws}.")
         self._check_mass()
-        index = systematic(self.log_weights, n, generator)
-        return self.x[index[torch.randperm(n, generator=generator, device=index.device)]]
+        index = systematic(self.log_weights, num_draws, generator)
+        return self.x[index[torch.randperm(num_draws, generator=generator, device=index.device)]]
 
     def _check_mass(self) -> None:
         if self.ess == 0:
@@ -210,9 +211,9 @@ class Importance:
 def importance(
     flow: Flow,
     target: Target,
-    rows: int,
-    generator: Generator | None = None,
+    num_draws: int,
     *,
+    generator: Generator | None = None,
     batch_size: int = 4096,
 ) -> Importance:
     """Draws of the flow, weighted to be draws of the target.
@@ -225,12 +226,12 @@ def importance(
     Args:
         flow: of vectors, without context.
         target: or an ``Evaluator`` of one, which then counts.
-        rows: how many draws.
+        num_draws: how many, at least 1.
         generator: of the random numbers.
-        batch_size: rows at a time.
+        batch_size: draws at a time.
 
     Raises:
-        ConfigError: for a flow of other things than vectors, or no rows.
+        ConfigError: for a flow of other things than vectors, or a number below 1.
 
     Example:
         >>> import torch, diffeo
@@ -238,26 +239,28 @@ def importance(
         ...     def log_prob(self, x):
         ...         return -0.5 * x.square().sum(-1) - math.log(2 * math.pi) + math.log(2)
         >>> flow = diffeo.presets.MAF(features=2).build()  # untrained: standard normal
-        >>> weighted = importance(flow, Normal(), 1000, torch.Generator().manual_seed(0))
+        >>> weighted = importance(flow, Normal(), 1000, generator=torch.Generator().manual_seed(0))
         >>> round(weighted.log_z, 6) == round(math.log(2), 6), round(weighted.ess, 6)
         (True, 1.0)
     """
-    x, log_target, log_flow = propose(flow, as_evaluator(target), rows, generator, batch_size)
+    x, log_target, log_flow = propose(flow, as_evaluator(target), num_draws, generator, batch_size)
     return Importance(x, log_target - log_flow)
 
 
 def propose(
-    flow: Flow, evaluate: Evaluator, rows: int, generator: Generator | None, batch_size: int
+    flow: Flow, evaluate: Evaluator, num_draws: int, generator: Generator | None, batch_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draws of the flow, with the target's and the flow's log-densities, in float64."""
-    if rows < 1 or batch_size < 1:
-        raise ConfigError(f"rows and batch_size must be at least 1, not {rows} and {batch_size}.")
-    flow, parts = working_copy(flow), []
-    with torch.no_grad():
-        for start in range(0, rows, batch_size):
-            x, log_flow = flow.sample_and_log_prob(min(batch_size, rows - start), generator=generator)
-            parts.append((x, evaluate(x), log_flow))
-    x, log_target, log_flow = (torch.cat(column) for column in zip(*parts, strict=True))
+    if num_draws < 1:
+        raise ConfigError(f"num_draws must be at least 1, not {num_draws}.")
+    flow = working_copy(flow)
+
+    def part(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, log_flow = flow.sample_and_log_prob(len(index), generator=generator)
+        return x, evaluate(x), log_flow
+
+    index = torch.arange(num_draws, device=device_of(flow))
+    x, log_target, log_flow = in_parts(flow, part, index, batch_size=batch_size)
     return x, log_target, log_flow
 
 

@@ -20,7 +20,7 @@ def independence_metropolis(
     target: Target,
     *,
     chains: int = 4,
-    draws: int = 1000,
+    num_draws: int = 1000,
     starts: int = 100,
     generator: Generator | None = None,
     batch_size: int = 4096,
@@ -44,7 +44,7 @@ def independence_metropolis(
         flow: of vectors, without context.
         target: or an ``Evaluator`` of one, which then counts.
         chains: how many, side by side.
-        draws: of each chain.
+        num_draws: of each chain.
         starts: proposals spent on each chain's starting point.
         generator: of the random numbers.
         batch_size: proposals at a time.
@@ -64,16 +64,18 @@ def independence_metropolis(
         >>> found.x.shape, found.max_rhat < 1.01, found.min_ess > 2000
         (torch.Size([4, 1000, 2]), True, True)
     """
-    if min(chains, draws, starts) < 1:
-        raise ConfigError(f"chains, draws and starts must be at least 1, not {chains}, {draws}, {starts}.")
+    if min(chains, num_draws, starts) < 1:
+        raise ConfigError(
+            f"chains, num_draws and starts must be at least 1, not {chains}, {num_draws} and {starts}."
+        )
     begin = time.perf_counter()
     evaluate = as_evaluator(target)
     evaluations = evaluate.evaluations
-    rows = chains * (starts + draws)
-    x, log_target, log_flow = propose(flow, evaluate, rows, generator, batch_size)
-    log_weights = (log_target - log_flow).reshape(starts + draws, chains)
+    proposals = chains * (starts + num_draws)
+    x, log_target, log_flow = propose(flow, evaluate, proposals, generator, batch_size)
+    log_weights = (log_target - log_flow).reshape(starts + num_draws, chains)
     now = choose(log_weights[:starts].T, generator)  # row of each chain's present state
-    draw = torch.rand(draws, chains, generator=generator, dtype=torch.float64, device=x.device)
+    draw = torch.rand(num_draws, chains, generator=generator, dtype=torch.float64, device=x.device)
     each = torch.arange(chains, device=x.device)
     states, accepted = [], []
     for step, uniform in enumerate(draw, starts):

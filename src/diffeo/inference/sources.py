@@ -11,28 +11,33 @@ another ``Source``.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffeo.contracts import State
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow, evaluating
 from diffeo.inference.annealing import Annealing, evaluated, of_flow, spread
+from diffeo.inference.counting import CountsEvaluations
 from diffeo.inference.importance import Importance, as_evaluator
-from diffeo.inference.transitions import Points, Transition, fastest
+from diffeo.inference.transitions import ChainState, Transition, fastest
 from diffeo.targets import Evaluator, Target
 
 
-class Source(ABC):
-    """Gives weighted draws of a target p, with the help of the flow q that learns from them."""
+class Source(CountsEvaluations):
+    """Gives weighted draws of a target p, with the help of the flow q that learns from them.
+
+    One that remembers something from draw to draw gives it as ``state()`` and takes it by ``restore()``.
+    """
 
     end: float = 1.0
     """They are draws of ``q^(1 - end) p^end``."""
 
     @property
     def evaluator(self) -> Evaluator | None:
-        """What it evaluates the target through, where it does."""
         return None
 
     @abstractmethod
@@ -49,22 +54,22 @@ class Annealed(Source):
 
     Args:
         target: unnormalized.
-        rows: draws each time.
+        num_draws: each time.
         annealing: how they get to the target.
 
     Example:
         >>> import diffeo
         >>> from diffeo.targets import FromNumPy
-        >>> source = Annealed(FromNumPy(lambda x: -0.5 * (x**2).sum(-1)), rows=100)
+        >>> source = Annealed(FromNumPy(lambda x: -0.5 * (x**2).sum(-1)), num_draws=100)
         >>> source.draw(diffeo.presets.MAF(features=2).build()).x.shape
         torch.Size([100, 2])
     """
 
-    def __init__(self, target: Target, rows: int = 1024, annealing: Annealing | None = None):
-        if rows < 2:
-            raise ConfigError(f"rows must be at least 2, not {rows}.")
+    def __init__(self, target: Target, num_draws: int = 1024, annealing: Annealing | None = None):
+        if num_draws < 2:
+            raise ConfigError(f"num_draws must be at least 2, not {num_draws}.")
         self.target = as_evaluator(target)
-        self.rows = rows
+        self.num_draws = num_draws
         self.annealing = Annealing(moves=0, keep=0.3) if annealing is None else annealing
         self.end = self.annealing.end
 
@@ -73,7 +78,10 @@ class Annealed(Source):
         return self.target
 
     def draw(self, flow: Flow) -> Importance:
-        return self.annealing.run(flow, self.target, self.rows)
+        return self.annealing.run(flow, self.target, self.num_draws)
+
+    def __repr__(self) -> str:
+        return f"Annealed(num_draws={self.num_draws}, annealing={self.annealing})"
 
 
 class Population(Source):
@@ -83,12 +91,12 @@ class Population(Source):
     rule, move mass between modes in proportion to their weights as soon as the flow knows them. Draws have
     equal weights, so the flow learns well long before its own draws would be usable as importance samples.
 
-    Cost of a draw: a transition and one evaluation for each of ``rows`` chains, and two passes of the flow.
+    Cost of a draw: a transition and one evaluation for each of ``moving`` chains, and two passes of the flow.
 
     Args:
         target: unnormalized.
         x: where the chains start, ``(chains, D)``: draws of the target, such as annealing gives.
-        rows: chains that move each time; by default all of them.
+        moving: chains that move each time; by default all of them.
         transition: of the local steps; by default Hamiltonian where the target brings gradients, else a
             random walk.
 
@@ -105,15 +113,15 @@ class Population(Source):
     """
 
     def __init__(
-        self, target: Target, x: Tensor, rows: int | None = None, transition: Transition | None = None
+        self, target: Target, x: Tensor, moving: int | None = None, transition: Transition | None = None
     ):
         self.target = as_evaluator(target)
         x = x.detach().double().clone()  # it is changed in place
         self.transition = transition or fastest(self.target, x)
-        self.points = Points.at(self._evaluate, x)
-        self.rows = len(x) if rows is None else min(rows, len(x))
-        if self.rows < 1:
-            raise ConfigError(f"rows must be at least 1, not {rows}.")
+        self.points = ChainState.at(self._evaluate, x)
+        self.moving = len(x) if moving is None else min(moving, len(x))
+        if self.moving < 1:
+            raise ConfigError(f"moving must be at least 1, not {moving}.")
         self.size = x.new_tensor(self.transition.first)
         self.jumped = float("nan")
         """The part of the chains that took the flow's proposals, over the last draws."""
@@ -125,10 +133,31 @@ class Population(Source):
     def evaluator(self) -> Evaluator:
         return self.target
 
+    def __repr__(self) -> str:
+        return f"Population(chains={len(self.points)}, moving={self.moving}, transition={self.transition})"
+
+    def state(self) -> State:
+        known, _ = super().state()
+        tensors = {
+            "x": self.points.x,
+            "terms": self.points.terms,
+            "grads": self.points.grads,
+            "size": self.size,
+            "scale_tril": self._scale_tril,
+        }
+        return {**known, "turn": self._turn, "jumped": self.jumped}, tensors
+
+    def restore(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super().restore(state, tensors)
+        self._turn, self.jumped = state["turn"], state["jumped"]
+        self.size, self._scale_tril = tensors["size"], tensors["scale_tril"]
+        x, terms, grads = (tensors[name] for name in ("x", "terms", "grads"))
+        self.points = ChainState(x, terms, grads, self.points.coefficients)
+
     @torch.no_grad()
     def draw(self, flow: Flow) -> Importance:
         chains = len(self.points)
-        index = torch.arange(self._turn * self.rows, (self._turn + 1) * self.rows) % chains
+        index = torch.arange(self._turn * self.moving, (self._turn + 1) * self.moving) % chains
         self._turn += 1
         moved, accepted = self.transition.step(
             self._evaluate, self.points.take(index), self.size, self._scale_tril
@@ -140,14 +169,14 @@ class Population(Source):
         self.points.grads[:, index] = moved.grads
         return Importance(moved.x, moved.x.new_zeros(len(index)))
 
-    def _jump(self, flow: Flow, points: Points) -> Points:
+    def _jump(self, flow: Flow, state: ChainState) -> ChainState:
         with evaluating(flow):
-            proposed = Points.at(self._evaluate, flow.sample(len(points)).double())
-            there, here = (p.log_prob - of_flow(flow, p.x, False)[0] for p in (proposed, points))
+            proposed = ChainState.at(self._evaluate, flow.sample(len(state)).double())
+            there, here = (p.log_prob - of_flow(flow, p.x, False)[0] for p in (proposed, state))
         accept = torch.rand_like(there).log() < there - here  # NaN, from a point of no mass under both, stays
         share = float(accept.double().mean())
         self.jumped = share if self._turn == 1 else self.jumped + 0.1 * (share - self.jumped)
-        return points.where(accept, proposed)
+        return state.where(accept, proposed)
 
     def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_prob, grad = evaluated(self.target, x, self.transition.gradients)

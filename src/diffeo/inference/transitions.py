@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -26,7 +27,7 @@ rows, D)``."""
 
 
 @dataclass(frozen=True)
-class Points:
+class ChainState:
     """Rows, and the terms of a log-density there: ``log p(x) = sum_k c_k t_k(x)``.
 
     Keeping the terms apart lets the coefficients change, from one temperature to the next, without
@@ -48,7 +49,7 @@ class Points:
         return len(self.x)
 
     @classmethod
-    def at(cls, evaluate: Evaluate, x: Tensor, coefficients: Tensor | None = None) -> Points:
+    def at(cls, evaluate: Evaluate, x: Tensor, coefficients: Tensor | None = None) -> ChainState:
         """``x``, evaluated; all coefficients 1 unless given."""
         terms, grads = evaluate(x)
         return cls(x, terms, grads, terms.new_ones(len(terms)) if coefficients is None else coefficients)
@@ -67,52 +68,62 @@ class Points:
         used = self.coefficients != 0  # what does not count may be NaN
         return torch.einsum("k,krd->rd", self.coefficients[used], self.grads[used])
 
-    def weighted(self, coefficients: Tensor) -> Points:
+    def weighted(self, coefficients: Tensor) -> ChainState:
         """The same points under other coefficients."""
-        return Points(self.x, self.terms, self.grads, coefficients)
+        return ChainState(self.x, self.terms, self.grads, coefficients)
 
-    def where(self, accept: Tensor, other: Points) -> Points:
+    def where(self, accept: Tensor, other: ChainState) -> ChainState:
         """The rows of ``other`` where ``accept`` holds, else these."""
         wide = accept.unsqueeze(-1)
-        return Points(
+        return ChainState(
             torch.where(wide, other.x, self.x),
             torch.where(accept, other.terms, self.terms),
             torch.where(wide, other.grads, self.grads),
             self.coefficients,
         )
 
-    def take(self, index: Tensor) -> Points:
+    def take(self, index: Tensor) -> ChainState:
         """The rows at ``index``."""
-        return Points(self.x[index], self.terms[:, index], self.grads[:, index], self.coefficients)
+        return ChainState(self.x[index], self.terms[:, index], self.grads[:, index], self.coefficients)
 
 
+@dataclass(frozen=True)
 class Transition(ABC):
-    """One step of a chain, in units in which the density is about a standard normal.
+    """One move of a chain, in units in which the density is about a standard normal.
 
-    ``scale_tril`` is the lower triangle L that takes these units to x: steps are made in L^-1 x.
+    ``scale_tril`` is the lower triangle L that takes these units to x: moves are made in L^-1 x.
+
+    Args:
+        steps: what a move consists of, at least 1.
     """
 
-    gradients: bool
+    gradients: ClassVar[bool]
     """Whether the evaluation must bring gradients."""
-    goal: float
+    goal: ClassVar[float]
     """The mean probability of acceptance at which the chain is about fastest."""
-    first: float
+    first: ClassVar[float]
     """A step size to begin with."""
+
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"{type(self).__name__}.steps must be at least 1, not {self.steps}.")
 
     @abstractmethod
     def step(
         self,
         evaluate: Evaluate,
-        points: Points,
+        state: ChainState,
         size: Tensor,
         scale_tril: Tensor,
         generator: Generator | None = None,
-    ) -> tuple[Points, Tensor]:
-        """The next points, and each row's probability of acceptance, ``(rows,)``.
+    ) -> tuple[ChainState, Tensor]:
+        """The next state, and each row's probability of acceptance, ``(rows,)``.
 
         Args:
             evaluate: the density.
-            points: where the rows are.
+            state: where the rows are.
             size: step size, a scalar or ``(rows, 1)``.
             scale_tril: lower triangle, ``(D, D)``.
             generator: of the random numbers.
@@ -125,17 +136,17 @@ def standard_normal(like: Tensor, generator: Generator | None) -> Tensor:
 
 
 def accept_or_stay(
-    points: Points, new: Points, log_ratio: Tensor, generator: Generator | None
-) -> tuple[Points, Tensor]:
+    state: ChainState, new: ChainState, log_ratio: Tensor, generator: Generator | None
+) -> tuple[ChainState, Tensor]:
     """Metropolis' rule for each row: where it is next, and with what probability it took the new point."""
     # a row that comes from outside the support takes any step into it; NaN is never accepted
-    log_ratio = torch.where(points.log_prob == -math.inf, math.inf, log_ratio)
+    log_ratio = torch.where(state.log_prob == -math.inf, math.inf, log_ratio)
     possible = (new.log_prob > -math.inf) & ~log_ratio.isnan()
     probability = torch.where(possible, log_ratio.clamp_max(0.0).exp(), 0.0)
     draw = torch.rand(
         probability.shape, dtype=probability.dtype, device=probability.device, generator=generator
     )
-    return points.where(draw < probability, new), probability
+    return state.where(draw < probability, new), probability
 
 
 @dataclass(frozen=True)
@@ -144,12 +155,12 @@ class Hamiltonian(Transition):
 
     Formula: with momentum p ~ N(0, I) and ``H = -log p(x) + |p|^2 / 2``, accept with probability
     ``min(1, exp(H_old - H_new))``. The number of leapfrog steps is drawn anew each time, evenly from 1 to
-    ``leaps``, the same for all rows: one length alone can be a multiple of a period.
+    ``steps``, the same for all rows: one length alone can be a multiple of a period.
 
     Cost: as many gradients as leapfrog steps.
 
     Args:
-        leaps: the most leapfrog steps of one transition.
+        steps: the most leapfrog steps of one transition.
 
     References: Neal 2011, "MCMC using Hamiltonian dynamics", sections 3.2 and 5.2.3; Beskos et al. 2013 for
     the acceptance of 0.651 in high dimension.
@@ -158,48 +169,45 @@ class Hamiltonian(Transition):
         >>> import torch
         >>> def normal(x):
         ...     return -0.5 * x.square().sum(-1)[None], -x[None]
-        >>> points = Points.at(normal, torch.zeros(4, 2))
-        >>> moved, probability = Hamiltonian(5).step(normal, points, torch.tensor(0.3), torch.eye(2))
+        >>> state = ChainState.at(normal, torch.zeros(4, 2))
+        >>> moved, probability = Hamiltonian(5).step(normal, state, torch.tensor(0.3), torch.eye(2))
         >>> moved.x.shape, bool((probability > 0.8).all())
         (torch.Size([4, 2]), True)
     """
 
-    leaps: int = 10
     gradients = True
     goal = 0.7
     first = 0.2
 
-    def __post_init__(self) -> None:
-        if self.leaps < 1:
-            raise ConfigError(f"leaps must be at least 1, not {self.leaps}.")
+    steps: int = 10
 
     def step(
         self,
         evaluate: Evaluate,
-        points: Points,
+        state: ChainState,
         size: Tensor,
         scale_tril: Tensor,
         generator: Generator | None = None,
-    ) -> tuple[Points, Tensor]:
-        p = standard_normal(points.x, generator)
-        leaps = int(torch.randint(1, self.leaps + 1, (), generator=generator))
-        new, momentum = leapfrog(evaluate, points, p, size, leaps, scale_tril)
+    ) -> tuple[ChainState, Tensor]:
+        p = standard_normal(state.x, generator)
+        leaps = int(torch.randint(1, self.steps + 1, (), generator=generator))
+        new, momentum = leapfrog(evaluate, state, p, size, leaps, scale_tril)
         kinetic = 0.5 * (p.square().sum(-1) - momentum.square().sum(-1))
-        return accept_or_stay(points, new, new.log_prob - points.log_prob + kinetic, generator)
+        return accept_or_stay(state, new, new.log_prob - state.log_prob + kinetic, generator)
 
 
 def leapfrog(
-    evaluate: Evaluate, points: Points, p: Tensor, size: Tensor, leaps: int, scale_tril: Tensor
-) -> tuple[Points, Tensor]:
+    evaluate: Evaluate, state: ChainState, p: Tensor, size: Tensor, leaps: int, scale_tril: Tensor
+) -> tuple[ChainState, Tensor]:
     """So many leapfrog steps of each row from momentum ``p``, ``(rows, D)``: the end and its momentum.
 
     Volume-preserving, and its own inverse with the momentum's sign turned.
     """
     for _ in range(leaps):
-        p = p + 0.5 * size * (points.grad @ scale_tril)
-        points = Points.at(evaluate, points.x + size * (p @ scale_tril.T), points.coefficients)
-        p = p + 0.5 * size * (points.grad @ scale_tril)
-    return points, p
+        p = p + 0.5 * size * (state.grad @ scale_tril)
+        state = ChainState.at(evaluate, state.x + size * (p @ scale_tril.T), state.coefficients)
+        p = p + 0.5 * size * (state.grad @ scale_tril)
+    return state, p
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,7 @@ class RandomWalk(Transition):
     Cost: one evaluation a step.
 
     Args:
-        walks: steps of one transition.
+        steps: of one transition, each accepted or not.
 
     References: Roberts, Gelman and Gilks 1997 for the acceptance of 0.234.
 
@@ -217,35 +225,32 @@ class RandomWalk(Transition):
         >>> import torch
         >>> def normal(x):
         ...     return -0.5 * x.square().sum(-1)[None], torch.zeros_like(x)[None]
-        >>> points = Points.at(normal, torch.zeros(4, 2))
-        >>> RandomWalk().step(normal, points, torch.tensor(0.5), torch.eye(2))[0].x.shape
+        >>> state = ChainState.at(normal, torch.zeros(4, 2))
+        >>> RandomWalk().step(normal, state, torch.tensor(0.5), torch.eye(2))[0].x.shape
         torch.Size([4, 2])
     """
 
-    walks: int = 5
     gradients = False
     goal = 0.25
     first = 0.5
 
-    def __post_init__(self) -> None:
-        if self.walks < 1:
-            raise ConfigError(f"walks must be at least 1, not {self.walks}.")
+    steps: int = 5
 
     def step(
         self,
         evaluate: Evaluate,
-        points: Points,
+        state: ChainState,
         size: Tensor,
         scale_tril: Tensor,
         generator: Generator | None = None,
-    ) -> tuple[Points, Tensor]:
-        total = points.log_prob.new_zeros(len(points))
-        for _ in range(self.walks):
-            x = points.x + size * (standard_normal(points.x, generator) @ scale_tril.T)
-            new = Points.at(evaluate, x, points.coefficients)
-            points, probability = accept_or_stay(points, new, new.log_prob - points.log_prob, generator)
+    ) -> tuple[ChainState, Tensor]:
+        total = state.log_prob.new_zeros(len(state))
+        for _ in range(self.steps):
+            x = state.x + size * (standard_normal(state.x, generator) @ scale_tril.T)
+            new = ChainState.at(evaluate, x, state.coefficients)
+            state, probability = accept_or_stay(state, new, new.log_prob - state.log_prob, generator)
             total = total + probability
-        return points, total / self.walks
+        return state, total / self.steps
 
 
 def fastest(evaluator: Evaluator, x: Tensor) -> Transition:

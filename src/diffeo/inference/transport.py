@@ -13,13 +13,13 @@ from torch.distributions import constraints
 
 from diffeo.bijections import Autoregressive, Inverse
 from diffeo.errors import ConfigError
-from diffeo.flow import Flow
+from diffeo.flow import Flow, in_parts
 from diffeo.functional.domains import describe, same_interval
 from diffeo.inference.adaptation import DualAveraging, Spread
 from diffeo.inference.chains import Chains
 from diffeo.inference.importance import as_evaluator, working_copy
 from diffeo.inference.metropolis import choose
-from diffeo.inference.transitions import Points, accept_or_stay, leapfrog, standard_normal
+from diffeo.inference.transitions import ChainState, accept_or_stay, leapfrog, standard_normal
 from diffeo.targets import Evaluator, Target
 
 RUNAWAY = 1000.0
@@ -34,7 +34,7 @@ def neural_transport(
     *,
     chains: int = 8,
     warmup: int = 250,
-    draws: int = 500,
+    num_draws: int = 500,
     length: float = math.pi / 2,
     goal: float = 0.8,
     most_leaps: int = 64,
@@ -69,7 +69,7 @@ def neural_transport(
         target: with gradients; or an ``Evaluator`` of one, which then counts.
         chains: how many, side by side.
         warmup: transitions of each chain that only adapt.
-        draws: transitions of each chain that are kept.
+        num_draws: transitions of each chain that are kept.
         length: mean length of a trajectory.
         goal: mean probability of acceptance that the step size is set for, in (0, 1).
         most_leaps: the most leapfrog steps of one transition.
@@ -92,12 +92,14 @@ def neural_transport(
         >>> flow = diffeo.presets.RealNVP(features=2).build()
         >>> target = FromTorch(lambda x: -0.5 * ((x - 1) / 3).square().sum(-1))
         >>> generator = torch.Generator().manual_seed(0)
-        >>> found = neural_transport(flow, target, chains=8, warmup=100, draws=100, generator=generator)
+        >>> found = neural_transport(flow, target, chains=8, warmup=100, num_draws=100, generator=generator)
         >>> found.x.shape, bool((found.flat().std(0) - 3).abs().max() < 0.5)
         (torch.Size([8, 100, 2]), True)
     """
-    if min(chains, draws, starts, most_leaps) < 1 or warmup < 0:
-        raise ConfigError("chains, draws, starts and most_leaps must be at least 1, and warmup at least 0.")
+    if min(chains, num_draws, starts, most_leaps) < 1 or warmup < 0:
+        raise ConfigError(
+            "chains, num_draws, starts and most_leaps must be at least 1, and warmup at least 0."
+        )
     if not 0 < goal < 1 or not 0 < length < math.inf:
         raise ConfigError(f"goal must be in (0, 1) and length above 0, not {goal} and {length}.")
     begin = time.perf_counter()
@@ -107,16 +109,16 @@ def neural_transport(
     run = _Run(latent, length, most_leaps, generator)
     run.begin(chains, starts)
     tell = on_step or (lambda part: None)
-    settings = _warm_up(run, warmup, goal, rescale, lambda step: tell(step / (warmup + draws)))
+    settings = _warm_up(run, warmup, goal, rescale, lambda step: tell(step / (warmup + num_draws)))
     z, log_density, accepted, divergent, leaps = [], [], [], [], 0
-    for step in range(draws):
+    for step in range(num_draws):
         probability, runaway, count = run.step(settings)
-        z.append(run.points.x)
-        log_density.append(run.points.log_prob)
+        z.append(run.state.x)
+        log_density.append(run.state.log_prob)
         accepted.append(probability)
         divergent.append(runaway)
         leaps += count
-        tell((warmup + step + 1) / (warmup + draws))
+        tell((warmup + step + 1) / (warmup + num_draws))
     x, log_prob = latent.to_data(torch.stack(z, 1), torch.stack(log_density, 1))
     return Chains(
         x,
@@ -127,7 +129,7 @@ def neural_transport(
         time.perf_counter() - begin,
         torch.stack(divergent, 1),
         settings.size,
-        leaps / draws,
+        leaps / num_draws,
     )
 
 
@@ -211,11 +213,9 @@ class Latent:
         log_p = self.evaluator(x)
         return z, torch.where(usable, log_p + log_det - self.flow.base.log_prob(z), -math.inf)
 
-    @torch.no_grad()
     def to_data(self, z: Tensor, log_density: Tensor) -> tuple[Tensor, Tensor]:
         """Latent chains ``(chains, draws, D)`` as data, and the target's log-density there."""
-        pairs = [self.flow.bijection.inverse(rows) for rows in z.flatten(0, 1).split(4096)]
-        x, log_det = (torch.cat(column) for column in zip(*pairs, strict=True))
+        x, log_det = in_parts(self.flow, self.flow.bijection.inverse, z.flatten(0, 1), batch_size=4096)
         return x.reshape(z.shape), log_density - log_det.reshape(log_density.shape)
 
 
@@ -242,40 +242,40 @@ class _Run:
     length: float
     most_leaps: int
     generator: Generator | None
-    points: Points = field(init=False)
+    state: ChainState = field(init=False)
 
     def begin(self, chains: int, starts: int) -> None:
         z, log_weights = self.latent.candidates(chains * starts, self.generator)
         index = choose(log_weights.reshape(chains, starts), self.generator)
         first = z.reshape(chains, starts, -1)[torch.arange(chains, device=z.device), index]
-        self.points = Points.at(self.latent, first)
+        self.state = ChainState.at(self.latent, first)
 
     def step(self, settings: _Settings) -> tuple[Tensor, Tensor, int]:
         """One transition: each chain's probability of acceptance, whether it diverged, leapfrog steps."""
         length = self.length * (0.5 + float(torch.rand((), generator=self.generator)))
         leaps = max(1, min(self.most_leaps, math.ceil(length / settings.size)))
-        size = torch.as_tensor(min(settings.size, length / leaps)).to(self.points.x)  # to end at the length
-        p = standard_normal(self.points.x, self.generator)
+        size = torch.as_tensor(min(settings.size, length / leaps)).to(self.state.x)  # to end at the length
+        p = standard_normal(self.state.x, self.generator)
         scale_tril = torch.diag(settings.spread)
-        new, momentum = leapfrog(self.latent, self.points, p, size, leaps, scale_tril)
+        new, momentum = leapfrog(self.latent, self.state, p, size, leaps, scale_tril)
         kinetic = 0.5 * (p.square().sum(-1) - momentum.square().sum(-1))
-        log_ratio = new.log_prob - self.points.log_prob + kinetic
+        log_ratio = new.log_prob - self.state.log_prob + kinetic
         runaway = ~(log_ratio > -RUNAWAY)  # NaN too
-        self.points, probability = accept_or_stay(self.points, new, log_ratio, self.generator)
+        self.state, probability = accept_or_stay(self.state, new, log_ratio, self.generator)
         return probability, runaway, leaps
 
 
 def _warm_up(run: _Run, steps: int, goal: float, rescale: bool, tell: Callable[[int], None]) -> _Settings:
     """Adapt; the settings that the draws are made with."""
-    features = run.points.x.shape[-1]
-    unit = torch.ones_like(run.points.x[0])
+    features = run.state.x.shape[-1]
+    unit = torch.ones_like(run.state.x[0])
     sizes, spread = DualAveraging(features**-0.25, goal), Spread(features)
     settings = _Settings(sizes.size, unit)
     ends = {round(part * steps) for part in WINDOWS} if rescale else set()
     for step in range(1, steps + 1):
         probability, _, _ = run.step(settings)
         sizes.update(float(probability.mean()))
-        spread.update(run.points.x)
+        spread.update(run.state.x)
         settings = _Settings(sizes.size, settings.spread)
         if step in ends:
             # the first window is on the way, and each spread changes what a step means

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffeo.contracts import State, Stateful
 from diffeo.errors import ConfigError, DataError, ShapeError
 from diffeo.targets.base import Parameters, Target, named, one_a_row
 
 
 @final
-class Evaluator(Parameters):
+class Evaluator(Parameters, Stateful):
     """A target that is checked, cast, counted, and safe to differentiate; itself a target.
 
     Why: a density that a user wrote may answer in another dtype, with the wrong shape, with NaN where it
@@ -121,6 +122,20 @@ class Evaluator(Parameters):
     def named(self, u: Tensor) -> dict[str, np.ndarray]:
         """What the target calls these rows: ``targets.named``."""
         return named(self.target, u)
+
+    def state(self) -> State:
+        """The counts, and what is known of gradients."""
+        return {
+            "evaluations": self.evaluations,
+            "gradients": self.gradients,
+            "nans": self.nans,
+            "differentiable": self._differentiable,
+        }, {}
+
+    def restore(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Count on from there."""
+        self.evaluations, self.gradients = state["evaluations"], state["gradients"]
+        self.nans, self._differentiable = state["nans"], state["differentiable"]
 
     def _plain(self, x: Tensor) -> Tensor:
         with torch.no_grad():

@@ -46,13 +46,20 @@ class Checkpoint:
 
     def note(self, notes: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
         """Write down what was decided or found before the run began: plain JSON, and tensors by name."""
-        self._notes, self._kept = notes, dict(tensors or {})
+        self._notes, self._kept = json.loads(json.dumps(notes)), dict(tensors or {})
         self._write(None, ({}, {}))
 
     def notes(self) -> State | None:
-        """What an earlier process noted, or None without a file."""
+        """What an earlier process noted, or None without a file.
+
+        Raises:
+            ConfigError: for the file of a run before which nothing was noted: another job's.
+            FormatError: for a file that is not a whole checkpoint.
+        """
         if self._notes is None and self.path.exists():
             entries, tensors = self._read()
+            if entries["notes"] is None:
+                raise self.of_another_run()
             self._notes, self._kept = entries["notes"], _group(tensors, "notes")
         return None if self._notes is None else (self._notes, self._kept)
 
@@ -73,15 +80,13 @@ class Checkpoint:
         """
         if not self.path.exists():
             return False
-        self.notes()
         entries, tensors = self._read()
+        if entries["notes"] != self._notes:
+            raise self.of_another_run()
         if entries["run"] is None:  # killed between its job's notes and the first state of the run
             return False
         if entries["fingerprint"] != fingerprint:
-            raise ConfigError(
-                f"{self.path} belongs to another run (other rows, flow, seed, limits or settings); "
-                f"delete it to start anew, or name another checkpoint."
-            )
+            raise self.of_another_run()
         try:
             run.restore(entries["run"], _group(tensors, "run"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -91,6 +96,13 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the file, at the end of a run."""
         self.path.unlink(missing_ok=True)
+
+    def of_another_run(self, other: str = "other rows, flow, seed, limits or settings") -> ConfigError:
+        """The error for a file that belongs to another run, and what may tell the two apart."""
+        return ConfigError(
+            f"{self.path} belongs to another run ({other}); delete it to start anew, or name another "
+            f"checkpoint."
+        )
 
     # -- the file -----------------------------------------------------------------------------
 

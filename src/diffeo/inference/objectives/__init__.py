@@ -1,6 +1,5 @@
 """Objectives of targets: what is minimized where a density can only be evaluated."""
 
-from diffeo.inference.objectives.base import OfTarget
 from diffeo.inference.objectives.divergences import AlphaDivergence, ChiSquare, ImportanceBound
 from diffeo.inference.objectives.replay import ReplayLikelihood
 from diffeo.inference.objectives.reverse_kl import ReverseKL, SymmetricKL
@@ -9,7 +8,6 @@ __all__ = [
     "AlphaDivergence",
     "ChiSquare",
     "ImportanceBound",
-    "OfTarget",
     "ReplayLikelihood",
     "ReverseKL",
     "SymmetricKL",

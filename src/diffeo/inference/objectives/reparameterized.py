@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
+from diffeo.functional.seeding import generator
+from diffeo.inference.counting import CountsEvaluations
 from diffeo.inference.importance import as_evaluator
-from diffeo.inference.objectives.base import OfTarget
 from diffeo.objectives.base import Batch
 from diffeo.targets import Evaluator, Target
 
 
 @dataclass(frozen=True)
-class DrawsForTarget(OfTarget):
+class DrawsForTarget(CountsEvaluations):
     """What objectives share that draw from the flow and ask a target.
 
     Args:
@@ -33,6 +35,10 @@ class DrawsForTarget(OfTarget):
     def evaluator(self) -> Evaluator:
         assert isinstance(self.target, Evaluator)
         return self.target
+
+    @abstractmethod
+    def __call__(self, flow: Flow, batch: Batch) -> Tensor:
+        """The loss."""
 
 
 LogDensity = Callable[[Tensor, Tensor | None], Tensor]
@@ -98,10 +104,10 @@ def draw(
             f"draws through {type(flow.encoding).__name__} carry no gradient; fit flow.without_encoding(), "
             f"whose points are real vectors."
         )
-    generator = None if flow.training else Generator(batch.x.device).manual_seed(0)
+    fixed = None if flow.training else generator(0, batch.x.device)
     shape: tuple[int, ...] = () if flow.context_shape is not None else (len(batch.rows),)
     shape = shape if count is None else (count, *shape)
-    x, log_q = flow.sample_and_log_prob(shape, batch.context, generator=generator)
+    x, log_q = flow.sample_and_log_prob(shape, batch.context, generator=fixed)
     context = batch.context
     if context is not None and count is not None:
         context = context.expand(count, *context.shape)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffeo.contracts import State
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow
+from diffeo.functional.seeding import generator
 from diffeo.inference.annealing import of_flow
+from diffeo.inference.counting import CountsEvaluations
 from diffeo.inference.importance import Importance
-from diffeo.inference.objectives.base import OfTarget
 from diffeo.inference.sources import Source
 from diffeo.objectives.base import Batch
 from diffeo.targets import Evaluator
 
 
-class ReplayLikelihood(OfTarget):
+class ReplayLikelihood(CountsEvaluations):
     """Forward KL to a target, on draws that a source makes as the flow learns.
 
     Every ``every`` steps the source gives new draws; they join a buffer, from which each step takes rows as
@@ -30,7 +33,7 @@ class ReplayLikelihood(OfTarget):
 
     Formula: ``-mean_i r_i log q(x_i)``, i drawn by weight, ``r = min((q_then / q_now)^(end - 1), clip)``.
 
-    Chains and buffer are kept by the object alone: a run that is resumed from a checkpoint begins new ones.
+    Source and buffer are kept in checkpoints: a resumed run goes on with the same chains.
 
     Cost: a step of maximum likelihood; for every ``every`` of them one call of the source.
 
@@ -53,7 +56,7 @@ class ReplayLikelihood(OfTarget):
         >>> import torch, diffeo
         >>> from diffeo.inference import Annealed
         >>> from diffeo.targets import FromNumPy
-        >>> objective = ReplayLikelihood(Annealed(FromNumPy(lambda x: -0.5 * (x**2).sum(-1)), rows=64))
+        >>> objective = ReplayLikelihood(Annealed(FromNumPy(lambda x: -0.5 * (x**2).sum(-1)), num_draws=64))
         >>> flow = diffeo.presets.MAF(features=2).build()
         >>> objective(flow, Batch(torch.zeros(32, 2), None, None, torch.arange(32))).shape
         torch.Size([])
@@ -81,13 +84,29 @@ class ReplayLikelihood(OfTarget):
     def evaluator(self) -> Evaluator | None:
         return self.source.evaluator
 
+    def __repr__(self) -> str:
+        sizes = f"every={self.every}, capacity={self.capacity}, clip={self.clip}"
+        return f"ReplayLikelihood({self.source!r}, {sizes})"
+
+    def state(self) -> State:
+        source, found = self.source.state()
+        tensors = {"x": self._x, "log_weight": self._log_weight, "log_q": self._log_q}
+        tensors |= {f"source.{name}": tensor for name, tensor in found.items()}
+        return {"calls": self._calls, "next": self._next, "source": source}, tensors
+
+    def restore(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self._calls, self._next = state["calls"], state["next"]
+        self._x, self._log_weight, self._log_q = (tensors[name] for name in ("x", "log_weight", "log_q"))
+        own = {name.removeprefix("source."): t for name, t in tensors.items() if name.startswith("source.")}
+        self.source.restore(state["source"], own)
+
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
         """The loss over as many rows of the buffer as the batch has; the batch's own are not looked at."""
         if flow.training or not len(self._x):
             self._refill(flow)
         share = self._log_weight.softmax(0)
-        generator = None if flow.training else torch.Generator(share.device).manual_seed(0)
-        index = torch.multinomial(share, len(batch.rows), replacement=True, generator=generator)
+        draws = None if flow.training else generator(0, share.device)
+        index = torch.multinomial(share, len(batch.rows), replacement=True, generator=draws)
         log_q = flow(self._x[index].to(batch.x))
         if self.source.end == 1:
             return -log_q.mean()

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
+from diffeo.functional.seeding import generator
 from diffeo.inference.objectives.reparameterized import (
     Draws,
     DrawsForTarget,
@@ -129,8 +130,8 @@ class SymmetricKL(DrawsForTarget):
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
         target = self.evaluator
-        generator = None if flow.training else Generator(batch.x.device).manual_seed(1)
-        x = cast(Sampled, target.target).sample(len(batch.rows), generator).to(batch.x)
+        draws = None if flow.training else generator(1, batch.x.device)
+        x = cast(Sampled, target.target).sample(len(batch.rows), draws).to(batch.x)
         with torch.no_grad():
             log_p = weighted_mean(target(x), batch.weights)
         exact = Batch(x, batch.context, batch.weights, batch.rows)

@@ -1,21 +1,20 @@
-"""What a flow covers of a density that can be sampled exactly."""
+"""What exact draws of a target say of a flow."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from diffeo.errors import ShapeError
-from diffeo.flow import Flow
+from diffeo.flow import Flow, in_parts
 from diffeo.inference.importance import as_evaluator, working_copy
 from diffeo.targets import Target
 
 
 @dataclass(frozen=True)
-class Coverage:
+class ForwardCheck:
     """How much of the target the flow covers, seen from exact draws of the target.
 
     The weights of a flow's own draws say nothing of modes that it never visits; here such a mode shows up
@@ -28,7 +27,7 @@ class Coverage:
 
     Example:
         >>> import torch
-        >>> exact = Coverage(torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -2.0]), 0.0)
+        >>> exact = ForwardCheck(torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -2.0]), 0.0)
         >>> exact.forward_ess, exact.forward_kl, exact.mean_log_prob
         (1.0, 0.0, -1.5)
     """
@@ -72,9 +71,9 @@ class Coverage:
         return math.exp(log_z - log_mean) if log_mean < math.inf else 0.0
 
 
-def coverage(
+def forward_check(
     flow: Flow, target: Target, x: Tensor, log_z: float | None = None, *, batch_size: int = 4096
-) -> Coverage:
+) -> ForwardCheck:
     """The flow's and the target's log-densities at exact draws of the target.
 
     Args:
@@ -93,14 +92,16 @@ def coverage(
         >>> class Normal:
         ...     def log_prob(self, x):
         ...         return -0.5 * x.square().sum(-1) - math.log(2 * math.pi)
-        >>> found = coverage(flow, Normal(), torch.randn(1000, 2), 0.0)
+        >>> found = forward_check(flow, Normal(), torch.randn(1000, 2), 0.0)
         >>> round(found.forward_ess, 6), abs(found.forward_kl) < 1e-6
         (1.0, True)
     """
-    if x.dim() != 2 or len(x) < 2 or batch_size < 1:
-        raise ShapeError(f"coverage needs rows (rows, D), at least two, but x has shape {tuple(x.shape)}.")
+    if x.dim() != 2 or len(x) < 2:
+        raise ShapeError(f"x must be rows (rows, D), at least two, but has shape {tuple(x.shape)}.")
     flow, evaluate = working_copy(flow), as_evaluator(target)
-    with torch.no_grad():
-        parts = [(flow.log_prob(rows), evaluate(rows)) for rows in x.double().split(batch_size)]
-    log_flow, log_target = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Coverage(log_flow, log_target, log_z)
+
+    def part(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return flow.log_prob(rows), evaluate(rows)
+
+    log_flow, log_target = in_parts(flow, part, x.double(), batch_size=batch_size)
+    return ForwardCheck(log_flow, log_target, log_z)

@@ -1,0 +1,182 @@
+"""The survey of a target before a flow learns it: where its mass is, and how much the time allows."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffeo.bases import Normal
+from diffeo.bijections import Standardize
+from diffeo.errors import ConfigError
+from diffeo.flow import Flow
+from diffeo.inference.annealing import Annealing
+from diffeo.inference.importance import working_copy
+from diffeo.inference.transitions import Hamiltonian, RandomWalk, Transition, fastest
+from diffeo.targets import Evaluator
+from diffeo.train.checkpoint import Checkpoint
+from diffeo.train.options import Options
+from diffeo.train.report import Callback, Progress
+
+CHAINS, MOVING, EVERY = 2048, 512, 4
+"""Chains of a survey, how many of them move at a time where the target is cheap, and every so many steps."""
+FEWEST = 64
+"""The least chains, however slow the target."""
+EFFORT = {Hamiltonian: 300, RandomWalk: 150}
+"""Evaluations a chain that a survey takes, about: to fit it into a time."""
+KNOWN_BY = 8
+"""Rows whose log-densities tell one target from another."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a survey found, and what it decided.
+
+    Args:
+        x: draws of the target, ``(chains, D)``, float64: where the chains begin.
+        transition: how the chains move.
+        moving: how many of them move at a time.
+        num_draws: of the flow, for the report.
+        seconds: that it took.
+    """
+
+    x: Tensor
+    transition: Transition
+    moving: int
+    num_draws: int
+    seconds: float
+
+
+def survey(
+    evaluator: Evaluator, features: int, start: float | Flow, num_draws: int, options: Options, began: float
+) -> Survey:
+    """Chains from ``start`` to the target, as many as the time allows; ``began`` is when the time began."""
+    origin = _origin(features, start)
+    transition = fastest(evaluator, origin.sample(1).double())
+    chains, moving, num_draws = _sizes(evaluator, transition, origin, options, num_draws)
+    tell = _teller(options.callbacks, began, options.clock)
+    found = Annealing(transition, keep=0.9).run(origin, evaluator, chains, on_stage=tell)
+    return Survey(found.resample(chains), transition, moving, num_draws, options.clock() - began)
+
+
+def noted_survey(
+    keeper: Checkpoint | None, asked: dict[str, Any], evaluator: Evaluator, take: Callable[[], Survey]
+) -> Survey:
+    """The survey that a checkpoint keeps, with evaluations and random state as they were behind it; or a new
+    one, which the checkpoint then keeps.
+
+    Args:
+        keeper: the checkpoint, if any.
+        asked: what the survey depends on, plain JSON by name.
+        evaluator: of the target.
+        take: the survey, taken.
+
+    Raises:
+        ConfigError: where the checkpoint's survey was asked for otherwise, or of another target.
+    """
+    if keeper is None:
+        return take()
+    noted = keeper.notes()
+    if noted is None:
+        found = take()
+        sizes = {"moving": found.moving, "num_draws": found.num_draws, "seconds": found.seconds}
+        keeper.note(
+            {"asked": asked, "counts": evaluator.state()[0], **sizes},
+            {"x": found.x, "known": _known(evaluator, found.x), "rng": torch.get_rng_state()},
+        )
+        return found
+    notes, tensors = noted
+    theirs = notes.get("asked")
+    if not isinstance(theirs, dict) or theirs.keys() != asked.keys():
+        raise keeper.of_another_run("not a fit to a target")
+    if other := [name for name, value in asked.items() if theirs[name] != value]:
+        raise keeper.of_another_run(f"another {' and '.join(other)}")
+    x = tensors["x"]
+    if not torch.allclose(_known(evaluator, x), tensors["known"], rtol=1e-5, atol=1e-5):
+        raise keeper.of_another_run("another target: its log-density is not what it was")
+    evaluator.restore(notes["counts"], {})
+    torch.set_rng_state(tensors["rng"])
+    return Survey(x, fastest(evaluator, x), notes["moving"], notes["num_draws"], notes["seconds"])
+
+
+def start_of(start: float | Flow) -> float | str:
+    """A start as plain JSON: the number, or a digest of the flow."""
+    if not isinstance(start, Flow):
+        return start
+    digest = hashlib.sha256(repr(start).encode())
+    for name, tensor in start.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _known(evaluator: Evaluator, x: Tensor) -> Tensor:
+    """Log-densities at the first rows; not counted, so that a run that is kept counts as any other."""
+    counts, _ = evaluator.state()
+    found = evaluator(x[:KNOWN_BY])
+    evaluator.restore(counts, {})
+    return found
+
+
+def _origin(features: int, start: float | Flow) -> Flow:
+    """Where the survey begins: a normal density of this standard deviation, or the flow given."""
+    if isinstance(start, Flow):
+        working_copy(start)
+        if start.event_shape != (features,):
+            raise ConfigError(f"start is a flow of shape {tuple(start.event_shape)}, not ({features},).")
+        return start
+    if not 0 < start < math.inf:
+        raise ConfigError(f"start must be a positive standard deviation or a flow, not {start}.")
+    flow = Flow(Standardize((features,)), Normal((features,))).double()
+    flow.initialize(start * torch.tensor([[-1.0], [1.0]]).expand(2, features).double())
+    return flow
+
+
+def _sizes(
+    evaluator: Evaluator, transition: Transition, origin: Flow, options: Options, num_draws: int
+) -> tuple[int, int, int]:
+    """Chains, how many move at a time, and final draws, so that a slow target stays within the time."""
+    max_seconds = options.max_seconds
+    if max_seconds is None:
+        return CHAINS, MOVING, num_draws
+    each = _seconds_a_row(evaluator, transition, origin, options.clock)
+    effort = EFFORT.get(type(transition), max(EFFORT.values())) * each
+    least = FEWEST * effort
+    if 2 * least > max_seconds:
+        raise ConfigError(
+            f"the target takes {each:.2g} s a row, and to find its mass takes some {least / each:,.0f} rows: "
+            f"max_seconds must be at least {2 * least:.0f}; or make the target faster."
+        )
+    chains = max(FEWEST, min(CHAINS, int(0.3 * max_seconds / effort)))
+    moving = max(16, min(MOVING, int(EVERY * 0.005 / (7 * each))))  # as long as the steps between, about
+    return chains, min(moving, chains), min(num_draws, max(1000, int(0.1 * max_seconds / each)))
+
+
+def _seconds_a_row(
+    evaluator: Evaluator, transition: Transition, origin: Flow, clock: Callable[[], float]
+) -> float:
+    """What an evaluation takes, from batches that grow until one of them can be timed."""
+    rows = 8
+    while True:
+        x = origin.sample(rows).double()
+        tick = clock()
+        evaluator.value_and_grad(x) if transition.gradients else evaluator(x)
+        taken = clock() - tick
+        if taken > 0.02 or rows >= CHAINS:
+            return max(taken, 1e-9) / rows  # by a clock that did not move
+        rows *= 4
+
+
+def _teller(
+    callbacks: Sequence[Callback], began: float, clock: Callable[[], float]
+) -> Callable[[float], None]:
+    def tell(done: float) -> None:
+        progress = Progress(int(1000 * done), 1000, clock() - began, math.nan, math.nan, stage="survey")
+        for callback in callbacks:
+            callback.on_progress(progress)
+
+    return tell
