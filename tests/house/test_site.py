@@ -131,7 +131,7 @@ def test_the_reference_leads_to_docstrings():
     assert "[`Planar`](api/presets.md#diffeo.presets.Planar)" in linked
     assert "[`plots.density`](api/plots.md#diffeo.plots.density)" in linked
     unlinked = re.findall(r"^\| `([\w.]+)", linked, re.M)
-    assert set(unlinked) <= {"PRESETS", "ENCODINGS", "plots.STYLE", "diffeo"}, (
+    assert set(unlinked) <= {"PRESETS", "ENCODINGS", "CONTEXTS", "plots.STYLE", "diffeo"}, (
         unlinked
     )  # the last are commands
 
