@@ -167,19 +167,16 @@ def fit(
 
     train = diffeo.fit_table  # loaded before the first word: interrupted imports may swallow Ctrl-C
     report.say_schema(schema, len(rows), given, weights)
-    with report.progress() as callbacks:
-        flow, result = train(
-            rows,
-            given=given,
-            weights=weights,
-            columns=kinds,
-            preset=model,
-            max_seconds=max_seconds,
-            seed=seed,
-            callbacks=callbacks,
-            checkpoint=checkpoint,
-        )
-    flow.notes = report.notes(result, len(rows), seed)
+    flow, result = train(
+        rows,
+        given=given,
+        weights=weights,
+        columns=schema,
+        preset=model,
+        max_seconds=max_seconds,
+        seed=seed,
+        checkpoint=checkpoint,
+    )
     diffeo.save(flow, output)
     report.say_result(result, output)
 

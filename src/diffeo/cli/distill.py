@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +42,7 @@ def distill(
     """
     import diffeo
     from diffeo._files import check_output
-    from diffeo.cli import options, report
+    from diffeo.cli import options
 
     check_output(output)
     options.apart({"TEACHER": teacher, "--output": output, "--given-table": given_table})
@@ -52,11 +51,8 @@ def distill(
     flow = options.load_model(teacher)
     student = None if kind is None else _preset(kind, settings, flow)
     context = _context(flow, given_table)
-    with report.progress() as callbacks:
-        found, result = diffeo.distill(
-            flow, student, context=context, max_seconds=max_seconds, seed=seed, callbacks=callbacks
-        )
-    found.notes = _notes(result, teacher)
+    found, result = diffeo.distill(flow, student, context=context, max_seconds=max_seconds, seed=seed)
+    found.notes["teacher"] = teacher.name
     diffeo.save(found, output)
     _say(flow, found, result, output)
 
@@ -101,30 +97,6 @@ def _context(teacher: Flow, given_table: Path | None) -> Tensor | None:
     return torch.from_numpy(rows.select(names).values)
 
 
-def _notes(result: DistillReport, teacher: Path) -> dict[str, Any]:
-    """What the student's file keeps of its run."""
-    from datetime import date
-
-    from diffeo.train.report import versions
-
-    found = result.judgment
-    figures = {
-        "forward KL": found.forward_kl,
-        "reverse KL": found.reverse_kl,
-        "ESS": found.ess,
-    }
-    return {
-        "date": date.today().isoformat(),
-        "teacher": teacher.name,
-        "seed": result.seed,
-        "steps": result.steps,
-        "seconds": round(result.seconds, 1),
-        "stopped": result.stopped,
-        "distilled": {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)},
-        "versions": versions(),
-    }
-
-
 def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> None:
     """How the run went, and how far the student is from its teacher."""
     from diffeo.cli import report
@@ -132,7 +104,7 @@ def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> N
     for name, flow in (("teacher", teacher), ("student", student)):
         size = sum(p.numel() for p in flow.parameters())
         typer.echo(f"{name}  {report.preset_name(flow)}, {size:,} parameters")
-    typer.echo(f"trained {result.steps:,} steps in {result.seconds:.1f} s ({result.stopped})")
+    report.say_training(result.training, result.seconds)
     if result.lost:
         typer.echo(f"left out {result.lost:,} draws of the teacher that are not finite")
     found = result.judgment

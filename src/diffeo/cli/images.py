@@ -131,21 +131,18 @@ def fit(
     model = default_preset(found.shape, class_context(found), kind, **settings)
     plain = Dequantization(found.shape, bits, logit=model.encoding().logit)
     report.say_images(found)
-    with report.progress(found.shape) as callbacks:
-        flow, result = diffeo.fit_images(
-            found,
-            preset=model,
-            bits=None if uniform else bits,
-            encoding=plain if uniform else None,
-            flips=flips,
-            max_seconds=max_seconds,
-            seed=seed,
-            callbacks=callbacks,
-            checkpoint=kept,
-            samples=samples,
-            tensorboard=tensorboard,
-        )
-    flow.notes = report.image_notes(result, found, seed)
+    flow, result = diffeo.fit_images(
+        found,
+        preset=model,
+        bits=None if uniform else bits,
+        encoding=plain if uniform else None,
+        flips=flips,
+        max_seconds=max_seconds,
+        seed=seed,
+        checkpoint=kept,
+        samples=samples,
+        tensorboard=tensorboard,
+    )
     diffeo.save(flow, output)
     report.say_image_result(result, output)
 

@@ -83,7 +83,7 @@ def fit(
 
     import diffeo
     from diffeo._files import check_output
-    from diffeo.cli import options, report
+    from diffeo.cli import options
     from diffeo.inference import arviz
 
     check_output(output)
@@ -98,10 +98,7 @@ def fit(
     typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
     torch.manual_seed(seed)
     flow = kind(features=features, **settings).build()
-    with report.progress() as callbacks:
-        result = diffeo.fit_target(
-            flow, found, start=start, max_seconds=max_seconds, seed=seed, callbacks=callbacks
-        )
+    result = diffeo.fit_target(flow, found, start=start, max_seconds=max_seconds, seed=seed)
     flow.notes = _notes(result, density)
     diffeo.save(flow, output)
     _say(result)
@@ -269,7 +266,7 @@ def _say(result: TargetReport) -> None:
     from diffeo.cli.report import grid
 
     taken = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
-    typer.echo(f"trained {result.fit.steps:,} steps; {taken}")
+    typer.echo(f"trained {result.training.steps:,} steps; {taken}")
     typer.echo(f"target evaluated {result.evaluations:,} times, {result.gradients:,} of them with a gradient")
     moments = _moments(result)
     grid([("parameter", "mean", "sd"), *moments[:SHOWN]], right=(1, 2))
@@ -286,10 +283,6 @@ def _say(result: TargetReport) -> None:
 
 def _notes(result: TargetReport, density: str) -> dict[str, Any]:
     """What a model file keeps of its run."""
-    from datetime import date
-
-    from diffeo.train.report import versions
-
     figures = {
         "log Z": result.log_z,
         "error": result.log_z_error,
@@ -297,10 +290,9 @@ def _notes(result: TargetReport, density: str) -> dict[str, Any]:
         "Pareto k": result.pareto_k,
     }
     return {
-        "date": date.today().isoformat(),
+        **result.training.notes(),
         "target": density,
         "evaluations": result.evaluations,
         "found": {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)},
         "doubts": " ".join(result.doubts) or "none",
-        "versions": versions(),
     }
