@@ -120,9 +120,10 @@ def say_image_result(result: ImageReport, output: Path) -> None:
 
 def say_error(images: Tensor, back: Tensor) -> None:
     """How far reconstructions are from their originals."""
-    error = (images.int() - back.int()).abs()
-    share = float((error > 0).double().mean())
-    _say(f"largest pixel error {int(error.max())} of 255; {share:.2%} of the pixels differ")
+    from diffeo.images import pixel_error
+
+    largest, share = pixel_error(images, back)
+    _say(f"largest pixel error {largest} of 255; {share:.2%} of the pixels differ")
 
 
 _ENOUGH = 50

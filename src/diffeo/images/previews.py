@@ -14,28 +14,28 @@ from torch import Tensor
 from diffeo.encodings import bits_per_dim
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
-from diffeo.functional.seeding import generator
 from diffeo.images.pictures import grid, save_image
+from diffeo.images.samples import sample_images
 from diffeo.train.report import Progress
 
 _SHARE = 20
 """Drawing takes at most one part in so many of the time."""
 
 
-class _Preview(ABC):
+class Preview(ABC):
     """Draws the same latents through the flow now and then, right after it was measured.
 
     Args:
         context: one for each sample, as the flow takes it, or None.
-        count: samples, where there is no context.
+        n: samples, where there is no context.
         every_seconds: least time from one drawing to the next; it is longer where drawing is slow.
         seed: of the latents.
     """
 
     def __init__(
-        self, context: Tensor | None = None, count: int = 16, every_seconds: float = 30.0, seed: int = 0
+        self, context: Tensor | None = None, n: int = 16, every_seconds: float = 30.0, seed: int = 0
     ):
-        self.context, self.count, self.every_seconds, self.seed = context, count, every_seconds, seed
+        self.context, self.n, self.every_seconds, self.seed = context, n, every_seconds, seed
         self._next = -math.inf
 
     def on_progress(self, progress: Progress) -> None:
@@ -52,20 +52,18 @@ class _Preview(ABC):
         """Put the samples, one ``(C, H, W)`` of bytes, where they can be seen."""
 
     def _draw(self, flow: Flow) -> Tensor:
-        # a generator of its own: a run that is watched takes the same steps as one that is not
-        draws = generator(self.seed)
-        if self.context is None:
-            return flow.sample(self.count, generator=draws)
-        return flow.sample((), self.context, generator=draws)
+        # its random numbers are its own: a run that is watched takes the same steps as one that is not
+        n = self.n if self.context is None else len(self.context)
+        return sample_images(flow, n, given=self.context, seed=self.seed)
 
 
-class SampleGrids(_Preview):
+class SampleGrids(Preview):
     """Writes grids of samples, ``step-000500.png``, as training goes.
 
     Args:
         folder: where to; made if it is not there.
         context: one for each sample, as the flow takes it, or None.
-        count: samples, where there is no context.
+        n: samples, where there is no context.
         every_seconds: least time from one picture to the next; it is longer where drawing is slow.
         seed: of the latents; they are the same in every picture.
 
@@ -77,26 +75,26 @@ class SampleGrids(_Preview):
         self,
         folder: str | Path,
         context: Tensor | None = None,
-        count: int = 16,
+        n: int = 16,
         every_seconds: float = 30.0,
         seed: int = 0,
     ):
-        super().__init__(context, count, every_seconds, seed)
+        super().__init__(context, n, every_seconds, seed)
         self.folder = _made(folder)
 
     def show(self, picture: Tensor, step: int) -> None:
         save_image(picture, self.folder / f"step-{step:06d}.png")
 
 
-class TensorBoard(_Preview):
+class TensorBoard(Preview):
     """Writes bits per dimension and grids of samples for TensorBoard: ``tensorboard --logdir FOLDER``.
 
     Args:
         folder: where to; made if it is not there.
-        event_shape: ``(C, H, W)`` of the images; None where what is minimized is no likelihood of theirs, to
+        event_shape: ``(C, H, W)`` of the images; None where what is minimized is not their likelihood, to
             see it as it is.
         context: one for each sample, as the flow takes it, or None.
-        count: samples, where there is no context.
+        n: samples, where there is no context.
         every_seconds: least time from one picture to the next; it is longer where drawing is slow.
         seed: of the latents; they are the same in every picture.
 
@@ -109,11 +107,11 @@ class TensorBoard(_Preview):
         folder: str | Path,
         event_shape: tuple[int, int, int] | None,
         context: Tensor | None = None,
-        count: int = 16,
+        n: int = 16,
         every_seconds: float = 30.0,
         seed: int = 0,
     ):
-        super().__init__(context, count, every_seconds, seed)
+        super().__init__(context, n, every_seconds, seed)
         self._make = check_tensorboard()
         self.folder, self.event_shape = _made(folder), event_shape
         self._writer: Any = None
