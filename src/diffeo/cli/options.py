@@ -51,7 +51,7 @@ WITH_NAMES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather", ".arrow", "
 
 
 def check_paths(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
-    """Refuse outputs that cannot be written, and one file in two roles: the second would overwrite the first."""
+    """Refuse outputs that cannot be written, and one file in two roles: one would overwrite the other."""
     from diffeo._files import check_output
 
     for path in outputs.values():

@@ -87,8 +87,7 @@ def say_images(images: Images, err: bool = False) -> None:
     if images.changes:
         lines.append("changed: " + ", ".join(f"{k} {v:,}" for k, v in sorted(images.changes.items())))
     if images.classes:
-        more = " ..." if len(images.classes) > 10 else ""
-        lines.append(f"{len(images.classes)} classes: {', '.join(images.classes[:10])}{more}")
+        lines.append(f"{len(images.classes)} classes: {_listed(images.classes)}")
     if images.skipped:
         lines.append(f"skipped {len(images.skipped):,}, which cannot be read:")
         lines += [f"  {name}: {why}" for name, why in images.skipped[:5]]
@@ -215,5 +214,12 @@ def preset_name(flow: Flow) -> str:
 
 def _say_notes(notes: Mapping[str, Any]) -> None:
     for name, value in notes.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+        parts = [f"{k} {v}" for k, v in value.items()] if isinstance(value, Mapping) else value
+        text = _listed(parts) if isinstance(parts, list) else str(parts)
         _say(f"{' '.join(str(name).split()):<11} {' '.join(text.split())}")
+
+
+def _listed(parts: Sequence[Any], most: int = 10) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(parts) - most:,} more" if len(parts) > most else ""
+    return ", ".join(map(str, parts[:most])) + more

@@ -49,7 +49,7 @@ FromNumPy = Annotated[
 
 
 @target.command(
-    epilog="Example: `diffeo target fit model.stan --data data.json -o model.safetensors --draws-file draws.nc`"
+    epilog="Example: `diffeo target fit my_model:log_prob --dim 3 -o model.safetensors --draws-file draws.nc`"
 )
 def fit(
     density: Density,
@@ -170,6 +170,10 @@ class _Featured(Protocol):
     features: int
 
 
+def _features(target: object) -> int | None:
+    return target.features if isinstance(target, _Featured) else None
+
+
 def _target(spec: str, data: Path | None, numpy: bool, dim: int | None) -> tuple[Target, int]:
     """The target that the command line names, and its number of columns."""
     from diffeo import targets
@@ -194,13 +198,13 @@ def _target(spec: str, data: Path | None, numpy: bool, dim: int | None) -> tuple
                 raise ConfigError(f"{spec} is neither a function nor an object with log_prob.")
             function: Any = found
             found = targets.FromNumPy(function) if numpy else targets.FromTorch(function)
-    if isinstance(found, _Featured):
-        if dim not in (None, found.features):
-            raise ConfigError(f"{spec} takes {found.features} columns, not {dim}.")
-        return found, found.features
-    if dim is None:
+    own = _features(found)
+    features = dim if own is None else own
+    if features is None:
         raise ConfigError(f"{spec} does not say how many columns it takes; give --dim.")
-    return found, dim
+    if dim is not None and dim != features:
+        raise ConfigError(f"{spec} takes {features} columns, not {dim}.")
+    return found, features
 
 
 def _made(kind: type, spec: str) -> Any:
