@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -155,7 +155,7 @@ def fit_images(
     exact = isinstance(objective, Likelihood | RegularizedLikelihood)
     unit = images.shape if exact else None
     with (
-        _previews(samples, tensorboard, unit, _shown(spec, valid.context)) as previews,
+        _previews(samples, tensorboard, unit, _shown(spec, valid.context), options.clock) as previews,
         shown(options.progress, options.callbacks, _bits(1.0, images.shape) if exact else 1.0) as callbacks,
     ):
         how = replace(
@@ -219,13 +219,14 @@ def _previews(
     tensorboard: str | Path | None,
     shape: tuple[int, int, int] | None,
     shown: Tensor | None,
+    clock: Callable[[], float],
 ) -> Iterator[list[Callback]]:
     """The callbacks that show samples; what they write is finished however the block ends."""
-    previews: list[Callback] = [] if samples is None else [SampleGrids(samples, shown)]
+    previews: list[Callback] = [] if samples is None else [SampleGrids(samples, shown, clock=clock)]
     if tensorboard is None:
         yield previews
         return
-    board = TensorBoard(tensorboard, shape, shown)
+    board = TensorBoard(tensorboard, shape, shown, clock=clock)
     try:
         yield [*previews, board]
     finally:

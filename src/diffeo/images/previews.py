@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,28 @@ class Preview(ABC):
         n: samples, where there is no context.
         every_seconds: least time from one drawing to the next; it is longer where drawing is slow.
         seed: of the latents.
+        clock: what tells the seconds.
     """
 
     def __init__(
-        self, context: Tensor | None = None, n: int = 16, every_seconds: float = 30.0, seed: int = 0
+        self,
+        context: Tensor | None,
+        n: int,
+        every_seconds: float,
+        seed: int,
+        clock: Callable[[], float],
     ):
-        self.context, self.n, self.every_seconds, self.seed = context, n, every_seconds, seed
+        self.context, self.n, self.every_seconds = context, n, every_seconds
+        self.seed, self.clock = seed, clock
         self._next = -math.inf
 
     def on_progress(self, progress: Progress) -> None:
         """Draw, if there is something new to see and it is time."""
-        now = time.monotonic()
+        now = self.clock()
         if progress.flow is None or (now < self._next and progress.step != progress.steps):
             return
         self.show(grid(self._draw(progress.flow)), progress.step)
-        done = time.monotonic()
+        done = self.clock()
         self._next = done + max(self.every_seconds, _SHARE * (done - now))
 
     @abstractmethod
@@ -66,6 +74,7 @@ class SampleGrids(Preview):
         n: samples, where there is no context.
         every_seconds: least time from one picture to the next; it is longer where drawing is slow.
         seed: of the latents; they are the same in every picture.
+        clock: what tells the seconds.
 
     Raises:
         ConfigError: for a folder that cannot be.
@@ -78,8 +87,9 @@ class SampleGrids(Preview):
         n: int = 16,
         every_seconds: float = 30.0,
         seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ):
-        super().__init__(context, n, every_seconds, seed)
+        super().__init__(context, n, every_seconds, seed, clock)
         self.folder = _made(folder)
 
     def show(self, picture: Tensor, step: int) -> None:
@@ -97,6 +107,7 @@ class TensorBoard(Preview):
         n: samples, where there is no context.
         every_seconds: least time from one picture to the next; it is longer where drawing is slow.
         seed: of the latents; they are the same in every picture.
+        clock: what tells the seconds.
 
     Raises:
         ConfigError: where TensorBoard is not installed, and for a folder that cannot be.
@@ -110,8 +121,9 @@ class TensorBoard(Preview):
         n: int = 16,
         every_seconds: float = 30.0,
         seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ):
-        super().__init__(context, n, every_seconds, seed)
+        super().__init__(context, n, every_seconds, seed, clock)
         self._make = check_tensorboard()
         self.folder, self.event_shape = _made(folder), event_shape
         self._writer: Any = None
