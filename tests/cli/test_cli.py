@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 import diffeo
@@ -22,15 +25,19 @@ from diffeo.bases import Normal
 from diffeo.bijections.base import Bijection
 from diffeo.cli import options, report
 from diffeo.cli.app import app
+from diffeo.cli.flags import FLAGS, hint
 from diffeo.encodings.columns import Columns
 from diffeo.encodings.context import StandardizedContext
-from diffeo.errors import ConfigError, ContextError, DataError
+from diffeo.errors import ConfigError, ContextError, Cure, DataError
 from diffeo.flow import Flow
+from diffeo.tables import TableReport
 from diffeo.tables.samples import sample_table
 from diffeo.tables.schema import Schema
 from diffeo.tables.scores import score_table
 from diffeo.tables.table import Table
+from diffeo.train import FitReport
 
+COMMAND: Any = typer.main.get_command(app)
 COMMANDS = ("fit", "score", "sample", "info", "demo", "distill")
 
 
@@ -57,7 +64,8 @@ def table(rows: int = 400) -> Table:
 def toy_flow(rows: Table, given: tuple[str, ...] = (), weights: str | None = None, columns=None) -> Flow:
     """What fit_table gives, untrained."""
     apart = [*given, *([weights] if weights else [])]
-    encoding = Schema.infer(rows.drop(apart), columns).encoding(rows, given=given, weights=weights)
+    schema = columns if isinstance(columns, Schema) else Schema.infer(rows.drop(apart), columns)
+    encoding = schema.encoding(rows, given=given, weights=weights)
     n = len(given)
     bijection = Shift(encoding.latent_shape, context_shape=(n,) if n else None)
     flow = Flow(bijection, Normal(encoding.latent_shape), encoding, StandardizedContext(n) if n else None)
@@ -65,14 +73,10 @@ def toy_flow(rows: Table, given: tuple[str, ...] = (), weights: str | None = Non
     return flow
 
 
-@dataclass
-class Result:
-    baselines: dict
-    seconds: float = 1.5
-    steps: int = 100
-    stopped: str = "out of time"
-    valid: float = -3.25
-    held_out: int = 1600
+def result(rows: int) -> TableReport:
+    """What fit_table says of a run."""
+    training = FitReport((), 1.0, 100, 90, -3.0, -3.25, 0, "out of time")
+    return TableReport(training, rows, 1600, {"flow": -3.25, "gaussian": -4.0, "mixture": -3.5}, 1.5)
 
 
 @dataclass
@@ -85,7 +89,9 @@ class Fake:
     def fit_table(self, rows, **asked):
         self.asked = asked
         self.flow = toy_flow(rows, tuple(asked["given"]), asked["weights"], asked["columns"])
-        return self.flow, Result({"flow": -3.25, "gaussian": -4.0, "mixture": -3.5})
+        found = result(len(rows))
+        self.flow.notes = found.notes()
+        return self.flow, found
 
     def save(self, flow, path):
         path.write_bytes(b"model")
@@ -147,16 +153,16 @@ def test_fit_passes_its_options_on(fake, run):
     text = (
         "--given age --weights count --max-seconds 3 --seed 5 --preset nSf --set bins=16 --set dropout=0.25"
     )
-    fitted(fake, run, *text.split(), "--checkpoint", "c", "--column", "size=positive")
+    fitted(fake, run, *text.split(), "--checkpoint", "c", "--column", "size=positive", "--max-steps", "9")
     asked = dict(fake.asked)
-    preset = asked.pop("preset")
+    preset, schema = asked.pop("preset"), asked.pop("columns")
+    assert schema == Schema.infer(table().select(["size", "same"]), {"size": "positive"})
     assert asked == {
         "given": ["age"],
         "weights": "count",
-        "columns": {"size": "positive"},
         "max_seconds": 3.0,
+        "max_steps": 9,
         "seed": 5,
-        "callbacks": (),  # no terminal, no bar
         "checkpoint": Path("c"),
     }
     assert preset == diffeo.presets.NSF(features=1, context=1, bins=16, dropout=0.25)
@@ -279,7 +285,7 @@ def test_info(fake, run):
         assert part in text
     assert fake.flow is not None
     assert {"rows": 400, "seed": 0, "steps": 100, "seconds": 1.5}.items() <= fake.flow.notes.items()
-    assert re.search(r"^rows +400\n(.*\n)+held out +flow -3.25, gaussian -4.0, mixture -3.5\n", text, re.M)
+    assert re.search(r"^rows +400\n(.*\n)*held out +flow -3.25, gaussian -4.0, mixture -3.5\n", text, re.M)
     text = run("info")
     assert re.search(r"^diffeo +0\.", text)
     assert re.search(r"^threads +\d+ of \d+ processors$", text, re.M)
@@ -377,14 +383,17 @@ def test_python_takes_tables_of_every_make():
         ("fit t.parquet -o m --column size=log", "not a kind of column; there are: continuous"),
         ("fit t.parquet -o m --column nope=positive", "no column 'nope'"),
         ("fit t.parquet -o m --column size", "is not NAME=VALUE"),
-        ("fit t.parquet -o m --given age --column age=positive", "--column is for modeled"),
+        (
+            "fit t.parquet -o m --given age --column age=positive",
+            "'age' is given or weights the rows; declare",
+        ),
         ("fit t.parquet -o m --column age=bounded(0,41)", r"'age' is bounded\(0, 41\), but row \d+ holds"),
         ("fit t.parquet -o m --preset glow2", "no preset 'glow2'; there are BPF"),
         ("fit t.parquet -o m --set bins=16", "--set needs --preset"),
         ("fit t.parquet -o m --preset nsf --set binz=16", "NSF has no field 'binz'; its fields are .*bins"),
         ("fit t.parquet -o m --preset nsf --set bins=x", "'x' is not a whole number"),
-        ("fit t.parquet -o m --given age --given age", "--given age was given twice"),
-        ("fit t.parquet -o m --given age --weights age", "'age' is both --given and --weights"),
+        ("fit t.parquet -o m --given age --given age", "'age' stands twice among given and weights"),
+        ("fit t.parquet -o m --given age --weights age", "'age' stands twice among given and weights"),
         ("fit t.parquet -o /dev/full", "/dev/full is no regular file"),
         ("fit t.parquet -o n --checkpoint ./n", "--output and --checkpoint are both n; name two"),
         ("fit t.parquet -o t.parquet", "TABLE and --output are both"),
@@ -399,9 +408,9 @@ def test_python_takes_tables_of_every_make():
             r"text.csv: column 'b' .*; diffeo models numbers.*out: --drop b \(in Python drop=",
         ),
         ("fit t.parquet -o m --drop nope", "no column 'nope' in this table; it has size, count, same, age"),
-        ("fit t.parquet -o m --drop age --given age", "'age' is both --given and --drop"),
-        ("fit t.parquet -o m --drop age --weights age", "'age' is both --weights and --drop"),
-        ("fit t.parquet -o m --drop age --column age=positive", "'age' is both --column and --drop"),
+        ("fit t.parquet -o m --drop age --given age", "'age' is dropped; leave it out of given"),
+        ("fit t.parquet -o m --drop age --weights age", "'age' is dropped; leave it out of given, weights"),
+        ("fit t.parquet -o m --drop age --column age=positive", "'age' is dropped; leave it out .* columns"),
         ("score m text.csv -o s.csv", "no column 'size', 'count', 'same', 'age' in this table; it has a, b"),
         ("score m words.csv -o s.csv", r"words.csv: column 'age' holds text .*as numbers\."),
         ("score m few.csv -o s.csv", "no column 'count', 'same', 'age' in this table; it has size"),
@@ -525,10 +534,57 @@ def test_settings_of_the_wrong_type_are_refused(text, kind):
 
 def test_assignments():
     assert options.assignments(["a = b=1"], "--given", "x=1") == {"a = b": "1"}
-    assert options.numbers(["a=3", "b=2.5"]) == {"a": 3, "b": 2.5}
+    assert options.parse_given(["a=3", "b=2.5"]) == {"a": 3, "b": 2.5}
     for bad in (["a"], ["=1"], ["a="], ["a=1", "a=2"]):
         with pytest.raises(ConfigError):
             options.assignments(bad, "--given", "x=1")
+
+
+def test_long_notes_are_cut(fake, run):
+    fitted(fake, run)
+    fake.flow.notes = {"classes": [*"abcdefghijklm"], "few": ["x", "y"]}
+    text = run("info", "m")
+    assert "\nclasses     a, b, c, d, e, f, g, h, i, j and 3 more\nfew         x, y\n" in text
+
+
+def test_a_cure_is_worded_for_the_command_line():
+    """Each option in the table exists; an argument without an option adds nothing."""
+    commands = [*COMMAND.commands.values()]
+    commands += [below for group in commands for below in getattr(group, "commands", {}).values()]
+    known = {option for command in commands for p in command.params for option in p.opts}
+    assert set(FLAGS.values()) <= known
+    assert hint(None) == hint(Cure("optimizer", 3)) == ""
+    assert hint(Cure("drop", ["a", "b c"])) == " On the command line: --drop a --drop 'b c'."
+    assert hint(Cure("given", {"age": "VALUE"})) == " On the command line: --given age=VALUE."
+    assert hint(Cure("size", 32)) == " On the command line: --size 32."
+
+
+def examples() -> list[tuple[typer.core.TyperCommand, list[str]]]:
+    """Every command with the arguments of its help's example."""
+    found = []
+    for name, command in COMMAND.commands.items():
+        group = getattr(command, "commands", {})
+        for below in [command, *group.values()]:
+            example = re.search(f"`diffeo {name} (.*?)`", f"{below.epilog}")
+            assert example is not None, below.name
+            arguments = shlex.split(example[1])
+            found.append((group[arguments[0]], arguments[1:]) if group else (below, arguments))
+    return found
+
+
+@pytest.mark.parametrize(("command", "arguments"), examples(), ids=lambda p: getattr(p, "name", None))
+def test_the_examples_are_understood(command, arguments):
+    assert command.make_context("diffeo", arguments).params["output"] if command.name != "info" else True
+
+
+def test_one_option_has_one_meaning():
+    """What is trained has the same options in every group."""
+    fits = [COMMAND.commands["fit"], COMMAND.commands["distill"]]
+    fits += [COMMAND.commands[group].commands["fit"] for group in ("images", "target")]
+    for command in fits:
+        options = {option for p in command.params for option in p.opts}
+        wanted = {"--output", "--preset", "--set", "--max-seconds", "--max-steps", "--seed", "--checkpoint"}
+        assert wanted <= options, command.name
 
 
 def test_the_verdict_is_honest():
@@ -540,28 +596,6 @@ def test_the_verdict_is_honest():
         said = report.verdict({"flow": flow, **plain}, 49)
         assert said == "49 held-out rows are too few to tell which is better."
     assert report.verdict({"flow": 9.0, **plain}, 1).startswith("1 held-out row is too few to tell")
-
-
-def test_the_bar_shows_train_and_validation_nats(monkeypatch):
-    import io
-
-    from rich.console import Console
-
-    @dataclass
-    class Progress:
-        step: int = 5
-        steps: int | None = 10
-        train: float = -1.25
-        valid: float = float("nan")
-        seconds: float = 1.0
-        stage: str = "race"
-
-    stream = io.StringIO()
-    monkeypatch.setattr(report, "Console", lambda **k: Console(file=stream, force_terminal=True, width=100))
-    with report.progress() as callbacks:
-        callbacks[0].on_progress(Progress())
-        callbacks[0].on_progress(Progress(step=10, steps=None))
-    assert re.search(r"race.*train\s+-1\.250  valid\s+\.\.\.", stream.getvalue())
 
 
 def test_tables_without_an_encoding_are_refused():

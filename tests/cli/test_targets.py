@@ -170,7 +170,7 @@ def test_an_object_or_its_class_knows_its_columns(run: Run, name: str):
 
 
 def test_a_fit_is_written_with_its_notes(run: Run):
-    result = fit(run, "in_torch", "--draws", "d.nc", "--seed", 1, dim=1)
+    result = fit(run, "in_torch", "--draws-file", "d.nc", "--seed", 1, dim=1)
     assert result.exit_code == 0, result.output
     assert "1 column to fit" in result.stdout
     assert result.stdout.splitlines()[-1] == "wrote m.safetensors and d.nc"
@@ -251,9 +251,9 @@ def test_what_is_no_target(run: Run, spec: str, says: str):
         ("in_torch", ("--dim", 2, "--start", 0), "start must be a positive standard deviation"),
         ("in_torch", ("--dim", 2, "--start", "nan"), "start must be a positive standard deviation"),
         ("in_torch", ("--dim", 2, "--max-seconds", "inf"), "max_seconds must be positive and finite"),
-        ("in_torch", ("--dim", 2, "--draws", "d.csv"), "d.csv"),
-        ("in_torch", ("--dim", 2, "--draws", "-"), "cannot go to standard output"),
-        ("in_torch", ("--dim", 2, "--draws", "nowhere/d.nc"), "does not exist"),
+        ("in_torch", ("--dim", 2, "--draws-file", "d.csv"), "d.csv"),
+        ("in_torch", ("--dim", 2, "--draws-file", "-"), "cannot go to standard output"),
+        ("in_torch", ("--dim", 2, "--draws-file", "nowhere/d.nc"), "does not exist"),
         ("in_torch", ("--dim", 2, "--preset", "nonsense"), "there is no preset"),
         ("in_torch", ("--dim", 2, "--set", "features=3"), "--set features"),
         ("nowhere", ("--dim", 2), "none of 400 starting points a finite density"),
@@ -270,7 +270,7 @@ def test_what_does_not_go(run: Run, name: str, options: tuple[object, ...], says
 
 def test_netcdf_without_arviz_is_refused_before_the_fit(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "arviz_base", None)
-    draws = ("--draws", "d.nc")
+    draws = ("--draws-file", "d.nc")
     one_line(run("fit", f"{NAME}:in_torch", "-o", "m.safetensors", "--dim", 1, *draws), "diffeo[inference]")
     assert not Path("m.safetensors").exists()
 

@@ -303,10 +303,20 @@ def test_a_path_that_leaves_the_support_is_refused():
     flow = diffeo.Flow(Chain([Tanh((2,))]), Uniform((2,), -1.0, 1.0)).double()
     x0, x1 = torch.tensor([[2.0, 2.0], [-2.0, 2.0]], dtype=torch.float64)
     with pytest.raises(DomainError, match=r"\(-1, 1\).*path=Linear"):
-        interpolate(flow, x0, x1, 5)
-    torch.testing.assert_close(
-        interpolate(flow, x0, x1, 3, path=Linear())[1], torch.tensor([0.0, 2.0], dtype=torch.float64)
-    )
+        interpolate(flow, x0, x1, 5, path=Slerp())
+    torch.testing.assert_close(interpolate(flow, x0, x1, 3)[1], torch.tensor([0.0, 2.0]).double())
+
+
+def test_the_path_suits_the_base():
+    x0, x1 = torch.randn(2, 4, 3, dtype=torch.float64)
+    for base, path in (
+        (Normal((3,)), Slerp()),
+        (LearnedNormal((3,)), Slerp()),
+        (StudentT((3,)), Linear()),
+        (MixtureOfNormals((3,), 2), Linear()),
+    ):
+        flow = diffeo.Flow(Triangular(3), base).double()
+        assert torch.equal(interpolate(flow, x0, x1, 5), interpolate(flow, x0, x1, 5, path=path))
 
 
 # -- evaluation: mode, parts, gradients -----------------------------------------------------------

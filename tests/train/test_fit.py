@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffeo.train.data import Epochs, rows_for
 from torch import Tensor, nn
 
 import diffeo

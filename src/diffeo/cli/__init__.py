@@ -1,4 +1,11 @@
-"""The command line: ``diffeo fit | score | sample | info | demo | images``."""
+"""The command line.
+
+``diffeo fit | score | sample | info | demo | distill``,
+``diffeo images fit | sample | interpolate | score | reconstruct``, ``diffeo target fit | sample``.
+
+A command parses its arguments, calls one function that Python has too, and prints what that gave. Errors come
+from the library in Python's words; ``flags`` adds what their cure is called here.
+"""
 
 from __future__ import annotations
 

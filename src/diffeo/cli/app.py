@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from diffeo.cli import options
 from diffeo.cli.distill import EXAMPLE, distill
+from diffeo.cli.flags import hint
 from diffeo.cli.images import images
 from diffeo.cli.targets import target
 from diffeo.errors import ConfigError, DataError, DiffeoError
-
-if TYPE_CHECKING:
-    from diffeo.tables.table import Table
 
 
 class OneLineErrors(TyperGroup):
@@ -33,6 +31,8 @@ class OneLineErrors(TyperGroup):
             message = str(error)
             if isinstance(error, FileNotFoundError) and error.filename is not None:
                 message = f"{error.filename} does not exist."
+            if isinstance(error, DiffeoError):
+                message += hint(error.cure)
             line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
             typer.echo(f"diffeo: error: {line}", err=True)  # names of files and columns are data
             raise typer.Exit(2) from None
@@ -66,9 +66,6 @@ PRESETS = (
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `diffeo fit` wrote.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, Feather/Arrow, NPY or NPZ.")]
-Out = Annotated[
-    str, typer.Option("-o", "--output", metavar="OUT", help="Table to write; `-`: CSV on stdout.")
-]
 
 
 def _version(wanted: bool) -> None:
@@ -93,11 +90,12 @@ def _root(
 )
 def fit(
     table: TableFile,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="Model file to write.")],
+    output: options.NewModel,
     preset: Annotated[
         str | None,
         typer.Option(metavar="NAME", help=f"Kind of flow: {PRESETS}. Default: chosen from the rows."),
     ] = None,
+    set_: options.Fields = None,
     given: Annotated[
         list[str] | None, typer.Option(metavar="COL", help="Condition on a column (repeatable).")
     ] = None,
@@ -105,19 +103,6 @@ def fit(
     drop: Annotated[
         list[str] | None,
         typer.Option(metavar="COL", help="Leave a column out, whatever it holds (repeatable)."),
-    ] = None,
-    max_seconds: Annotated[
-        float | None,
-        typer.Option(metavar="S", min=0.1, help="Seconds to choose and train; default: 120."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the batches.")] = 0,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Set a field of --preset (repeatable); an unknown one lists the fields.",
-        ),
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -127,59 +112,50 @@ def fit(
             "'bounded(low, high)', 'circular(low, high)'.",
         ),
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="F", help="Keep the run here; the same command then resumes it.")
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0.1, help="Seconds to choose and train; default: 120."),
     ] = None,
+    max_steps: options.MaxSteps = None,
+    seed: options.Seed = 0,
+    checkpoint: options.RunFile = None,
 ) -> None:
     """Fit a flow to a table's rows and write the model.
 
     Prints what it takes each column for, trains with a progress bar, and ends with the held-out
     log-likelihood per row beside that of a Gaussian and of a mixture of Gaussians.
     """
-    from diffeo._files import check_output
-    from diffeo.cli import options, report
-    from diffeo.tables.schema import Schema
-    from diffeo.tables.table import Table
+    from diffeo.cli import report
+    from diffeo.tables import Schema, Table
+    from diffeo.tables.fit import check_columns
 
-    check_output(output)
-    if checkpoint is not None:
-        check_output(checkpoint)
-    options.apart({"TABLE": table, "--output": output, "--checkpoint": checkpoint})
+    options.check_paths({"--output": output, "--checkpoint": checkpoint}, {"TABLE": table})
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
     kinds = options.assignments(column or (), "--column", "price=positive")
     given, drop = given or [], drop or []
-    apart = options.once(given, weights, drop)
-    for name in sorted(set(drop) & set(kinds)):
-        raise ConfigError(f"column {name!r} is both --column and --drop; give one of the two.")
+    apart = check_columns(given, weights, drop, kinds)
     rows = Table.read(table, drop=drop)
-    density = rows.drop(apart)
-    for name in sorted(set(apart) & set(kinds)):
-        raise DataError(f"{name!r} is given or weights the rows; --column is for modeled columns.")
-    schema = Schema.infer(density, kinds)
+    schema = Schema.infer(rows.drop(apart), kinds)
     model = None
     if kind is not None:
-        if "circular" in (f.name for f in fields(kind)):
-            settings["circular"] = schema.circular
-        model = kind(features=schema.features, context=len(given) or None, **settings)
+        model = options.vector_preset(kind, settings, schema.features, len(given) or None, schema.circular)
 
     import diffeo
 
     train = diffeo.fit_table  # loaded before the first word: interrupted imports may swallow Ctrl-C
     report.say_schema(schema, len(rows), given, weights)
-    with report.progress() as callbacks:
-        flow, result = train(
-            rows,
-            given=given,
-            weights=weights,
-            columns=kinds,
-            preset=model,
-            max_seconds=max_seconds,
-            seed=seed,
-            callbacks=callbacks,
-            checkpoint=checkpoint,
-        )
-    flow.notes = report.notes(result, len(rows), seed)
+    flow, result = train(
+        rows,
+        given=given,
+        weights=weights,
+        columns=schema,
+        preset=model,
+        max_seconds=max_seconds,
+        max_steps=max_steps,
+        seed=seed,
+        checkpoint=checkpoint,
+    )
     diffeo.save(flow, output)
     report.say_result(result, output)
 
@@ -188,7 +164,7 @@ def fit(
 def score(
     model: ModelFile,
     table: TableFile,
-    output: Out,
+    output: options.TableOut,
     append: Annotated[bool, typer.Option("--append", help="Put the table's own columns first.")] = False,
 ) -> None:
     """Score each row of a table under a model.
@@ -198,7 +174,7 @@ def score(
     repeats values, `standard_error` says how far off the estimate may be.
     """
     from diffeo._files import check_output
-    from diffeo.cli import options, report
+    from diffeo.cli import report
     from diffeo.tables.files import WRITERS, read_columns, write_columns
     from diffeo.tables.scores import score_table
 
@@ -217,7 +193,7 @@ def score(
 @app.command(epilog="Example: `diffeo sample wine.safetensors -n 1000 -o new.csv --seed 1`")
 def sample(
     model: ModelFile,
-    output: Out,
+    output: options.TableOut,
     n: Annotated[int, typer.Option("-n", "--rows", metavar="N", min=1, help="Rows to draw.")] = 1000,
     given: Annotated[
         list[str] | None,
@@ -226,15 +202,13 @@ def sample(
     given_table: Annotated[
         Path | None, typer.Option(metavar="T", help="Table of such values; N rows are drawn for each row.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed; default: a different draw each time.")
-    ] = None,
+    seed: options.DrawSeed = None,
 ) -> None:
     """Draw new rows from a model.
 
     The columns come back with their names, types and supports; columns conditioned on come first.
     """
-    from diffeo.cli import options, report
+    from diffeo.cli import report
     from diffeo.tables.files import WRITERS, check_output
     from diffeo.tables.samples import sample_table
     from diffeo.tables.scores import table_encoding
@@ -243,7 +217,7 @@ def sample(
     check_output(output, tuple(WRITERS))
     if given and given_table is not None:
         raise ConfigError("give either --given or --given-table, not both.")
-    values = options.numbers(given or ())
+    values = options.parse_given(given or ())
     flow = options.load_model(model)
     known = table_encoding(flow).given
     rows: Table | None = Table.read(given_table, only=known or None) if given_table is not None else None
@@ -262,7 +236,7 @@ def info(
     ] = None,
 ) -> None:
     """Say what a model file holds, or, without one, what diffeo runs on: versions, threads, kernels."""
-    from diffeo.cli import options, report
+    from diffeo.cli import report
 
     if model is None:
         report.say_versions()

@@ -17,7 +17,8 @@ from torch import Tensor
 
 import diffeo
 from diffeo import plots
-from diffeo.cli.report import progress, verdict
+from diffeo.cli.report import verdict
+from diffeo.flow import in_parts
 from diffeo.tables.samples import sample_table
 from diffeo.tables.scores import score_table
 from diffeo.tables.table import Table
@@ -83,13 +84,9 @@ def _fit_toy(console: Console, seconds: float, seed: int) -> ToyResult:
     _say(console, f"Fitting a neural spline flow to {ROWS:,} points, {seconds:.0f} s ...")
     generator = torch.Generator().manual_seed(seed)
     flow = diffeo.presets.NSF(features=2, layers=3, hidden=64, bins=16).build()
-    with progress() as callbacks:
-        report = diffeo.fit(
-            flow, TOY.sample(ROWS, generator), max_seconds=seconds, seed=seed, callbacks=callbacks
-        )
+    report = diffeo.fit(flow, TOY.sample(ROWS, generator), max_seconds=seconds, seed=seed)
     fresh = TOY.sample(FRESH, generator)
-    with torch.no_grad():
-        model = torch.cat([flow.log_prob(part) for part in fresh.split(4096)]).double()
+    model = in_parts(flow, flow.log_prob, fresh, batch_size=4096).double()
     excess = TOY.log_prob(fresh).double() - model
     gap, error = excess.mean().item(), excess.std().item() / math.sqrt(FRESH)
     _say(console, f"{report.steps:,} steps. Negative log-likelihood of {FRESH:,} fresh points, nats each:")
@@ -118,8 +115,7 @@ def _fit_cancer(folder: Path, console: Console, seconds: float, seed: int) -> Ca
 
     _say(console, f"[bold]2. A real table: breast cancer, {len(names)} measurements of cell nuclei[/bold]")
     _say(console, f"Fitting {len(table)} benign rows and no others, up to {seconds:.0f} s ...")
-    with progress() as callbacks:
-        flow, report = diffeo.fit_table(table, max_seconds=seconds, seed=seed, callbacks=callbacks)
+    flow, report = diffeo.fit_table(table, max_seconds=seconds, seed=seed)
     diffeo.save(flow, folder / "model.safetensors")
     scores = score_table(flow, held_out)
     scores.table().write(folder / "scores.csv")
@@ -127,9 +123,8 @@ def _fit_cancer(folder: Path, console: Console, seconds: float, seed: int) -> Ca
 
     auc = float(roc_auc_score(is_malignant, _surprise(scores.log_prob)))
     medians = [np.median(scores.log_prob[is_malignant == bad]) for bad in (False, True)]
-    _say(console, f"{report.steps:,} steps ({report.stopped}).")
-    if report.baselines:
-        _say(console, verdict({"flow": report.valid, **report.baselines}, report.held_out))
+    _say(console, f"{report.training.steps:,} steps ({report.training.stopped}).")
+    _say(console, verdict(report.baselines, report.held_out))
     _say(console, "Median log-likelihood of rows it has not seen, nats:")
     _say(console, f"  {held} benign     {medians[0]:9.1f}")
     _say(console, f"  {len(malignant)} malignant  {medians[1]:9.1f}")

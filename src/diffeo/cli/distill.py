@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffeo.errors import ConfigError, DataError
+from diffeo.cli import options
+from diffeo.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,41 +21,45 @@ EXAMPLE = "Example: `diffeo distill maf.safetensors -o iaf.safetensors --max-sec
 
 def distill(
     teacher: Annotated[Path, typer.Argument(metavar="TEACHER", help="Model file to learn from.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="STUDENT", help="Model file to write.")],
+    output: options.NewModel,
     preset: Annotated[
-        str | None, typer.Option(help="Kind of flow; default: an IAF for a MAF, else CouplingNSF.")
+        str | None,
+        typer.Option(metavar="NAME", help="Kind of flow; default: an IAF for a MAF, else CouplingNSF."),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable)."),
-    ] = None,
+    set_: options.Fields = None,
     given_table: Annotated[
         Path | None, typer.Option(metavar="T", help="Table of what the teacher is conditioned on.")
     ] = None,
-    max_seconds: Annotated[float | None, typer.Option(metavar="S", min=0.1, help="Time to train.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights, the draws and the batches.")] = 0,
+    max_seconds: Annotated[
+        float | None, typer.Option(metavar="S", min=0.1, help="Seconds to train; default: 10,000 steps.")
+    ] = None,
+    max_steps: options.MaxSteps = None,
+    seed: options.Seed = 0,
+    checkpoint: options.RunFile = None,
 ) -> None:
     """Fit a student to a model, without any data, and write it: a full replacement.
 
     A MAF samples column by column; its student, an IAF, in one pass. Ends with both KL divergences between
-    the two, in nats, by Monte Carlo on fresh draws.
+    the two, in nats, by Monte Carlo on fresh draws. A teacher that is conditioned on columns is learned
+    at the rows of --given-table.
     """
     import diffeo
-    from diffeo._files import check_output
-    from diffeo.cli import options, report
 
-    check_output(output)
-    options.apart({"TEACHER": teacher, "--output": output, "--given-table": given_table})
+    inputs = {"TEACHER": teacher, "--given-table": given_table}
+    options.check_paths({"--output": output, "--checkpoint": checkpoint}, inputs)
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
     flow = options.load_model(teacher)
-    student = None if kind is None else _preset(kind, settings, flow)
-    context = _context(flow, given_table)
-    with report.progress() as callbacks:
-        found, result = diffeo.distill(
-            flow, student, context=context, max_seconds=max_seconds, seed=seed, callbacks=callbacks
-        )
-    found.notes = _notes(result, teacher)
+    found, result = diffeo.distill(
+        flow,
+        None if kind is None else _preset(kind, settings, flow),
+        context=None if given_table is None else _context(flow, given_table),
+        max_seconds=max_seconds,
+        max_steps=max_steps,
+        seed=seed,
+        checkpoint=checkpoint,
+    )
+    found.notes["teacher"] = teacher.name
     diffeo.save(found, output)
     _say(flow, found, result, output)
 
@@ -67,62 +70,21 @@ def _preset(kind: type[Any], settings: dict[str, Any], teacher: Flow) -> Any:
 
     shape = teacher.without_encoding().event_shape
     if len(shape) != 1:
-        raise ConfigError(
-            "the command line distills models of tables; for images use diffeo.distill in Python."
-        )
+        raise ConfigError("--preset is for models of tables; diffeo.distill in Python takes any preset.")
     own = teacher.preset
-    given: dict[str, Any] = {"features": shape[0]}
-    if isinstance(own, VectorPreset):
-        given["context"] = own.context
-        if own.circular and "circular" in (f.name for f in fields(kind)):
-            given["circular"] = own.circular
-    return kind(**{**given, **settings})
+    context, circular = (own.context, own.circular) if isinstance(own, VectorPreset) else (None, ())
+    return options.vector_preset(kind, settings, shape[0], context, circular)
 
 
-def _context(teacher: Flow, given_table: Path | None) -> Tensor | None:
+def _context(teacher: Flow, path: Path) -> Tensor | None:
     """Rows of the columns that the teacher is conditioned on."""
-    import torch
+    from diffeo.tables import Table
+    from diffeo.tables.scores import context_of, table_encoding
 
-    from diffeo.tables.scores import table_encoding
-    from diffeo.tables.table import Table
-
-    if teacher.context_shape is None:
-        if given_table is not None:
-            raise ConfigError("this model is conditioned on nothing; leave --given-table out.")
-        return None
-    names = table_encoding(teacher).given
-    if given_table is None:
-        raise ConfigError(
-            f"this model is conditioned on {', '.join(names)}; give --given-table, a table with such columns."
-        )
-    rows = Table.read(given_table)
-    if missing := [name for name in names if name not in rows.names]:
-        raise DataError(f"{given_table} has no column {missing[0]!r}, which the model is conditioned on.")
-    return torch.from_numpy(rows.select(names).values)
-
-
-def _notes(result: DistillReport, teacher: Path) -> dict[str, Any]:
-    """What the student's file keeps of its run."""
-    from datetime import date
-
-    from diffeo.train.report import versions
-
-    found = result.judgment
-    figures = {
-        "forward KL": found.forward_kl,
-        "reverse KL": found.reverse_kl,
-        "ESS": found.ess,
-    }
-    return {
-        "date": date.today().isoformat(),
-        "teacher": teacher.name,
-        "seed": result.seed,
-        "steps": result.steps,
-        "seconds": round(result.seconds, 1),
-        "stopped": result.stopped,
-        "distilled": {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)},
-        "versions": versions(),
-    }
+    given = table_encoding(teacher).given
+    if not given:
+        raise ConfigError("this model is conditioned on nothing; leave --given-table out.")
+    return context_of(teacher, Table.read(path, only=given))
 
 
 def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> None:
@@ -132,7 +94,7 @@ def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> N
     for name, flow in (("teacher", teacher), ("student", student)):
         size = sum(p.numel() for p in flow.parameters())
         typer.echo(f"{name}  {report.preset_name(flow)}, {size:,} parameters")
-    typer.echo(f"trained {result.steps:,} steps in {result.seconds:.1f} s ({result.stopped})")
+    report.say_training(result.training, result.seconds)
     if result.lost:
         typer.echo(f"left out {result.lost:,} draws of the teacher that are not finite")
     found = result.judgment

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from diffeo.errors import ConfigError
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
-    from diffeo.flow import Flow
+from diffeo.cli import options
 
 images = typer.Typer(
     name="images",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Learn the density of images: fit, sample, interpolate, score, reconstruct.",
-    epilog="Example: `diffeo images fit PHOTOS -o model.safetensors --size 32 --max-seconds 600`",
+    epilog="Example: `diffeo images fit PHOTOS -o faces.safetensors --size 32 --max-seconds 600`",
 )
 
 ModelFile = Annotated[
@@ -30,9 +25,9 @@ Source = Annotated[
     typer.Argument(metavar="IMAGES", help="Folder of PNG, JPEG and WebP, one such file, or an NPY or NPZ."),
 ]
 Picture = Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Picture to write.")]
-Class = Annotated[
+Given = Annotated[
     str | None,
-    typer.Option("--class", metavar="K", help="Class, by name or number, of a model with classes."),
+    typer.Option("--given", metavar="CLASS", help="Class, by name or number, of a model with classes."),
 ]
 Workers = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Threads that decode; default: one a processor.")
@@ -40,15 +35,14 @@ Workers = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read; else skip it.")]
 
 
-@images.command(epilog="Example: `diffeo images fit PHOTOS -o faces.safetensors --size 32 --flips --resume`")
+@images.command(
+    epilog="Example: `diffeo images fit PHOTOS -o faces.safetensors --size 32 --flips --checkpoint faces.run`"
+)
 def fit(
     source: Source,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="Model file to write.")],
-    preset: Annotated[str | None, typer.Option(help="Kind of flow; default: Glow.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable)."),
-    ] = None,
+    output: options.NewModel,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Kind of flow; default: Glow.")] = None,
+    set_: options.Fields = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -69,9 +63,11 @@ def fit(
     ] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Mirror images at random in training.")] = False,
     max_seconds: Annotated[
-        float | None, typer.Option(metavar="S", min=0.1, help="Time to train; default: 600.")
+        float | None, typer.Option(metavar="S", min=0.1, help="Seconds to train; default: 600.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the batches.")] = 0,
+    max_steps: options.MaxSteps = None,
+    seed: options.Seed = 0,
+    checkpoint: options.RunFile = None,
     strict: Strict = False,
     workers: Workers = None,
     samples: Annotated[
@@ -80,33 +76,17 @@ def fit(
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for TensorBoard's curves and samples.")
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="F", help="Keep the run here; the same command then resumes it.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Short for --checkpoint MODEL.run: resumes if it is there, else starts."
-        ),
-    ] = False,
 ) -> None:
     """Fit a flow to images and write the model.
 
     Prints what became of the files, trains with a progress bar, and ends with the held-out bits per dimension
     beside those of plain models. Images of another shape are cropped around their middle, then resized;
-    transparent ones are put on black. The file of --checkpoint or --resume is removed at the run's end.
+    transparent ones are put on black.
     """
-    from diffeo._files import check_output
-    from diffeo.cli import options, report
+    from diffeo.cli import report
     from diffeo.images.previews import check_folder, check_tensorboard
 
-    if resume and checkpoint is not None:
-        raise ConfigError("--resume and --checkpoint both name where the run is kept; give one.")
-    kept = output.with_name(f"{output.name}.run") if resume else checkpoint
-    check_output(output)
-    if kept is not None:
-        check_output(kept)
-    options.apart({"IMAGES": source, "--output": output, "--checkpoint": kept})
+    options.check_paths({"--output": output, "--checkpoint": checkpoint}, {"IMAGES": source})
     for folder in (samples, tensorboard):
         if folder is not None:
             check_folder(folder)
@@ -117,12 +97,12 @@ def fit(
 
     import diffeo
     from diffeo.encodings import Dequantization
+    from diffeo.images import read_images
     from diffeo.images.fit import class_context, default_preset
-    from diffeo.images.read import read_images
 
     found = read_images(
         source,
-        size=options.size(size),
+        size=options.parse_size(size),
         channels=None if gray is None else 1 if gray else 3,
         labels=classes,
         strict=strict,
@@ -131,21 +111,19 @@ def fit(
     model = default_preset(found.shape, class_context(found), kind, **settings)
     plain = Dequantization(found.shape, bits, logit=model.encoding().logit)
     report.say_images(found)
-    with report.progress(found.shape) as callbacks:
-        flow, result = diffeo.fit_images(
-            found,
-            preset=model,
-            bits=None if uniform else bits,
-            encoding=plain if uniform else None,
-            flips=flips,
-            max_seconds=max_seconds,
-            seed=seed,
-            callbacks=callbacks,
-            checkpoint=kept,
-            samples=samples,
-            tensorboard=tensorboard,
-        )
-    flow.notes = report.image_notes(result, found, seed)
+    flow, result = diffeo.fit_images(
+        found,
+        preset=model,
+        bits=None if uniform else bits,
+        encoding=plain if uniform else None,
+        flips=flips,
+        max_seconds=max_seconds,
+        max_steps=max_steps,
+        seed=seed,
+        checkpoint=checkpoint,
+        samples=samples,
+        tensorboard=tensorboard,
+    )
     diffeo.save(flow, output)
     report.say_image_result(result, output)
 
@@ -157,38 +135,27 @@ def sample(
     model: ModelFile,
     output: Picture,
     n: Annotated[int, typer.Option("-n", "--images", metavar="N", min=1, help="Images to draw.")] = 16,
+    given: Given = None,
     temperature: Annotated[
         float,
         typer.Option(metavar="T", min=1e-6, help="Below 1: cleaner, less varied; 1 is the model itself."),
     ] = 1.0,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed; default: a different draw each time.")
-    ] = None,
     columns: Annotated[
         int | None, typer.Option(metavar="C", min=1, help="Images in a row; default: as many as rows.")
     ] = None,
-    class_: Class = None,
+    seed: options.DrawSeed = None,
 ) -> None:
     """Draw new images from a model, as a grid.
 
-    From a model with classes, each image is of the next class unless --class says which. Where the model was
+    From a model with classes, each image is of the next class unless --given says which. Where the model was
     trained with noise on the images, it is taken out.
     """
-    import torch
-
-    from diffeo.cli import options
+    from diffeo.images import sample_images
     from diffeo.images.pictures import check_png, save_grid
-    from diffeo.latents import tempered
-    from diffeo.presets import TarFlow
 
     check_png(output)
-    flow = _load(model)
-    context = options.class_context(model, flow, class_, n)
-    generator = torch.Generator()
-    generator.manual_seed(seed) if seed is not None else generator.seed()
-    sigma = flow.preset.noise if isinstance(flow.preset, TarFlow) else 0.0
-    flow = flow if temperature == 1 else tempered(flow, temperature)
-    save_grid(_draw(flow, n, context, generator, sigma), output, columns)
+    drawn = sample_images(options.load_model(model), n, given=given, temperature=temperature, seed=seed)
+    save_grid(drawn, output, columns)
 
 
 @images.command(epilog="Example: `diffeo images interpolate faces.safetensors anna.png ben.png -o strip.png`")
@@ -200,28 +167,25 @@ def interpolate(
     steps: Annotated[
         int, typer.Option(metavar="N", min=2, help="Images of the strip, both ends counted.")
     ] = 9,
-    class_: Class = None,
+    given: Given = None,
 ) -> None:
     """Go from one image to another through the model's latent space, as a strip.
 
     The images are cropped and resized to the model's as in `diffeo images fit`.
     """
     from diffeo import latents
-    from diffeo.bases.normal import DiagonalNormal
-    from diffeo.cli import options, report
+    from diffeo.cli import report
+    from diffeo.images import contexts_for, images_for
     from diffeo.images.pictures import check_png, save_grid
 
     check_png(output)
-    options.apart({"A": first, "B": last, "--output": output})
-    flow = _load(model)
-    context = options.class_context(model, flow, class_, 1, any_class=False)
-    ends = [options.images_for(flow, path, strict=True) for path in (first, last)]
+    options.check_paths({"--output": output}, {"A": first, "B": last})
+    flow = options.load_model(model)
+    ends = [images_for(flow, path, strict=True) for path in (first, last)]
     for end in ends:
         report.say_images(end)
-    # a great circle would leave a bounded base
-    path = latents.Slerp() if isinstance(flow.base, DiagonalNormal) else latents.Linear()
     x0, x1 = (end.pixels[:1] for end in ends)
-    strip = latents.interpolate(flow, x0, x1, steps, context, path=path, batch_size=64)
+    strip = latents.interpolate(flow, x0, x1, steps, contexts_for(flow, given, 1), batch_size=64)
     save_grid(strip[:, 0], output, steps)
 
 
@@ -229,14 +193,12 @@ def interpolate(
 def score(
     model: ModelFile,
     source: Source,
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="OUT", help="Table to write; `-`: CSV on stdout.")
-    ],
+    output: options.TableOut,
     draws: Annotated[
         int | None,
         typer.Option(metavar="K", min=1, max=4096, help="Draws of noise: more give a tighter bound, slower."),
     ] = None,
-    class_: Class = None,
+    given: Given = None,
     strict: Strict = False,
     workers: Workers = None,
 ) -> None:
@@ -246,17 +208,15 @@ def score(
     the discrete image in nats, both as bounds. The images are cropped and resized to the model's.
     """
     from diffeo._files import check_output
-    from diffeo.cli import options, report
-    from diffeo.images.scores import score_images
+    from diffeo.cli import report
+    from diffeo.images import images_for, score_images
     from diffeo.tables.files import write_columns
 
     check_output(output, options.WITH_NAMES)
-    flow = _load(model)
-    found = options.images_for(flow, source, strict=strict, workers=workers)
+    flow = options.load_model(model)
+    found = images_for(flow, source, strict=strict, workers=workers)
     report.say_images(found, err=True)
-    context = options.class_context(model, flow, class_, len(found), any_class=False)
-    scores = score_images(flow, found, context=context, draws=draws)
-    write_columns(output, scores.columns())
+    write_columns(output, score_images(flow, found, given=given, num_draws=draws).columns())
 
 
 @images.command(epilog="Example: `diffeo images reconstruct faces.safetensors PHOTOS -o there-and-back.png`")
@@ -267,7 +227,7 @@ def reconstruct(
     n: Annotated[
         int, typer.Option("-n", "--images", metavar="N", min=1, help="Images to show, from the first.")
     ] = 8,
-    class_: Class = None,
+    given: Given = None,
     strict: Strict = False,
     workers: Workers = None,
 ) -> None:
@@ -278,43 +238,16 @@ def reconstruct(
     import torch
 
     from diffeo import latents
-    from diffeo.cli import options, report
+    from diffeo.cli import report
+    from diffeo.images import contexts_for, images_for
     from diffeo.images.pictures import check_png, save_grid
 
     check_png(output)
-    options.apart({"IMAGES": source, "--output": output})
-    flow = _load(model)
-    found = options.images_for(flow, source, strict=strict, workers=workers)
+    options.check_paths({"--output": output}, {"IMAGES": source})
+    flow = options.load_model(model)
+    found = images_for(flow, source, strict=strict, workers=workers)
     report.say_images(found)
     shown = found.pixels[:n]
-    context = options.class_context(model, flow, class_, len(shown), any_class=False)
-    back = latents.reconstruct(flow, shown, context, batch_size=64)
+    back = latents.reconstruct(flow, shown, contexts_for(flow, given, len(shown)), batch_size=64)
     save_grid(torch.cat([shown, back]), output, len(shown))
     report.say_error(shown, back)
-
-
-def _load(model: Path) -> Flow:
-    """A model of images."""
-    from diffeo.cli import options
-    from diffeo.images.scores import image_door
-
-    flow = options.load_model(model)
-    image_door(flow)
-    return flow
-
-
-def _draw(flow: Flow, n: int, context: Tensor | None, generator: Generator, sigma: float) -> Tensor:
-    """New images, a part at a time."""
-    import torch
-
-    from diffeo.latents import sample_denoised
-
-    parts = []
-    for i in range(0, n, 64):
-        given = None if context is None else context[i : i + 64]
-        shape = (min(64, n - i),) if given is None else ()
-        if sigma > 0:
-            parts.append(sample_denoised(flow, sigma, shape, given, generator=generator))
-        else:
-            parts.append(flow.sample(shape, given, generator=generator))
-    return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Reading ``name=value`` options and preset fields."""
+"""Options that several commands have, written down once, and what their text means."""
 
 from __future__ import annotations
 
@@ -8,20 +8,71 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from diffeo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from diffeo.flow import Flow
-    from diffeo.images.read import Images
+
+NewModel = Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="Model file to write.")]
+TableOut = Annotated[
+    str, typer.Option("-o", "--output", metavar="OUT", help="Table to write; `-`: CSV on stdout.")
+]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable); an unknown one lists them."
+    ),
+]
+MaxSteps = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Most optimizer steps; the shortest limit holds.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all that is random: one seed, the same model.")]
+DrawSeed = Annotated[int | None, typer.Option(min=0, help="Seed; default: a different draw each time.")]
+RunFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="F",
+        help="Keep the run here; the same command then resumes it. Removed at its end.",
+    ),
+]
 
 _OF_THE_DATA = ("features", "context", "circular", "shape")
 """Fields that the table or the images decide."""
 WITH_NAMES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather", ".arrow", ".ipc", ".npz")
 """Kinds of table that can hold names beside numbers."""
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def check_paths(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
+    """Refuse outputs that cannot be written, and one file in two roles: one would overwrite the other."""
+    from diffeo._files import check_output
+
+    for path in outputs.values():
+        if path is not None:
+            check_output(path)
+    seen: dict[Path, str] = {}
+    for option, path in {**inputs, **outputs}.items():
+        if path is not None and (first := seen.setdefault(path.resolve(), option)) != option:
+            raise ConfigError(f"{first} and {option} are both {path}; name two different files.")
+
+
+def load_model(path: Path) -> Flow:
+    """The flow of a model file, in evaluation mode."""
+    import diffeo
+
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a model file.")
+    return diffeo.load(path).eval()
+
+
+# -- text -----------------------------------------------------------------------------------------
 
 
 def assignments(items: Sequence[str], option: str, example: str) -> dict[str, str]:
@@ -38,48 +89,7 @@ def assignments(items: Sequence[str], option: str, example: str) -> dict[str, st
     return found
 
 
-def apart(paths: Mapping[str, Path | None]) -> None:
-    """Refuse one file in two roles: the second would overwrite the first."""
-    seen: dict[Path, str] = {}
-    for option, path in paths.items():
-        if path is not None and (first := seen.setdefault(path.resolve(), option)) != option:
-            raise ConfigError(f"{first} and {option} are both {path}; name two different files.")
-
-
-def once(given: Sequence[str], weights: str | None, drop: Sequence[str] = ()) -> list[str]:
-    """The columns read but not modeled: those given and the weights, none of them twice or dropped."""
-    for name in drop:
-        if name in given or name == weights:
-            option = "--given" if name in given else "--weights"
-            raise ConfigError(f"column {name!r} is both {option} and --drop; give one of the two.")
-    for i, name in enumerate(given):
-        if name in given[:i]:
-            raise ConfigError(f"--given {name} was given twice; drop one.")
-    if weights is None:
-        return [*given]
-    if weights in given:
-        raise ConfigError(f"column {weights!r} is both --given and --weights; drop one of the two.")
-    return [*given, weights]
-
-
-def check_given(values: Mapping[str, float], flow: Flow) -> None:
-    """Refuse ``--given`` values other than those a model conditioned on columns needs."""
-    from diffeo.tables.scores import table_encoding
-
-    encoding = table_encoding(flow)
-    needs = " ".join(f"--given {name}=VALUE" for name in encoding.given)
-    if not needs or set(values) == set(encoding.given):
-        return  # a model that is conditioned on nothing says so itself
-    for name in values:
-        if name in encoding.names:
-            raise ConfigError(f"this model needs {needs}; {name!r} is a column that it draws.")
-        if name not in encoding.given:
-            raise ConfigError(f"this model needs {needs}; it knows no column {name!r}.")
-    missing = next(name for name in encoding.given if name not in values)
-    raise ConfigError(f"this model needs {needs}; {missing!r} is missing.")
-
-
-def numbers(items: Sequence[str]) -> dict[str, float]:
+def parse_given(items: Sequence[str]) -> dict[str, float]:
     """``--given age=40`` to ``{"age": 40.0}``; whole numbers stay integers."""
     found: dict[str, float] = {}
     for name, text in assignments(items, "--given", "age=40").items():
@@ -100,61 +110,36 @@ def _number(text: str) -> float | None:
     return None
 
 
-def load_model(path: Path) -> Flow:
-    """The flow of a model file, in evaluation mode."""
-    import diffeo
-
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a model file.")
-    return diffeo.load(path).eval()
-
-
-def size(text: str | None) -> tuple[int, int] | None:
+def parse_size(text: str | None) -> tuple[int, int] | None:
     """``64`` or ``48x64`` (height first) as height and width."""
     if text is None:
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
-        raise ConfigError(f"--size {text!r} is no size; write --size 64, or --size 48x64 for height x width.")
+        raise ConfigError(
+            f"--size {text!r} is not a size; write --size 64, or --size 48x64 for height x width."
+        )
     return int(parts[0]), int(parts[-1])
 
 
-def images_for(flow: Flow, path: Path, *, strict: bool = False, workers: int | None = None) -> Images:
-    """Images made to fit a model's."""
-    from diffeo.images.read import read_images
+def check_given(values: Mapping[str, float], flow: Flow) -> None:
+    """Refuse ``--given`` values other than those a model conditioned on columns needs."""
+    from diffeo.tables.scores import table_encoding
 
-    channels, height, width = flow.event_shape
-    return read_images(path, size=(height, width), channels=channels, strict=strict, workers=workers)
+    encoding = table_encoding(flow)
+    needs = " ".join(f"--given {name}=VALUE" for name in encoding.given)
+    if not needs or set(values) == set(encoding.given):
+        return  # a model that is conditioned on nothing says so itself
+    for name in values:
+        if name in encoding.names:
+            raise ConfigError(f"this model needs {needs}; {name!r} is a column that it draws.")
+        if name not in encoding.given:
+            raise ConfigError(f"this model needs {needs}; it knows no column {name!r}.")
+    missing = next(name for name in encoding.given if name not in values)
+    raise ConfigError(f"this model needs {needs}; {missing!r} is missing.")
 
 
-def class_context(
-    model: Path, flow: Flow, name: str | None, count: int, *, any_class: bool = True
-) -> Tensor | None:
-    """The context of ``count`` images: the class named, or, where any will do, one class after the other."""
-    import torch
-
-    from diffeo.encodings import OneHotContext
-
-    if flow.context_shape is None:
-        if name is not None:
-            raise ConfigError(f"{model} knows no classes; leave --class out.")
-        return None
-    if not isinstance(flow.context_encoding, OneHotContext):
-        raise ConfigError(f"{model} is conditioned on vectors or images, which only Python can give.")
-    size = len(flow.context_encoding.classes)
-    listed = flow.notes.get("classes")
-    names = [str(n) for n in listed] if isinstance(listed, list) and len(listed) == size else []
-    if name is None:
-        if any_class:
-            return torch.arange(count) % size
-        raise ConfigError(f"{model} needs --class: {', '.join(names) or f'0 to {size - 1}'}.")
-    if name in names:
-        return torch.full((count,), names.index(name))
-    if name.isascii() and name.isdigit() and int(name) < size:
-        return torch.full((count,), int(name))
-    raise ConfigError(
-        f"{model} knows no class {name!r}; its classes: {', '.join(names) or f'0 to {size - 1}'}."
-    )
+# -- presets --------------------------------------------------------------------------------------
 
 
 def preset_class(name: str, images: bool = False) -> type[Any]:
@@ -170,6 +155,19 @@ def preset_class(name: str, images: bool = False) -> type[Any]:
         of, command = ("tables", "diffeo fit") if images else ("images", "diffeo images fit")
         raise ConfigError(f"{key} is for {of}: use {command}, or one of {', '.join(own)}.")
     raise ConfigError(f"there is no preset {name!r}; there are {', '.join(own)}.")
+
+
+def vector_preset(
+    kind: type[Any],
+    settings: Mapping[str, Any],
+    features: int,
+    context: Any = None,
+    circular: tuple[int, ...] = (),
+) -> Any:
+    """The preset of these columns; angles go to a preset that has a field for them."""
+    if "circular" in (f.name for f in fields(kind)):
+        settings = {**settings, "circular": circular}
+    return kind(features=features, context=context, **settings)
 
 
 def settings(preset: type[Any] | None, items: Sequence[str]) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""What the commands print, and the progress bar."""
+"""What the commands print."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffeo.flow import Flow
-    from diffeo.images.read import Images
-    from diffeo.tables.schema import Schema
+    from diffeo.images import ImageReport, Images
+    from diffeo.tables import Schema, TableReport
     from diffeo.train import FitReport
 
 
@@ -57,12 +56,16 @@ def say_schema(schema: Schema, rows: int, given: Sequence[str], weights: str | N
     _say()
 
 
-def say_result(result: FitReport, output: Path) -> None:
+def say_training(training: FitReport, seconds: float) -> None:
+    """How long a run was, and why it ended."""
+    _say(f"trained {training.steps:,} steps in {seconds:.1f} s ({training.stopped})")
+
+
+def say_result(result: TableReport, output: Path) -> None:
     """How the run went, and whether the flow is any good."""
-    _say(f"trained {result.steps:,} steps in {result.seconds:.1f} s ({result.stopped})")
+    say_training(result.training, result.seconds)
     names = {"flow": "this flow", "gaussian": "a Gaussian", "mixture": "a mixture of Gaussians"}
-    found = dict(result.baselines)
-    found.setdefault("flow", result.valid)
+    found = result.baselines
     shown = [k for k in names if k in found] + sorted(set(found) - set(names))
     _say(f"held-out rows ({result.held_out:,}), nats per row (higher is better):")
     grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
@@ -76,25 +79,6 @@ def say_written(output: str, rows: int) -> None:
         print(f"wrote {output}: {rows:,} row{'s' * (rows != 1)}", file=sys.stderr, flush=True)
 
 
-def notes(result: FitReport, rows: int, seed: int) -> dict[str, Any]:
-    """What a model file keeps of its run."""
-    from datetime import date
-
-    from diffeo.train.report import versions
-
-    finite = {k: round(v, 3) for k, v in result.baselines.items() if math.isfinite(v)}
-    return {
-        "date": date.today().isoformat(),
-        "rows": rows,
-        "seed": seed,
-        "steps": result.steps,
-        "seconds": round(result.seconds, 1),
-        "stopped": result.stopped,
-        "held out": finite,
-        "versions": versions(),
-    }
-
-
 def say_images(images: Images, err: bool = False) -> None:
     """What was read, and what was done to it."""
     channels, height, width = images.shape
@@ -103,8 +87,7 @@ def say_images(images: Images, err: bool = False) -> None:
     if images.changes:
         lines.append("changed: " + ", ".join(f"{k} {v:,}" for k, v in sorted(images.changes.items())))
     if images.classes:
-        more = " ..." if len(images.classes) > 10 else ""
-        lines.append(f"{len(images.classes)} classes: {', '.join(images.classes[:10])}{more}")
+        lines.append(f"{len(images.classes)} classes: {_listed(images.classes)}")
     if images.skipped:
         lines.append(f"skipped {len(images.skipped):,}, which cannot be read:")
         lines += [f"  {name}: {why}" for name, why in images.skipped[:5]]
@@ -117,9 +100,9 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)  # file names are data, not terminal commands
 
 
-def say_image_result(result: FitReport, output: Path) -> None:
+def say_image_result(result: ImageReport, output: Path) -> None:
     """How a fit to images went, and whether the flow is any good."""
-    _say(f"trained {result.steps:,} steps in {result.seconds:.1f} s ({result.stopped})")
+    say_training(result.training, result.seconds)
     names = {"valid": "this flow", "pixels": "independent pixels", "uniform": "uniform"}
     _say("held-out images, bits per dimension (lower is better):")
     bits = result.bits_per_dim
@@ -134,19 +117,12 @@ def say_image_result(result: FitReport, output: Path) -> None:
     _say(f"wrote {output}")
 
 
-def image_notes(result: FitReport, images: Images, seed: int) -> dict[str, Any]:
-    """What a model file keeps of its run."""
-    bits = {k: round(v, 4) for k, v in result.bits_per_dim.items() if math.isfinite(v)}
-    found = notes(result, len(images), seed)
-    found = {"images" if k == "rows" else k: v for k, v in found.items() if k != "held out"}
-    return {**found, "bits/dim": bits, **({"classes": list(images.classes)} if images.classes else {})}
-
-
 def say_error(images: Tensor, back: Tensor) -> None:
     """How far reconstructions are from their originals."""
-    error = (images.int() - back.int()).abs()
-    share = float((error > 0).double().mean())
-    _say(f"largest pixel error {int(error.max())} of 255; {share:.2%} of the pixels differ")
+    from diffeo.images import pixel_error
+
+    largest, share = pixel_error(images, back)
+    _say(f"largest pixel error {largest} of 255; {share:.2%} of the pixels differ")
 
 
 _ENOUGH = 50
@@ -238,55 +214,12 @@ def preset_name(flow: Flow) -> str:
 
 def _say_notes(notes: Mapping[str, Any]) -> None:
     for name, value in notes.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+        parts = [f"{k} {v}" for k, v in value.items()] if isinstance(value, Mapping) else value
+        text = _listed(parts) if isinstance(parts, list) else str(parts)
         _say(f"{' '.join(str(name).split()):<11} {' '.join(text.split())}")
 
 
-@contextmanager
-def progress(shape: Sequence[int] | None = None) -> Iterator[tuple[Any, ...]]:
-    """The callbacks that draw a progress bar on stderr; none when stderr is no terminal.
-
-    ``shape`` is that of the images, whose scores are shown in bits per dimension.
-    """
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield ()
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.fields[stage]:<8}"),
-        BarColumn(),
-        TextColumn("{task.fields[score]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    with bar:
-        yield (Bar(bar, 1.0 if shape is None else -1 / (math.log(2) * math.prod(shape))),)
-
-
-class Bar:
-    """A training callback that moves a rich progress bar.
-
-    Args:
-        bar: the bar.
-        scale: of a nat in what is shown.
-    """
-
-    def __init__(self, bar: Any, scale: float = 1.0):
-        self._bar, self._scale = bar, scale
-        self._task = bar.add_task("", total=None, stage="start", score="")
-
-    def on_progress(self, progress: Any) -> None:
-        self._bar.update(
-            self._task,
-            completed=progress.step,
-            total=progress.steps,
-            stage=progress.stage,
-            score=f"train {self._shown(progress.train)}  valid {self._shown(progress.valid)}",
-        )
-
-    def _shown(self, nats: float | None) -> str:
-        return "     ..." if nats is None or math.isnan(nats) else f"{self._scale * nats:8.3f}"
+def _listed(parts: Sequence[Any], most: int = 10) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(parts) - most:,} more" if len(parts) > most else ""
+    return ", ".join(map(str, parts[:most])) + more

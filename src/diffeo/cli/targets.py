@@ -8,10 +8,11 @@ import math
 import operator
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
+from diffeo.cli import options
 from diffeo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ FromNumPy = Annotated[
 
 
 @target.command(
-    epilog="Example: `diffeo target fit model.stan --data data.json -o model.safetensors --draws draws.nc`"
+    epilog="Example: `diffeo target fit my_model:log_prob --dim 3 -o model.safetensors --draws-file draws.nc`"
 )
 def fit(
     density: Density,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="Model file to write.")],
+    output: options.NewModel,
     data: Data = None,
     dim: Annotated[
         int | None, typer.Option(min=1, help="D, columns that FUNCTION takes; Stan models know theirs.")
@@ -61,18 +62,17 @@ def fit(
     start: Annotated[
         float, typer.Option(metavar="SD", help="Look for mass in a normal of this width around 0.")
     ] = 2.0,
-    draws: Annotated[
+    draws_file: Annotated[
         Path | None, typer.Option(metavar="F.nc", help="Write draws too, resampled and weighted, as NetCDF.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Kind of flow.")] = "Tabular",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Set a preset's field (repeatable)."),
-    ] = None,
+    preset: Annotated[str, typer.Option(metavar="NAME", help="Kind of flow.")] = "Tabular",
+    set_: options.Fields = None,
     max_seconds: Annotated[
-        float | None, typer.Option(metavar="S", min=1, help="Time for all; default: 3,000 steps.")
+        float | None, typer.Option(metavar="S", min=1, help="Seconds for all; default: 3,000 steps.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    max_steps: options.MaxSteps = None,
+    seed: options.Seed = 0,
+    checkpoint: options.RunFile = None,
 ) -> None:
     """Fit a flow to an unnormalized log-density and write the model.
 
@@ -83,31 +83,34 @@ def fit(
 
     import diffeo
     from diffeo._files import check_output
-    from diffeo.cli import options, report
     from diffeo.inference import arviz
 
-    check_output(output)
-    if draws is not None:
-        check_output(draws)  # not to standard output
-        check_output(draws, (NETCDF,))
+    outputs = {"--output": output, "--draws-file": draws_file, "--checkpoint": checkpoint}
+    options.check_paths(outputs, {"--data": data})
+    if draws_file is not None:
+        check_output(draws_file, (NETCDF,))
         arviz.library()  # now, not after the fit
-    options.apart({"--data": data, "--output": output, "--draws": draws})
     kind = options.preset_class(preset)
     settings = options.settings(kind, set_ or ())
     found, features = _target(density, data, numpy, dim)
     typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
     torch.manual_seed(seed)
-    flow = kind(features=features, **settings).build()
-    with report.progress() as callbacks:
-        result = diffeo.fit_target(
-            flow, found, start=start, max_seconds=max_seconds, seed=seed, callbacks=callbacks
-        )
+    flow = options.vector_preset(kind, settings, features).build()
+    result = diffeo.fit_target(
+        flow,
+        found,
+        start=start,
+        max_seconds=max_seconds,
+        max_steps=max_steps,
+        seed=seed,
+        checkpoint=checkpoint,
+    )
     flow.notes = _notes(result, density)
     diffeo.save(flow, output)
     _say(result)
-    if draws is not None:
-        result.save(draws)
-    typer.echo(f"wrote {output}" + (f" and {draws}" if draws is not None else ""))
+    if draws_file is not None:
+        result.save(draws_file)
+    typer.echo(f"wrote {output}" + (f" and {draws_file}" if draws_file is not None else ""))
 
 
 @target.command(
@@ -126,9 +129,7 @@ def sample(
     data: Data = None,
     numpy: FromNumPy = False,
     n: Annotated[int, typer.Option("-n", "--rows", metavar="N", min=1, help="Rows to draw.")] = 1000,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed; default: a different draw each time.")
-    ] = None,
+    seed: options.DrawSeed = None,
 ) -> None:
     """Draw from a fitted model.
 
@@ -136,8 +137,8 @@ def sample(
     what the flow has not learned, and constrained parameters come on their own scale. Without it they are
     the flow's own.
     """
-    from diffeo.cli import options
     from diffeo.errors import DataError
+    from diffeo.functional.seeding import generator
     from diffeo.inference import datatree, importance, save_netcdf
     from diffeo.tables.files import WRITERS, check_output
     from diffeo.tables.table import Table
@@ -147,28 +148,30 @@ def sample(
     flow = options.load_model(model)
     if flow.encoding is not None or len(flow.event_shape) != 1:
         raise DataError(f"{model} was fitted to data; use diffeo sample.")
-    generator = _generator(seed)
+    draws = generator(seed)
     if density is None:
-        x, known = flow.sample(n, generator=generator), FromTorch(flow.log_prob)
+        x, known = flow.sample(n, generator=draws), FromTorch(flow.log_prob)
     else:
         known, _ = _target(density, data, numpy, flow.event_shape[0])
-        weighted = importance(flow, known, max(4 * n, 1000), generator)
+        weighted = importance(flow, known, max(4 * n, 1000), draws)
         for doubt in weighted.doubts:
             typer.echo(f"diffeo: warning: {doubt}", err=True)
-        x = weighted.resample(n, generator)
+        x = weighted.resample(n, draws)
     if output.endswith(NETCDF):
         save_netcdf(datatree(known, x), output)
     else:
         Table.unchecked(_columns(named(known, x))).write(output)
 
 
-def _generator(seed: int | None) -> Any:
-    import torch
+@runtime_checkable
+class _Featured(Protocol):
+    """A target that says how many columns it takes."""
 
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    return generator if seed is None else generator.manual_seed(seed)
+    features: int
+
+
+def _features(target: object) -> int | None:
+    return target.features if isinstance(target, _Featured) else None
 
 
 def _target(spec: str, data: Path | None, numpy: bool, dim: int | None) -> tuple[Target, int]:
@@ -195,12 +198,13 @@ def _target(spec: str, data: Path | None, numpy: bool, dim: int | None) -> tuple
                 raise ConfigError(f"{spec} is neither a function nor an object with log_prob.")
             function: Any = found
             found = targets.FromNumPy(function) if numpy else targets.FromTorch(function)
-    own = getattr(found, "features", None)
-    if own is None and dim is None:
+    own = _features(found)
+    features = dim if own is None else own
+    if features is None:
         raise ConfigError(f"{spec} does not say how many columns it takes; give --dim.")
-    if own is not None and dim is not None and own != dim:
-        raise ConfigError(f"{spec} takes {own} columns, not {dim}.")
-    return found, int(own or dim or 0)
+    if dim is not None and dim != features:
+        raise ConfigError(f"{spec} takes {features} columns, not {dim}.")
+    return found, features
 
 
 def _made(kind: type, spec: str) -> Any:
@@ -218,7 +222,9 @@ def _imported(spec: str) -> Any:
     """The object that MODULE:NAME names; modules in the current folder are found."""
     module, colon, name = spec.partition(":")
     if not (module and colon and name) or module.startswith(".") or module.endswith(".py"):
-        raise ConfigError(f"{spec!r} is no target; write MODULE:FUNCTION (my_model:log_prob) or MODEL.stan.")
+        raise ConfigError(
+            f"{spec!r} is not a target; write MODULE:FUNCTION (my_model:log_prob) or MODEL.stan."
+        )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # and it stays, for what the module imports when it is called
     try:
@@ -269,7 +275,7 @@ def _say(result: TargetReport) -> None:
     from diffeo.cli.report import grid
 
     taken = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
-    typer.echo(f"trained {result.fit.steps:,} steps; {taken}")
+    typer.echo(f"trained {result.training.steps:,} steps; {taken}")
     typer.echo(f"target evaluated {result.evaluations:,} times, {result.gradients:,} of them with a gradient")
     moments = _moments(result)
     grid([("parameter", "mean", "sd"), *moments[:SHOWN]], right=(1, 2))
@@ -286,10 +292,6 @@ def _say(result: TargetReport) -> None:
 
 def _notes(result: TargetReport, density: str) -> dict[str, Any]:
     """What a model file keeps of its run."""
-    from datetime import date
-
-    from diffeo.train.report import versions
-
     figures = {
         "log Z": result.log_z,
         "error": result.log_z_error,
@@ -297,10 +299,9 @@ def _notes(result: TargetReport, density: str) -> dict[str, Any]:
         "Pareto k": result.pareto_k,
     }
     return {
-        "date": date.today().isoformat(),
+        **result.training.notes(),
         "target": density,
         "evaluations": result.evaluations,
         "found": {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)},
         "doubts": " ".join(result.doubts) or "none",
-        "versions": versions(),
     }

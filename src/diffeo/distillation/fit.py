@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from typing_extensions import Unpack
 
 from diffeo.distillation.objectives import LayerByLayer, mirrored
-from diffeo.errors import ConfigError, ContextError, TrainingError
+from diffeo.errors import ConfigError, ContextError, Cure, TrainingError
 from diffeo.flow import Flow, device_of, evaluating, in_parts
 from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.seeding import generator, seeded
@@ -156,7 +156,8 @@ def distill(
         raise ContextError(
             "this teacher takes a context; pass context=, rows such as those it was fitted to."
             if context is None
-            else "this teacher takes no context; leave context= out."
+            else "this teacher takes no context; leave context= out.",
+            cure=Cure("context", "TABLE") if context is None else None,
         )
     if isinstance(context, Table):
         context = context_of(teacher, context)

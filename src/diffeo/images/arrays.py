@@ -36,7 +36,7 @@ def read_array(path: Path, labels: bool = False) -> Stored:
     Nothing is unpickled, and an array is not read unless the file holds what its header promises.
     """
     if not path.is_file():
-        raise DataError(f"{path} is no regular file.")
+        raise DataError(f"{path} is not a regular file.")
     try:
         return (_read_npz if path.suffix.lower() == ".npz" else _read_npy)(path, labels)
     except DataError:
@@ -133,7 +133,7 @@ def _read_npz(path: Path, labels: bool) -> Stored:
 def _numbers(labels: np.ndarray, what: str) -> np.ndarray:
     """Class numbers 0, 1, ... of a few bits each."""
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= 16384:
-        raise DataError(f"{what} holds {labels.dtype} that are no class numbers 0, 1, ... below 16384.")
+        raise DataError(f"{what} holds {labels.dtype} that are not class numbers 0, 1, ... below 16384.")
     return labels.astype(np.int64)
 
 
@@ -162,7 +162,7 @@ def _header(file: Any, size: int, what: str) -> tuple[tuple[int, ...], bool, Any
 
 
 def _check_kind(shape: tuple[int, ...], dtype: Any, what: str) -> None:
-    """Refuse what is no array of images while it is still but a header."""
+    """Refuse what is not an array of images before more than its header is read."""
     if dtype.kind not in "iu":
         layout(np.empty((0,), dtype), what)
     check_room(math.prod(shape) * dtype.itemsize, f"the images in {what}")

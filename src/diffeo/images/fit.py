@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -102,7 +102,7 @@ def fit_images(
             ``(N,)`` are classes, ``(N, n)`` are vectors, ``(N, c, h, w)`` are images.
         preset: the flow to fit, of the images' shape and the context's kind.
         bits: what is kept of a pixel, from the highest of its 8; by default all.
-        encoding: the door; by default the preset's own, ``preset.encoding(bits)``.
+        encoding: of the pixels; by default the preset's own, ``preset.encoding(bits)``.
         flips: mirror images left to right at random in training.
         validation: fraction of images held out, in (0, 1); never more than 1,000 of them.
         samples: a folder for grids of samples as training goes.
@@ -146,8 +146,8 @@ def fit_images(
     if encoding is not None and bits is not None:
         raise ConfigError(f"the encoding keeps {encoding.bits} bits; give bits or an encoding, not both.")
     with seeded(options.seed):
-        door = preset.encoding(8 if bits is None else bits) if encoding is None else encoding
-        flow = preset.build(door)
+        encoding = preset.encoding(8 if bits is None else bits) if encoding is None else encoding
+        flow = preset.build(encoding)
     rows = rows_for(flow, images.pixels, given, None)
     train, valid = rows.split(min(validation, HELD_OUT / len(images)), options.seed)
     assert valid is not None
@@ -155,20 +155,20 @@ def fit_images(
     exact = isinstance(objective, Likelihood | RegularizedLikelihood)
     unit = images.shape if exact else None
     with (
-        _watching(samples, tensorboard, unit, _shown(spec, valid.context)) as watches,
+        _previews(samples, tensorboard, unit, _shown(spec, valid.context), options.clock) as previews,
         shown(options.progress, options.callbacks, _bits(1.0, images.shape) if exact else 1.0) as callbacks,
     ):
         how = replace(
             options,
             batch_size=options.batch_size or default_batch_size(images.shape),
-            callbacks=[*callbacks, *watches],
+            callbacks=[*callbacks, *previews],
             progress=False,
         )
         run = fit_rows(flow, train, valid, Flipped(objective) if flips else objective, how)
     nats = run.valid
     if not exact:  # what it minimized is not a likelihood of these images
         held_out = Images(valid.x, [str(i) for i in valid.numbers.tolist()])
-        nats = float(score_images(flow, held_out, context=valid.context).log_prob.mean())
+        nats = float(score_images(flow, held_out, given=valid.context).log_prob.mean())
     report = ImageReport(
         training=run,
         images=len(images),
@@ -177,7 +177,7 @@ def fit_images(
         bits_per_dim={
             "train": _bits(run.train if exact else math.nan, images.shape),
             "valid": _bits(nats, images.shape),
-            **pixel_baselines(train.x, valid.x, door.bits),
+            **pixel_baselines(train.x, valid.x, encoding.bits),
         },
         seconds=options.clock() - started,
         classes=images.classes if isinstance(spec, Classes) and context is None else (),
@@ -214,20 +214,21 @@ def default_batch_size(shape: tuple[int, int, int]) -> int:
 
 
 @contextmanager
-def _watching(
+def _previews(
     samples: str | Path | None,
     tensorboard: str | Path | None,
     shape: tuple[int, int, int] | None,
     shown: Tensor | None,
+    clock: Callable[[], float],
 ) -> Iterator[list[Callback]]:
     """The callbacks that show samples; what they write is finished however the block ends."""
-    watches: list[Callback] = [] if samples is None else [SampleGrids(samples, shown)]
+    previews: list[Callback] = [] if samples is None else [SampleGrids(samples, shown, clock=clock)]
     if tensorboard is None:
-        yield watches
+        yield previews
         return
-    board = TensorBoard(tensorboard, shape, shown)
+    board = TensorBoard(tensorboard, shape, shown, clock=clock)
     try:
-        yield [*watches, board]
+        yield [*previews, board]
     finally:
         board.close()
 
@@ -259,8 +260,8 @@ def _spec(context: Tensor | None) -> Vector | Classes | Image | None:
     if context.dim() == 4:
         return Image(*context.shape[1:])
     raise ShapeError(
-        f"contexts of shape {tuple(context.shape)} and {context.dtype} are none: classes are whole "
-        f"numbers (N,), vectors (N, n), images (N, c, h, w)."
+        f"context has shape {tuple(context.shape)} and dtype {context.dtype}; classes are whole numbers of "
+        f"shape (N,), vectors have shape (N, n) and images (N, c, h, w)."
     )
 
 

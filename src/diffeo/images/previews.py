@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +15,44 @@ from torch import Tensor
 from diffeo.encodings import bits_per_dim
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
-from diffeo.functional.seeding import generator
 from diffeo.images.pictures import grid, save_image
+from diffeo.images.samples import sample_images
 from diffeo.train.report import Progress
 
 _SHARE = 20
 """Drawing takes at most one part in so many of the time."""
 
 
-class _Preview(ABC):
+class Preview(ABC):
     """Draws the same latents through the flow now and then, right after it was measured.
 
     Args:
         context: one for each sample, as the flow takes it, or None.
-        count: samples, where there is no context.
+        n: samples, where there is no context.
         every_seconds: least time from one drawing to the next; it is longer where drawing is slow.
         seed: of the latents.
+        clock: what tells the seconds.
     """
 
     def __init__(
-        self, context: Tensor | None = None, count: int = 16, every_seconds: float = 30.0, seed: int = 0
+        self,
+        context: Tensor | None,
+        n: int,
+        every_seconds: float,
+        seed: int,
+        clock: Callable[[], float],
     ):
-        self.context, self.count, self.every_seconds, self.seed = context, count, every_seconds, seed
+        self.context, self.n, self.every_seconds = context, n, every_seconds
+        self.seed, self.clock = seed, clock
         self._next = -math.inf
 
     def on_progress(self, progress: Progress) -> None:
         """Draw, if there is something new to see and it is time."""
-        now = time.monotonic()
+        now = self.clock()
         if progress.flow is None or (now < self._next and progress.step != progress.steps):
             return
         self.show(grid(self._draw(progress.flow)), progress.step)
-        done = time.monotonic()
+        done = self.clock()
         self._next = done + max(self.every_seconds, _SHARE * (done - now))
 
     @abstractmethod
@@ -52,22 +60,21 @@ class _Preview(ABC):
         """Put the samples, one ``(C, H, W)`` of bytes, where they can be seen."""
 
     def _draw(self, flow: Flow) -> Tensor:
-        # a generator of its own: a run that is watched takes the same steps as one that is not
-        draws = generator(self.seed)
-        if self.context is None:
-            return flow.sample(self.count, generator=draws)
-        return flow.sample((), self.context, generator=draws)
+        # its random numbers are its own: a run that is watched takes the same steps as one that is not
+        n = self.n if self.context is None else len(self.context)
+        return sample_images(flow, n, given=self.context, seed=self.seed)
 
 
-class SampleGrids(_Preview):
+class SampleGrids(Preview):
     """Writes grids of samples, ``step-000500.png``, as training goes.
 
     Args:
         folder: where to; made if it is not there.
         context: one for each sample, as the flow takes it, or None.
-        count: samples, where there is no context.
+        n: samples, where there is no context.
         every_seconds: least time from one picture to the next; it is longer where drawing is slow.
         seed: of the latents; they are the same in every picture.
+        clock: what tells the seconds.
 
     Raises:
         ConfigError: for a folder that cannot be.
@@ -77,28 +84,30 @@ class SampleGrids(_Preview):
         self,
         folder: str | Path,
         context: Tensor | None = None,
-        count: int = 16,
+        n: int = 16,
         every_seconds: float = 30.0,
         seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ):
-        super().__init__(context, count, every_seconds, seed)
+        super().__init__(context, n, every_seconds, seed, clock)
         self.folder = _made(folder)
 
     def show(self, picture: Tensor, step: int) -> None:
         save_image(picture, self.folder / f"step-{step:06d}.png")
 
 
-class TensorBoard(_Preview):
+class TensorBoard(Preview):
     """Writes bits per dimension and grids of samples for TensorBoard: ``tensorboard --logdir FOLDER``.
 
     Args:
         folder: where to; made if it is not there.
-        event_shape: ``(C, H, W)`` of the images; None where what is minimized is no likelihood of theirs, to
+        event_shape: ``(C, H, W)`` of the images; None where what is minimized is not their likelihood, to
             see it as it is.
         context: one for each sample, as the flow takes it, or None.
-        count: samples, where there is no context.
+        n: samples, where there is no context.
         every_seconds: least time from one picture to the next; it is longer where drawing is slow.
         seed: of the latents; they are the same in every picture.
+        clock: what tells the seconds.
 
     Raises:
         ConfigError: where TensorBoard is not installed, and for a folder that cannot be.
@@ -109,11 +118,12 @@ class TensorBoard(_Preview):
         folder: str | Path,
         event_shape: tuple[int, int, int] | None,
         context: Tensor | None = None,
-        count: int = 16,
+        n: int = 16,
         every_seconds: float = 30.0,
         seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ):
-        super().__init__(context, count, every_seconds, seed)
+        super().__init__(context, n, every_seconds, seed, clock)
         self._make = check_tensorboard()
         self.folder, self.event_shape = _made(folder), event_shape
         self._writer: Any = None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffeo.errors import ConfigError, DataError
+from diffeo.errors import ConfigError, Cure, DataError
 from diffeo.images.arrays import SUFFIXES, Stored, check_room, read_array
 from diffeo.images.pictures import READS, Bytes, Wanted, pillow_as_strict_as_it_can_be
 
@@ -124,7 +124,7 @@ def read_images(
         stored = read_array(path, labels)
         return _from_array(stored, wanted, gather)
     if path.suffix.lower() not in READS:
-        raise DataError(f"{path} is no folder, and no PNG, JPEG, WebP, NPY or NPZ file.")
+        raise DataError(f"{path} is not a folder, nor a PNG, JPEG, WebP, NPY or NPZ file.")
     if labels:
         raise DataError(f"{path} is one image; classes are the folders in a folder, or y in an NPZ.")
     return gather([path], [path.name], wanted.read)
@@ -141,7 +141,8 @@ def _listed(path: Path) -> tuple[list[Path], list[str], list[tuple[str, str]]]:
     files.sort(key=lambda file: file.relative_to(path).parts)
     read = [file for file in files if file.suffix.lower() in READS]
     others = [file for file in files if file.suffix.lower() in _OTHER]
-    return read, [_below(path, f) for f in read], [(_below(path, f), "no PNG, JPEG or WebP") for f in others]
+    why = "not a PNG, JPEG or WebP"
+    return read, [_below(path, f) for f in read], [(_below(path, f), why) for f in others]
 
 
 def _below(path: Path, file: Path) -> str:
@@ -206,7 +207,7 @@ def _gather(
                 continue
             array, done = found
             if arrays and array.shape[1:] != arrays[0].shape[1:]:
-                raise DataError(_two_sizes(source, (kept[0], arrays[0]), (name, array)))
+                raise _two_sizes(source, (kept[0], arrays[0]), (name, array))
             taken += array.nbytes
             check_room(2 * taken, f"the images in {source}")  # a split copies them
             arrays.append(array)
@@ -221,12 +222,13 @@ def _gather(
     return Images(_stack(arrays, changes), kept, failed, dict(changes))
 
 
-def _two_sizes(source: Path, *found: tuple[str, Bytes]) -> str:
+def _two_sizes(source: Path, *found: tuple[str, Bytes]) -> DataError:
     (one, (_, h, w)), (other, (_, height, width)) = ((name, array.shape) for name, array in found)
     side = min(h, w, height, width)
-    return (
+    return DataError(
         f"{source} holds images of several sizes: {one} is {w} x {h}, {other} {width} x {height}; "
-        f"--size {side} (in Python size={side}) makes squares of all."
+        f"size={side} makes squares of all.",
+        cure=Cure("size", side),
     )
 
 

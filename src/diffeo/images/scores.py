@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffeo.encodings import Dequantization, bits_per_dim
-from diffeo.errors import ConfigError, DataError
+from diffeo.encodings import bits_per_dim
+from diffeo.errors import DataError
 from diffeo.flow import Flow, in_parts
+from diffeo.images.model import contexts_for, image_encoding, images_for
 from diffeo.images.read import Images
 
 _WORK = 2**22
@@ -37,44 +40,62 @@ class ImageScores:
         return {"name": np.array(self.names), "bits_per_dim": self.bits_per_dim, "log_prob": self.log_prob}
 
 
-def image_door(flow: Flow) -> Dequantization:
-    """The flow's encoding of images; a ``ConfigError`` where it has none."""
-    if not isinstance(flow.encoding, Dequantization):
-        raise ConfigError("this model was not fitted to images; use diffeo fit, score and sample for tables.")
-    return flow.encoding
-
-
 def score_images(
-    flow: Flow, images: Images, *, context: Tensor | None = None, draws: int | None = None, chunk: int = 64
+    flow: Flow, images: Any, *, given: Any = None, num_draws: int | None = None, batch_size: int = 64
 ) -> ImageScores:
     """Score every image under a flow, in evaluation mode: deterministic, and each image for itself.
 
     Args:
         flow: fitted to images.
-        images: of the flow's shape.
-        context: one for each image, where the flow takes one.
-        draws: of dequantization noise, for this call; more give a tighter bound at their cost.
-        chunk: images times draws at a time, or the draws of one image.
+        images: ``Images``, a path, which is read as the flow's images are, or uint8 ``(N, C, H, W)``.
+        given: a class by name or number, classes, or contexts as ``contexts_for`` takes them.
+        num_draws: of dequantization noise, for this call; more give a tighter bound at their cost.
+        batch_size: images times draws at a time, or the draws of one image.
 
     Raises:
         DataError: for images of another shape; it names the cure.
         ConfigError: for a flow of something else.
+        ContextError: for a class that there is not, and a context that is missing or not wanted.
+
+    Example:
+        >>> import diffeo
+        >>> pixels = torch.randint(0, 256, (40, 1, 4, 4)).byte()
+        >>> flow, _ = diffeo.fit_images(pixels, max_steps=1)
+        >>> score_images(flow, pixels[:3]).bits_per_dim.shape
+        (3,)
     """
-    door = image_door(flow)
+    encoding = image_encoding(flow)
+    images = images_for(flow, images) if isinstance(images, str | os.PathLike) else Images.of(images)
     if images.pixels.shape[1:] != flow.event_shape:
         channels, *size = flow.event_shape
         raise DataError(
             f"the images have shape {images.shape} but the model's are {(channels, *size)}; "
             f"read them with size={(*size,)} and channels={channels}."
         )
-    before = door.num_draws
+    context = contexts_for(flow, given, len(images))
+    before = encoding.num_draws
     try:
-        door.num_draws = before if draws is None else draws
-        step = max(1, chunk // door.num_draws)
+        encoding.num_draws = before if num_draws is None else num_draws
+        step = max(1, batch_size // encoding.num_draws)
         log_prob = in_parts(flow, flow.log_prob, images.pixels, context, batch_size=step).double()
     finally:
-        door.num_draws = before
+        encoding.num_draws = before
     return ImageScores(images.names, log_prob.numpy(), bits_per_dim(log_prob, flow.event_shape).numpy())
+
+
+def pixel_error(images: Tensor, others: Tensor) -> tuple[int, float]:
+    """The largest difference of a pixel, of 255, and the share of pixels that differ at all.
+
+    Args:
+        images: bytes, of any shape.
+        others: likewise, of the same shape.
+
+    Example:
+        >>> pixel_error(torch.tensor([9, 9], dtype=torch.uint8), torch.tensor([9, 2], dtype=torch.uint8))
+        (7, 0.5)
+    """
+    error = (images.int() - others.int()).abs()
+    return int(error.max()), float((error > 0).double().mean())
 
 
 def pixel_baselines(train: Tensor, valid: Tensor, bits: int = 8) -> dict[str, float]:

@@ -8,7 +8,6 @@ draws fresh noise) is switched for the call and left as it was, layer by layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from diffeo.bases.normal import DiagonalNormal, Tempered
 from diffeo.errors import ConfigError, ContextError, DataError, DomainError, ShapeError
-from diffeo.flow import Flow, evaluating
+from diffeo.flow import Flow, in_parts
 from diffeo.functional.domains import bounds, describe
 from diffeo.functional.shapes import batch_shape, broadcast_batch
 
@@ -105,7 +104,7 @@ def interpolate(
     steps: int,
     context: Tensor | None = None,
     *,
-    path: Path = Slerp(),
+    path: Path | None = None,
     batch_size: int = 256,
 ) -> Tensor:
     """Data on the way from ``x0`` to ``x1``, along a path between their latents.
@@ -121,8 +120,8 @@ def interpolate(
         steps: points on each way, both ends counted; at least 2.
         context: one for both ends of a way and all between. A pair is refused, for what lies between two
             contexts is the caller's to say: ``flow.to_latent`` of each end, ``flow.to_data`` at any context.
-        path: ``Slerp()`` for normal bases centered at 0, ``Linear()`` for others. It acts on the whole
-            latent, flat: on all the levels of a multiscale flow at once.
+        path: by default ``Slerp()`` over a normal base and ``Linear()`` over any other, which an arc might
+            leave. It acts on the whole latent, flat: on all the levels of a multiscale flow at once.
         batch_size: points that go through the flow at a time.
 
     Shape:
@@ -150,6 +149,8 @@ def interpolate(
     z1 = _to_latent(flow, x1, context, batch_size)
     event = flow.latent_shape
     flat = [z.reshape(*batch_shape(z, event, "z"), event.numel()) for z in _same_batch(z0, z1)]
+    if path is None:
+        path = Slerp() if isinstance(flow.base, DiagonalNormal) else Linear()
     t = torch.linspace(0, 1, steps, dtype=z0.dtype, device=z0.device)
     z = path(flat[0], flat[1], t)
     z = z.reshape(*z.shape[:-1], *event)
@@ -225,12 +226,11 @@ def attribute_vector(
 
     means: list[Tensor] = []
     for x, context, which in ((x_with, context_with, "x_with"), (x_without, context_without, "x_without")):
-        x, context = broadcast_batch(x, context, flow.event_shape, flow.context_shape, which)
-        count = batch_shape(x, flow.event_shape, which).numel()
-        if not count:
+        _, rows, given = _flat(flow, x, context, flow.event_shape, which)
+        if not len(rows):
             raise DataError(f"{which} holds no data, so it has no mean latent; give it at least one point.")
-        sums = _in_parts(flow, add_up, x, context, flow.event_shape, batch_size)
-        means.append((sums.double().sum(0) / count).to(sums.dtype))
+        sums = in_parts(flow, add_up, rows, given, batch_size=batch_size)
+        means.append((sums.double().sum(0) / len(rows)).to(sums.dtype))
     return means[0] - means[1]
 
 
@@ -319,39 +319,27 @@ def tempered(flow: Flow, temperature: float) -> Flow:
 
 
 def _to_latent(flow: Flow, x: Tensor, context: Tensor | None, batch_size: int) -> Tensor:
-    x, context = broadcast_batch(x, context, flow.event_shape, flow.context_shape)
-    z = _in_parts(flow, flow.to_latent, x, context, flow.event_shape, batch_size)
-    return z.reshape(*batch_shape(x, flow.event_shape, "x"), *flow.latent_shape)
+    batch, rows, given = _flat(flow, x, context, flow.event_shape, "x")
+    return in_parts(flow, flow.to_latent, rows, given, batch_size=batch_size).reshape(
+        *batch, *flow.latent_shape
+    )
 
 
 def _to_data(flow: Flow, z: Tensor, context: Tensor | None, batch_size: int) -> Tensor:
-    z, context = broadcast_batch(z, context, flow.latent_shape, flow.context_shape, "z")
-    x = _in_parts(flow, flow.to_data, z, context, flow.latent_shape, batch_size)
-    return x.reshape(*batch_shape(z, flow.latent_shape, "z"), *flow.event_shape)
+    batch, rows, given = _flat(flow, z, context, flow.latent_shape, "z")
+    return in_parts(flow, flow.to_data, rows, given, batch_size=batch_size).reshape(*batch, *flow.event_shape)
 
 
-@torch.no_grad()
-def _in_parts(
-    flow: Flow,
-    function: Callable[[Tensor, Tensor | None], Tensor],
-    points: Tensor,
-    context: Tensor | None,
-    event_shape: torch.Size,
-    batch_size: int,
-) -> Tensor:
-    """``function`` of the points, ``batch_size`` at a time, one after the other along the first axis.
-
-    Points and context have one batch, of any shape.
-    """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, got {batch_size}.")
-    count = batch_shape(points, event_shape, "points").numel()
-    rows = points.reshape(count, *event_shape).split(batch_size)
-    contexts: Sequence[Tensor | None] = [None] * len(rows)
-    if context is not None and flow.context_shape is not None:
-        contexts = context.reshape(count, *flow.context_shape).split(batch_size)
-    with evaluating(flow):
-        return torch.cat([function(x, c) for x, c in zip(rows, contexts, strict=True)])
+def _flat(
+    flow: Flow, points: Tensor, context: Tensor | None, event_shape: torch.Size, what: str
+) -> tuple[torch.Size, Tensor, Tensor | None]:
+    """The batch of points and contexts, and both broadcast to it as rows, one after the other."""
+    points, context = broadcast_batch(points, context, event_shape, flow.context_shape, what)
+    batch = batch_shape(points, event_shape, what)
+    rows = points.reshape(batch.numel(), *event_shape)
+    if context is None or flow.context_shape is None:
+        return batch, rows, None
+    return batch, rows, context.reshape(batch.numel(), *flow.context_shape)
 
 
 def _same_batch(z0: Tensor, z1: Tensor) -> tuple[Tensor, Tensor]:

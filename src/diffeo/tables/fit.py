@@ -113,7 +113,7 @@ def fit_table(
     if options.unlimited:
         options = replace(options, max_seconds=DEFAULT_SECONDS)
     started = options.clock()
-    apart = _apart(given, weights, drop, columns)
+    apart = check_columns(given, weights, drop, columns)
     table = _weighted(Table.of(table, drop=drop), weights)
     density = table.drop(apart)
     schema = columns if isinstance(columns, Schema) else Schema.infer(density, columns)
@@ -149,10 +149,10 @@ def fit_table(
     return flow, found
 
 
-def _apart(
+def check_columns(
     given: Sequence[str], weights: str | None, drop: Sequence[str], columns: Mapping[str, str] | Schema | None
 ) -> list[str]:
-    """The columns read but not modeled, each in one role."""
+    """The columns read but not modeled: given and weights. Each column has one role, or it is an error."""
     apart = [*given, *([] if weights is None else [weights])]
     declared = {} if columns is None or isinstance(columns, Schema) else columns
     for i, name in enumerate(apart):
