@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffeo.train.data import rows_for
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

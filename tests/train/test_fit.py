@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffeo.train.data import Epochs, rows_for
 from torch import Tensor, nn
 
 import diffeo
