@@ -98,7 +98,7 @@ def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> N
     if result.lost:
         typer.echo(f"left out {result.lost:,} draws of the teacher that are not finite")
     found = result.judgment
-    typer.echo(f"student against teacher, {found.rows:,} fresh draws of each, nats (0 is perfect):")
+    typer.echo(f"student against teacher, {found.num_draws:,} fresh draws of each, nats (0 is perfect):")
     typer.echo(f"KL(teacher || student)  {found.forward_kl:.4f} +- {found.forward_kl_error:.4f}")
     typer.echo(f"KL(student || teacher)  {found.reverse_kl:.4f} +- {found.reverse_kl_error:.4f}")
     if found.lost:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import operator
 import sys
 from pathlib import Path
@@ -16,8 +15,6 @@ from diffeo.cli import options
 from diffeo.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from diffeo.inference import TargetReport
     from diffeo.targets import Target
 
@@ -105,11 +102,11 @@ def fit(
         seed=seed,
         checkpoint=checkpoint,
     )
-    flow.notes = _notes(result, density)
+    flow.notes = {"target": density, **flow.notes}
     diffeo.save(flow, output)
     _say(result)
     if draws_file is not None:
-        result.save(draws_file)
+        result.save_netcdf(draws_file)
     typer.echo(f"wrote {output}" + (f" and {draws_file}" if draws_file is not None else ""))
 
 
@@ -139,10 +136,11 @@ def sample(
     """
     from diffeo.errors import DataError
     from diffeo.functional.seeding import generator
-    from diffeo.inference import datatree, importance, save_netcdf
+    from diffeo.inference import importance, save_netcdf, to_datatree
+    from diffeo.inference.parameters import columns
     from diffeo.tables.files import WRITERS, check_output
     from diffeo.tables.table import Table
-    from diffeo.targets import FromTorch, named
+    from diffeo.targets import FromTorch
 
     check_output(output, (*WRITERS, NETCDF))
     flow = options.load_model(model)
@@ -153,14 +151,14 @@ def sample(
         x, known = flow.sample(n, generator=draws), FromTorch(flow.log_prob)
     else:
         known, _ = _target(density, data, numpy, flow.event_shape[0])
-        weighted = importance(flow, known, max(4 * n, 1000), draws)
+        weighted = importance(flow, known, max(4 * n, 1000), generator=draws)
         for doubt in weighted.doubts:
             typer.echo(f"diffeo: warning: {doubt}", err=True)
-        x = weighted.resample(n, draws)
+        x = weighted.resample(n, generator=draws)
     if output.endswith(NETCDF):
-        save_netcdf(datatree(known, x), output)
+        save_netcdf(to_datatree(known, x), output)
     else:
-        Table.unchecked(_columns(named(known, x))).write(output)
+        Table.unchecked(columns(known, x)).write(output)
 
 
 @runtime_checkable
@@ -243,33 +241,6 @@ def _imported(spec: str) -> Any:
         ) from None
 
 
-def _columns(named: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Arrays ``(rows, *shape)`` as columns: ``beta[1]``, ``beta[2]``, ..., counted from 1 as Stan does."""
-    import numpy as np
-
-    columns = {}
-    for name, values in named.items():
-        for index in np.ndindex(values.shape[1:]):
-            label = f"{name}[{','.join(str(i + 1) for i in index)}]" if index else name
-            columns[label] = values[(slice(None), *index)].astype(np.float64)
-    return columns
-
-
-def _moments(result: TargetReport) -> list[tuple[str, str, str]]:
-    from diffeo.targets import named
-
-    if result.ess == 0:
-        return []
-    counts = result.draws.normalized > 0
-    share = result.draws.normalized[counts].numpy()
-    rows = []
-    for name, values in _columns(named(result.target, result.draws.x[counts])).items():
-        mean = float(share @ values)
-        spread = math.sqrt(max(0.0, float(share @ (values - mean) ** 2)))
-        rows.append((name, f"{mean:.4g}", f"{spread:.4g}"))
-    return rows
-
-
 def _say(result: TargetReport) -> None:
     """What the fit found, and whether to trust it."""
     from diffeo.cli.report import grid
@@ -277,31 +248,14 @@ def _say(result: TargetReport) -> None:
     taken = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
     typer.echo(f"trained {result.training.steps:,} steps; {taken}")
     typer.echo(f"target evaluated {result.evaluations:,} times, {result.gradients:,} of them with a gradient")
-    moments = _moments(result)
+    moments = [(name, f"{mean:.4g}", f"{sd:.4g}") for name, (mean, sd) in result.moments().items()]
     grid([("parameter", "mean", "sd"), *moments[:SHOWN]], right=(1, 2))
     if len(moments) > SHOWN:
         typer.echo(f"and {len(moments) - SHOWN:,} more")
     typer.echo(f"log Z             {result.log_z:.4f} +- {result.log_z_error:.4f}")
-    typer.echo(f"effective draws   {result.ess:.1%} of {len(result.draws):,}")
+    typer.echo(f"effective draws   {result.ess:.1%} of {len(result.weighted):,}")
     typer.echo(f"Pareto k          {result.pareto_k:.2f}")
     if result.trusted:
         typer.echo("Nothing speaks against this fit.")
     for doubt in result.doubts:
         typer.echo(f"DO NOT TRUST THIS FIT: {doubt}")
-
-
-def _notes(result: TargetReport, density: str) -> dict[str, Any]:
-    """What a model file keeps of its run."""
-    figures = {
-        "log Z": result.log_z,
-        "error": result.log_z_error,
-        "ESS": result.ess,
-        "Pareto k": result.pareto_k,
-    }
-    return {
-        **result.training.notes(),
-        "target": density,
-        "evaluations": result.evaluations,
-        "found": {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)},
-        "doubts": " ".join(result.doubts) or "none",
-    }
