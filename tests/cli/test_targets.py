@@ -20,6 +20,7 @@ from diffeo.cli import targets as command
 from diffeo.cli.app import app
 from diffeo.errors import ConfigError
 from diffeo.inference import fit as training
+from diffeo.inference import survey
 from diffeo.presets import MAF
 from diffeo.tables.table import Table
 
@@ -96,7 +97,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(training, "STEPS", 60)
-    monkeypatch.setattr(training, "CHAINS", 400)
+    monkeypatch.setattr(survey, "CHAINS", 400)
     (tmp_path / f"{NAME}.py").write_text(MODULE)
     importlib.invalidate_caches()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import diffeo
-from diffeo.contexts import Classes, Context, Vector
+from diffeo.contexts import Classes, ContextSpec, Vector
 from diffeo.encodings import Dequantization
 from diffeo.errors import ConfigError, ContextError, Cure, ShapeError
 from diffeo.images import class_names, contexts_for, images_for, sample_images, save_image
@@ -16,7 +16,7 @@ from diffeo.presets import Glow, TarFlow
 SHAPE = (1, 4, 4)
 
 
-def model(context: Context | None = None) -> diffeo.Flow:
+def model(context: ContextSpec | None = None) -> diffeo.Flow:
     torch.manual_seed(0)
     flow = Glow(SHAPE, context, levels=1, layers=2, hidden=4).build(Dequantization(SHAPE))
     diffeo.testing.randomize_(flow, 0, 0.1)

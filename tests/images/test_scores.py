@@ -53,7 +53,7 @@ def test_scores_of_images():
     np.testing.assert_allclose(found.log_prob, want.numpy(), rtol=1e-6)
     np.testing.assert_allclose(found.bits_per_dim, -want.numpy() / (144 * math.log(2)), rtol=1e-6)
     more = score_images(flow, Images.of(PIXELS), num_draws=8)
-    assert flow.encoding.draws == 1  # type: ignore[union-attr]
+    assert flow.encoding.num_draws == 1  # type: ignore[union-attr]
     assert (more.log_prob != found.log_prob).any()
     with pytest.raises(DataError, match=r"the model's are \(3, 6, 8\); read them with size=\(6, 8\)"):
         score_images(flow, Images.of(PIXELS[:, :, :5]))

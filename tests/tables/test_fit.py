@@ -96,8 +96,8 @@ def test_a_race_then_the_fit_within_the_time(fitted: Any):
 def test_the_report_has_baselines_on_the_same_scale(fitted: Any):
     _, report, _, _ = fitted
     assert sorted(report.baselines) == ["flow", "gaussian", "mixture"]
-    assert report.baselines["flow"] == report.valid
-    assert report.valid > report.baselines["gaussian"] - 0.5
+    assert report.baselines["flow"] == report.training.valid
+    assert report.training.valid > report.baselines["gaussian"] - 0.5
     assert all(math.isfinite(value) for value in report.baselines.values())
     assert len(report.curves) > 1
     assert report.held_out == ROWS // 10
