@@ -58,13 +58,13 @@ def test_samples(ax):
         plots.samples(np.zeros(5), ax)
 
 
-def report(curves: tuple = (), best_step: int = 0) -> FitReport:
+def a_report(curves: tuple = (), best_step: int = 0) -> FitReport:
     return FitReport(curves, 1.0, 0, best_step, 0.0, 0.0, 0, "")
 
 
 def report(valid: bool) -> FitReport:
     curve = [Point(10 * i, 0.5 * i, -3 / i, -3.2 / i if valid else math.nan) for i in range(1, 30)]
-    return report(tuple(curve), 200)
+    return a_report(tuple(curve), 200)
 
 
 def test_history(ax):
@@ -77,7 +77,7 @@ def test_history(ax):
 
 def test_history_without_validation_and_without_anything(ax):
     assert len(plots.history(report(valid=False), ax).lines) == 1
-    plots.history(report(), ax)
+    plots.history(a_report(), ax)
 
 
 def test_warped_grid_is_the_maps_image_of_a_regular_one(ax):

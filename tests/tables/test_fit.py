@@ -339,13 +339,13 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.rows: list[list[float]] = []
-        fit = diffeo.tables.fit.fit
+        fit = diffeo.tables.fit.fit_rows
 
         def spy(flow: diffeo.Flow, x: torch.Tensor, *rest: Any, **options: Any):
             self.rows.append(x[:, 0].tolist())
             return fit(flow, x, *rest, **options)
 
-        monkeypatch.setattr("diffeo.tables.fit.fit", spy)
+        monkeypatch.setattr("diffeo.tables.fit.fit_rows", spy)
 
 
 def start_weights(flow: diffeo.Flow) -> Sequence[torch.Tensor]:
