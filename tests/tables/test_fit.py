@@ -18,7 +18,7 @@ from diffeo.encodings import Columns
 from diffeo.errors import ConfigError, DataError
 from diffeo.presets import MAF, Preset, Tabular
 from diffeo.tables import Table
-from diffeo.train import Progress
+from diffeo.train import Progress, TensorRows
 
 ROWS = 400
 
@@ -99,7 +99,7 @@ def test_the_report_has_baselines_on_the_same_scale(fitted: Any):
     assert report.baselines["flow"] == report.training.valid
     assert report.training.valid > report.baselines["gaussian"] - 0.5
     assert all(math.isfinite(value) for value in report.baselines.values())
-    assert len(report.curves) > 1
+    assert len(report.training.curves) > 1
     assert report.held_out == ROWS // 10
     assert "curves" not in repr(report)
     assert len(repr(report)) < 1000
@@ -341,9 +341,9 @@ class Held:
         self.rows: list[list[float]] = []
         fit = diffeo.tables.fit.fit_rows
 
-        def spy(flow: diffeo.Flow, x: torch.Tensor, *rest: Any, **options: Any):
-            self.rows.append(x[:, 0].tolist())
-            return fit(flow, x, *rest, **options)
+        def spy(flow: diffeo.Flow, train: TensorRows, *rest: Any):
+            self.rows.append(train.x[:, 0].tolist())
+            return fit(flow, train, *rest)
 
         monkeypatch.setattr("diffeo.tables.fit.fit_rows", spy)
 
