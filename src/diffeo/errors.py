@@ -1,8 +1,37 @@
 """Errors: each names what was wrong, where, and what to do about it."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cure:
+    """An argument that mends what an error is about.
+
+    The error's text says it as Python does, ``drop=['id']``; a front end may say it in its own words too.
+
+    Args:
+        parameter: the argument's name.
+        value: what to pass; where only the user knows it, a word in capitals stands for it.
+    """
+
+    parameter: str
+    value: Any
+
 
 class DiffeoError(Exception):
-    """Base class of every error diffeo raises on purpose."""
+    """Base class of every error diffeo raises on purpose.
+
+    Args:
+        message: what was wrong, where, and what to do about it.
+        cure: the argument that mends it, where there is one.
+    """
+
+    def __init__(self, message: str, *, cure: Cure | None = None):
+        super().__init__(message)
+        self.cure = cure
 
 
 class ShapeError(DiffeoError, ValueError):

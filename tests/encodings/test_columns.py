@@ -27,7 +27,7 @@ from diffeo.encodings.kinds import (
     Positive,
     parse_kind,
 )
-from diffeo.errors import ConfigError, DataError, FormatError
+from diffeo.errors import ConfigError, Cure, DataError, FormatError
 from diffeo.flow import Flow
 
 EXACT = {
@@ -441,5 +441,7 @@ def test_columns_need_something_to_model_and_distinct_names():
         Columns([Column("a", Constant(1.0))])
     with pytest.raises(DataError, match="'a' is used for two"):
         Columns([Column("a", Continuous())], given=["a"])
-    with pytest.raises(DataError, match=r"column 'a' is positive, but row 2 holds -1 \(2 rows"):
+    with pytest.raises(DataError, match=r"column 'a' is positive, but row 2 holds -1 \(2 rows") as caught:
         Column.fit("a", Positive(), "float64", np.array([1.0, -1.0, 0.0]))
+    assert str(caught.value).endswith("declare the column differently: columns={'a': 'continuous'}.")
+    assert caught.value.cure == Cure("columns", {"a": "continuous"})

@@ -16,7 +16,7 @@ from pyarrow import feather, parquet
 
 from diffeo._files import check_output, replacing
 from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
-from diffeo.errors import ConfigError, DataError
+from diffeo.errors import ConfigError, Cure, DataError
 from diffeo.tables.lattices import find_grid
 from diffeo.tables.schema import Schema
 from diffeo.tables.table import Table
@@ -89,7 +89,7 @@ def test_csv_dialects(tmp_path, text, names, values):
         (b"a,b\n1,2\n3,4,5\n", r"line 3 has 3 values, but the header names 2 columns; correct"),
         (b"1.5,2.5\n1,2\n", r"first line holds numbers.*add a header"),
         (b"a,b\n1,red\n2,blue\n", r"'b' holds text or categories \('red' in row 1\).*Drop"),
-        (b"a\n" + b"1\n" * 20 + b"oops\n", r"'a' holds 'oops' in row 21, no number; correct or drop"),
+        (b"a\n" + b"1\n" * 20 + b"oops\n", r"'a' holds 'oops' in row 21, not a number; correct or drop"),
         (b"a,b\n1,2\n2,\n3,\n", r"'b' has a missing value in row 2 \(2 such rows\); fill"),
         (b"a,b\n1,NA\n", r"'b' has a missing value in row 1"),
         (b"a,b\n1,2\n1,inf\n", r"'b' has an infinite value in row 2; fill"),
@@ -106,6 +106,13 @@ def test_bad_csv_says_where_and_what_to_do(tmp_path, text, message):
         Table.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_cure_of_a_column_survives_the_name_of_its_file(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,red\n")
+    with pytest.raises(DataError, match=r"t\.csv: .* To leave it out: drop=\['b'\]\.$") as caught:
+        Table.read(tmp_path / "t.csv")
+    assert caught.value.cure == Cure("drop", ["b"])
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "feather", "arrow", "npy", "npz"])
@@ -249,9 +256,9 @@ def test_all_columns_that_cannot_be_used_are_named_at_once():
         Table.of(columns)
     assert str(caught.value) == (
         "3 columns cannot be used: 'a b' holds text or categories ('x' in row 1); 'd' has a missing value in "
-        "row 2; 'e' holds dates or times. Mend them, or leave them out: --drop 'a b' --drop d --drop e (in "
-        "Python drop=['a b', 'd', 'e'])."
+        "row 2; 'e' holds dates or times. Mend them, or leave them out: drop=['a b', 'd', 'e']."
     )
+    assert caught.value.cure == Cure("drop", ["a b", "d", "e"])
     assert Table.of(columns, drop=["a b", "d", "e"]).names == ("c",)
     assert Table.of(columns, only=["c"]).names == ("c",)
     with pytest.raises(
@@ -261,7 +268,7 @@ def test_all_columns_that_cannot_be_used_are_named_at_once():
     with pytest.raises(DataError, match="no column 'z' in this table; it has a b, c, d, e"):
         Table.of(columns, drop=["z"])
     many = {f"c{i}": words for i in range(30)}
-    with pytest.raises(DataError, match=r"30 columns .*'c19' holds [^;]*; and 10 more\. .*--drop c19 \(in"):
+    with pytest.raises(DataError, match=r"30 columns .*'c19' holds [^;]*; and 10 more\. .*'c19'\]\.$"):
         Table.of(many)
 
 
@@ -464,15 +471,17 @@ def test_suggestions_are_hints_only():
     }
     schema = Schema.infer(Table.of(columns))
     assert all(e.kind == Continuous() for e in schema.entries)
-    notes = {e.name: e.note for e in schema.entries}
-    assert "money=positive" in notes["money"]
-    assert "circular(0, 360)" in notes["bearing"]
-    assert "share=" in notes["share"]
-    assert notes["height"] == ""
+    assert {e.name: e.suggestion for e in schema.entries} == {
+        "money": "positive",
+        "share": "bounded(0, 1)",
+        "bearing": "circular(0, 360)",
+        "height": "",
+    }
     assert len(schema.lines()) == 5
+    assert schema.lines()[1].endswith("perhaps positive")
     few = Table.of({"wind_direction": rng.uniform(0, 360, 60), "price": rng.uniform(0, 360, 60)})
-    direction, price = (e.note for e in Schema.infer(few).entries)
-    assert "--column 'wind_direction=circular(0, 360)'" in direction
+    direction, price = (e.suggestion for e in Schema.infer(few).entries)
+    assert direction == "circular(0, 360)"
     assert "circular" not in price
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffeo.encodings.base import Encoding
 from diffeo.encodings.kinds import Circular, Kind, Lattice, finite_number, kind_from_json
-from diffeo.errors import DataError, FormatError
+from diffeo.errors import Cure, DataError, FormatError
 
 DTYPES = (
     "bool",
@@ -50,7 +50,8 @@ class Column:
             raise DataError(
                 f"column {name!r} is {kind}, but row {bad[0] + 1} holds {values[bad[0]]:.10g}"
                 + (f" ({len(bad)} rows do not fit)" if len(bad) > 1 else "")
-                + f"; drop such rows, or declare the column differently: --column {name}=continuous."
+                + f"; drop such rows, or declare the column differently: columns={{{name!r}: 'continuous'}}.",
+                cure=Cure("columns", {name: "continuous"}),
             )
         if not (kind.free and kind.standardized):
             return cls(name, kind, dtype)

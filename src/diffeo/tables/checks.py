@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from diffeo.errors import DataError
+from diffeo.errors import Cure, DataError
 
 LARGEST_INTEGER = 2**53
 _LISTED = 20
@@ -26,13 +25,14 @@ class ColumnError(DataError):
 def refusal(errors: Sequence[ColumnError]) -> DataError:
     """One error for all the columns that cannot be used, which says how to leave them out."""
     names = [error.name for error in errors[:_LISTED]]
-    out = f"{' '.join(f'--drop {shlex.quote(name)}' for name in names)} (in Python drop={names})"
+    cure = Cure("drop", names)
     if len(errors) == 1:
-        return DataError(f"{errors[0]} To leave it out: {out}.")
+        return DataError(f"{errors[0]} To leave it out: drop={names}.", cure=cure)
     faults = "; ".join(f"{error.name!r} {error.fault}" for error in errors[:_LISTED])
     more = f"; and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
     return DataError(
-        f"{len(errors)} columns cannot be used: {faults}{more}. Mend them, or leave them out: {out}."
+        f"{len(errors)} columns cannot be used: {faults}{more}. Mend them, or leave them out: drop={names}.",
+        cure=cure,
     )
 
 
@@ -73,7 +73,7 @@ def numbers(name: str, column: Any) -> tuple[np.ndarray, str]:
     if column.dtype.kind in "OUST":
         column = _from_objects(name, column.tolist())
     if column.dtype.kind not in "biuf":
-        raise ColumnError(name, f"holds {column.dtype}, no real numbers", "; convert or drop it.")
+        raise ColumnError(name, f"holds {column.dtype}, not real numbers", "; convert or drop it.")
     if column.dtype.kind in "iu" and len(column):
         _check_integers(name, column)
     values = column.astype(np.float64)
@@ -119,7 +119,7 @@ def _from_arrow(name: str, column: Any) -> np.ndarray:
     if types.is_null(kind):
         return np.empty(0)
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise ColumnError(name, f"holds {kind}, no real numbers", "; convert or drop it.")
+        raise ColumnError(name, f"holds {kind}, not real numbers", "; convert or drop it.")
     return np.asarray(column)
 
 
@@ -137,7 +137,7 @@ def _from_objects(name: str, values: list[Any]) -> np.ndarray:
         raise ColumnError(name, f"holds numbers as text ({value!r} in row {row + 1})", "; convert it.")
     if 10 * len(words) <= len(values):
         such = f" ({len(words)} such rows)" if len(words) > 1 else ""
-        fault = f"holds {value!r} in row {row + 1}, no number{such}"
+        fault = f"holds {value!r} in row {row + 1}, not a number{such}"
         raise ColumnError(name, fault, "; correct or drop it.")
     raise _text(name, value, row)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffeo.errors import ContextError
+from diffeo.errors import ContextError, Cure
 from diffeo.flow import Flow
 from diffeo.tables.scores import context_of, table_encoding
 from diffeo.tables.table import Table
@@ -34,9 +34,9 @@ def sample_table(
     encoding = table_encoding(flow)
     if encoding.given and given is None:
         raise ContextError(
-            f"this model is conditioned on {', '.join(encoding.given)}; give their values: in Python "
-            f"given={{{encoding.given[0]!r}: VALUE}} or a table, in the shell --given "
-            f"{encoding.given[0]}=VALUE or --given-table."
+            f"this model is conditioned on {', '.join(encoding.given)}; give their values: "
+            f"given={{{encoding.given[0]!r}: VALUE, ...}}, or a table of them.",
+            cure=Cure("given", dict.fromkeys(encoding.given, "VALUE")),
         )
     if given is not None and not encoding.given:
         raise ContextError("this model is conditioned on no column; leave the given values out.")

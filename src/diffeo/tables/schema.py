@@ -21,7 +21,10 @@ _REPEATED = 0.5
 
 @dataclass(frozen=True)
 class Entry:
-    """One column of a schema: its kind, how that came about, and what else it might be."""
+    """One column of a schema: its kind, how that came about, and what else it might be.
+
+    ``suggestion`` is the kind that values or name hint at, as ``columns={name: suggestion}`` takes it.
+    """
 
     name: str
     dtype: str
@@ -31,6 +34,7 @@ class Entry:
     high: float
     distinct: int
     note: str = ""
+    suggestion: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Schema:
 
     Inferred from the rows: *constant*, *integer* (whole numbers), *lattice* (at least half of the
     rows repeat a value of another, on a regular grid), else *continuous*. Declared only, because a
-    sample cannot show it: *positive*, *bounded*, *circular*; ``note`` suggests them where the rows
+    sample cannot show it: *positive*, *bounded*, *circular*; ``suggestion`` names them where the rows
     look so.
 
     Example:
@@ -94,7 +98,8 @@ class Schema:
         cells: list[tuple[str, ...]] = [("column", "kind", "stored", "lowest", "highest", "distinct", "note")]
         for e in self.entries:
             kind = "constant" if isinstance(e.kind, Constant) else str(e.kind)
-            cells.append((e.name, kind, e.dtype, f"{e.low:.6g}", f"{e.high:.6g}", f"{e.distinct}", e.note))
+            note = e.note or (f"perhaps {e.suggestion}" if e.suggestion else "")
+            cells.append((e.name, kind, e.dtype, f"{e.low:.6g}", f"{e.high:.6g}", f"{e.distinct}", note))
         return cells
 
     def lines(self) -> list[str]:
@@ -122,7 +127,7 @@ def _entry(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -> 
         return replace(entry, kind=Lattice(*grid), note=f"{repeated:.0%} of rows repeat a value")
     if repeated >= _REPEATED:
         return replace(entry, note="values repeat on no regular grid: densities there are not to be trusted")
-    return replace(entry, note=_suggestion(name, values, low, high))
+    return replace(entry, suggestion=_suggestion(name, values, low, high))
 
 
 def _whole(values: np.ndarray, dtype: str, eps: float) -> bool:
@@ -153,21 +158,17 @@ def _suggestion(name: str, values: np.ndarray, low: float, high: float) -> str:
     for a, b in _TURNS:
         # its name says so and it goes most of the way round, or
         if _ANGLE.search(name) and a <= low and high <= b and high - low > 0.8 * (b - a):
-            return _angle(name, a, b)
+            return f"circular({a:.10g}, {b:.10g})"
         # a circle is filled to its ends, and evenly enough on both sides of the seam
         near = 0.02 * (b - a)
         if a <= low < a + near / 4 and b - near / 4 < high <= b:
             seam = [np.mean(values < a + near), np.mean(values > b - near)]
             if min(seam) > 0.25 * max(seam):
-                return _angle(name, a, b)
+                return f"circular({a:.10g}, {b:.10g})"
     for a, b in _INTERVALS:
         reach = 0.05 * (b - a)
         if a < low < a + reach and b - reach < high < b:
-            return f"bounded? --column '{name}=bounded({a:g}, {b:g})'"
+            return f"bounded({a:g}, {b:g})"
     if low > 0 and low < 0.1 * float(np.median(values)):
-        return f"positive? --column {name}=positive"
+        return "positive"
     return ""
-
-
-def _angle(name: str, low: float, high: float) -> str:
-    return f"an angle? --column '{name}=circular({low:.10g}, {high:.10g})'"

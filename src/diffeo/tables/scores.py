@@ -39,7 +39,9 @@ class Scores:
 def table_encoding(flow: Flow) -> Columns:
     """The flow's encoding of table columns; a ``ConfigError`` where it has none."""
     if isinstance(flow.encoding, Dequantization):
-        raise ConfigError("this model was fitted to images, not to a table; use diffeo images.")
+        raise ConfigError(
+            "this model was fitted to images, not to a table; use score_images and sample_images."
+        )
     if not isinstance(flow.encoding, Columns):
         raise ConfigError(
             "this flow was not fitted to a table, so it knows no columns; use log_prob and sample."

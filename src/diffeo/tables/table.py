@@ -69,7 +69,8 @@ class Table:
             return cls._checked(read_columns(Path(path)), drop, only)
         except DataError as error:
             message = str(error)
-            raise DataError(message if str(path) in message else f"{path}: {message}") from None
+            message = message if str(path) in message else f"{path}: {message}"
+            raise DataError(message, cure=error.cure) from None
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Table:
