@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffeo.train.data import rows_for
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,7 +24,6 @@ from diffeo.flow import Flow
 from diffeo.functional.normal_cdf import log_tails
 from diffeo.presets import Glow
 from diffeo.testing import randomize_
-from diffeo.train.data import rows_for
 
 EVERY = torch.arange(256).reshape(-1, 1, 1, 1)
 """All images of one pixel."""

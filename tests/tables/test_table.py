@@ -452,7 +452,7 @@ def test_declared_kinds_override_and_are_checked():
         kinds({"p": "integer"}, **columns)
     with pytest.raises(DataError, match="no column 'q' in this table; it has p, u, n, c"):
         kinds({"q": "positive"}, **columns)
-    with pytest.raises(ConfigError, match="'log' is no kind of column; there are: continuous"):
+    with pytest.raises(ConfigError, match="'log' is not a kind of column; there are: continuous"):
         kinds({"p": "log"}, **columns)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffeo.encodings.columns import Column, Columns, precision
-from diffeo.encodings.kinds import Circular, Constant, Continuous, Integer, Kind, Lattice, parse_kind
+from diffeo.encodings.kinds import Constant, Continuous, Integer, Kind, Lattice, parse_kind
 from diffeo.errors import DataError
 from diffeo.tables.lattices import find_grid, repeated_share
 from diffeo.tables.table import Table
@@ -76,14 +76,14 @@ class Schema:
 
     @property
     def features(self) -> int:
-        """How many columns vary: the ``features`` of a flow for this table."""
-        return sum(e.kind.free for e in self.entries)
+        """How many latent coordinates the columns take: the ``features`` of a flow for this table."""
+        return sum(e.kind.width for e in self.entries)
 
     @property
     def circular(self) -> tuple[int, ...]:
-        """Which of the columns that vary are angles: the ``circular`` of a flow for this table."""
-        kinds = [e.kind for e in self.entries if e.kind.free]
-        return tuple(i for i, kind in enumerate(kinds) if isinstance(kind, Circular))
+        """Which of its latent coordinates are angles: the ``circular`` of a flow for this table."""
+        angles = [e.kind.angles for e in self.entries for _ in range(e.kind.width)]
+        return tuple(i for i, angle in enumerate(angles) if angle)
 
     def encoding(
         self, rows: Table, *, given: Sequence[str] = (), weights: str | None = None, draws: int = 16
