@@ -317,18 +317,6 @@ def test_the_delta_method_matches_repeated_draws():
     assert delta_method(torch.tensor([[1.0], [math.nan]]))[0].isnan().all()
 
 
-def test_quantiles_count_the_training_rows_below():
-    columns = one(Continuous(), np.arange(5.0))
-    with pytest.raises(DataError, match="no training scores"):
-        columns.quantile(np.zeros(1))
-    columns.set_score_quantiles(torch.arange(10_001, dtype=torch.float64))
-    got = columns.quantile(np.array([-math.inf, -1, 0, 2500, 1e9, math.nan]))
-    np.testing.assert_allclose(got[:-1], [0, 0, 0, 0.25, 1])
-    assert math.isnan(got[-1])
-    columns.set_score_quantiles(np.array([-math.inf, 0.0, 1.0]))
-    assert np.isfinite(columns.score_quantiles).all()
-
-
 # -- a kind of several coordinates --------------------------------------------------------------
 
 
@@ -454,9 +442,7 @@ def test_a_kind_says_itself_how_it_is_written(monkeypatch):
 
 def saved() -> dict:
     columns, _ = mixed(np.random.default_rng(9))
-    columns = Columns(columns.columns, given=["g"], weights="w", draws=8)
-    columns.set_score_quantiles(np.random.default_rng(0).normal(size=2000))
-    return columns.to_json()
+    return Columns(columns.columns, given=["g"], weights="w", draws=8).to_json()
 
 
 def test_json_rebuilds_the_encoding_exactly():
@@ -491,9 +477,6 @@ def _column(**changes):
         lambda s: s.update(given=[1]),
         lambda s: s.update(given=[s["columns"][0]["name"]]),
         lambda s: s.update(weights={}),
-        lambda s: s.update(score_quantiles=[0.0] * 5),
-        lambda s: s.update(score_quantiles=[math.nan] * 1001),
-        lambda s: s.update(score_quantiles=[float(-i) for i in range(1001)]),
         _column(loc=math.nan),
         _column(loc=10**400),
         _column(loc="1"),

@@ -22,7 +22,6 @@ DTYPES = (
     "float64",
     *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64)),
 )
-QUANTILES = 1001
 _MOST_COLUMNS, _MOST_DRAWS, _LONGEST_NAME = 100_000, 4096, 10_000
 
 
@@ -48,7 +47,7 @@ class Column:
         bad = np.flatnonzero(~np.isfinite(log_weight[:, 0].numpy()))
         if len(bad):
             raise DataError(
-                f"column {name!r} is {kind}, but row {bad[0] + 1} holds {values[bad[0]]:.10g}"
+                f"column {name!r} is {kind}, but row {bad[0] + 1} holds {x[bad[0], 0]:.10g}"
                 + (f" ({len(bad)} rows do not fit)" if len(bad) > 1 else "")
                 + f"; drop such rows, or declare the column differently: columns={{{name!r}: 'continuous'}}.",
                 cure=Cure("columns", {name: "continuous"}),
@@ -141,8 +140,6 @@ class Columns(Encoding):
         self.exact = not noise
         self.event_shape = torch.Size((len(columns),))
         self.latent_shape = torch.Size((len(own),))
-        self.score_quantiles: np.ndarray | None = None
-        """1001 quantiles of the training rows' log-likelihood, once it is trained."""
         self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the model's dtype
 
         self._groups = _groups(self.columns)
@@ -211,25 +208,6 @@ class Columns(Encoding):
         pi = pi if float(pi) <= math.pi else torch.nextafter(pi, torch.zeros_like(pi))
         return torch.where(torch.tensor(self.circular, device=v.device), pi, big)
 
-    # -- scores -------------------------------------------------------------------------------
-
-    def set_score_quantiles(self, log_prob: Tensor | np.ndarray) -> None:
-        """Keep 1001 quantiles of the training rows' log-likelihood, for ``quantile``."""
-        values = np.asarray(log_prob, dtype=np.float64).ravel()
-        if np.isnan(values).any() or not len(values):
-            raise DataError("the training rows' log-likelihoods must be numbers, and at least one.")
-        largest = np.finfo(np.float64).max
-        values = np.clip(values, -largest, largest)
-        # observed values only: interpolating between extremes could overflow
-        self.score_quantiles = np.quantile(values, np.linspace(0, 1, QUANTILES), method="nearest")
-
-    def quantile(self, log_prob: Tensor | np.ndarray) -> np.ndarray:
-        """Which fraction of the training rows scored below each of ``log_prob``, from 0 to 1."""
-        if self.score_quantiles is None:
-            raise DataError("this model knows no training scores; fit it with fit_table.")
-        values = np.asarray(log_prob, dtype=np.float64)
-        return np.interp(values, self.score_quantiles, np.linspace(0, 1, QUANTILES))
-
     # -- files --------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
@@ -241,13 +219,11 @@ class Columns(Encoding):
             "given": list(self.given),
             "weights": self.weights,
             "draws": self.draws,
-            "score_quantiles": None if self.score_quantiles is None else self.score_quantiles.tolist(),
         }
 
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> Columns:
-        keys = {"columns", "given", "weights", "draws", "score_quantiles"}
-        if not isinstance(spec, dict) or set(spec) != keys:
+        if not isinstance(spec, dict) or set(spec) != {"columns", "given", "weights", "draws"}:
             raise FormatError("the table columns in this file are malformed: wrong entries.")
         columns = [_column_from_json(c) for c in _list(spec["columns"], "columns")]
         given = [_name(n) for n in _list(spec["given"], "given columns")]
@@ -256,15 +232,9 @@ class Columns(Encoding):
         if type(draws) is not int or not 1 <= draws <= _MOST_DRAWS:
             raise FormatError(f"the number of draws in this file is not between 1 and {_MOST_DRAWS}.")
         try:
-            encoding = cls(columns, given=given, weights=weights, draws=draws)
+            return cls(columns, given=given, weights=weights, draws=draws)
         except DataError as error:
             raise FormatError(f"the table columns in this file are malformed: {error}") from None
-        if spec["score_quantiles"] is not None:
-            scores = [finite_number(q, "a quantile") for q in _list(spec["score_quantiles"], "quantiles")]
-            if len(scores) != QUANTILES or sorted(scores) != scores:
-                raise FormatError(f"the score quantiles in this file are not {QUANTILES} rising numbers.")
-            encoding.score_quantiles = np.array(scores)
-        return encoding
 
 
 def delta_method(draws: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,9 +70,25 @@ class Schema:
         table.select(kinds)  # names what is missing
         columns = zip(table.names, table.dtypes, table.values.T, strict=True)
         schema = cls(tuple(_entry(name, dtype, values, kinds.get(name)) for name, dtype, values in columns))
+        if not schema.entries:
+            raise DataError("no column is left to model; give, weight with or drop fewer of them.")
         if not schema.features:
             raise DataError(f"no column varies over the {len(table)} rows, so there is nothing to model.")
         return schema
+
+    def check(self, table: Table) -> None:
+        """Refuse a table with rows that its kinds cannot hold.
+
+        Raises:
+            DataError: for such a row, or a column that is not there; it names them.
+        """
+        for entry, column in zip(self.entries, table.select(self.names).values.T, strict=True):
+            Column.fit(entry.name, entry.kind, entry.dtype, column)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names."""
+        return tuple(e.name for e in self.entries)
 
     @property
     def features(self) -> int:
