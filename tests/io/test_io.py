@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -25,6 +26,7 @@ from diffeo.encodings import kinds
 from diffeo.encodings.base import Encoding
 from diffeo.errors import ConfigError, FormatError
 from diffeo.io import files
+from diffeo.tables import Table, score_table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

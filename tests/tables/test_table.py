@@ -21,12 +21,11 @@ from diffeo.tables.lattices import find_grid
 from diffeo.tables.schema import Schema
 from diffeo.tables.table import Table
 
-TABLE = Table(
+TABLE = Table.from_values(
     ["count", "price", "flag", "small"],
     np.array([[1, 0.1, 1, 0.5], [2, 1e-30, 0, 0.25], [-3, 12345.678901234567, 1, 0.3]]),
     ["int16", "float64", "bool", "float32"],
 )
-TABLE.values[2, 3] = np.float32(0.3)
 NAMED = ["csv", "tsv", "txt", "parquet", "pq", "feather", "arrow", "ipc", "npz"]
 
 
@@ -119,7 +118,7 @@ def test_the_cure_of_a_column_survives_the_name_of_its_file(tmp_path):
 @pytest.mark.parametrize("how", ["cut", "short", "foreign", "text", "empty"])
 def test_damaged_and_foreign_files_are_refused(tmp_path, suffix, how):
     path = tmp_path / f"t.{suffix}"
-    Table(["a", "b"], np.random.default_rng(0).normal(size=(500, 2))).write(path)
+    Table.from_values(["a", "b"], np.random.default_rng(0).normal(size=(500, 2))).write(path)
     data = path.read_bytes()
     other = tmp_path / "other.parquet"
     TABLE.write(other)
@@ -297,9 +296,35 @@ def test_parts_of_a_table():
             wrong(["count", "nope"])
 
 
-def test_values_that_no_longer_fit_their_type_are_written_as_floats(tmp_path):
-    Table(["a", "b"], np.array([[1.5, 300.0], [2.0, 1.0]]), ["int64", "uint8"]).write(tmp_path / "t.parquet")
-    assert Table.read(tmp_path / "t.parquet").dtypes == ("float64", "float64")
+def test_values_that_do_not_fit_their_type_stay_floats():
+    values = np.array([[1.5, 300.0, 7.0, 1.0], [2.0, 1.0, -8.0, 0.0]])
+    table = Table.from_values(["a", "b", "c", "d"], values, ["int64", "uint8", "int8", "bool"])
+    assert table.dtypes == ("float64", "float64", "int8", "bool")
+    assert np.array_equal(table.values, values)
+    with pytest.raises(DataError, match=r"2 names need values of \(rows, 2\), not \(2, 4\)"):
+        Table.from_values(["a", "b"], values)
+
+
+def test_a_table_keeps_each_column_as_it_is():
+    words = np.array(["x", "y"])
+    table = Table({"word": words, "score": np.array([-math.inf, 1.0]), "n": np.arange(2, dtype=np.int8)})
+    assert table.dtypes == ("str32", "float64", "int8")
+    assert table.column("word") is words
+    assert table.select(["n", "score"]).values.tolist() == [[0, -math.inf], [1, 1]]
+    assert table.rows([1]).beside(Table({"z": np.zeros(1)})).column("word").tolist() == ["y"]
+    with pytest.raises(DataError, match=r"different lengths: \[1, 2\]"):
+        Table({"a": np.zeros(1), "b": np.zeros(2)})
+    with pytest.raises(DataError, match=r"column 'a' has shape \(1, 2\)"):
+        Table({"a": np.zeros((1, 2))})
+
+
+def test_a_table_is_apart_from_what_it_was_made_of():
+    column = np.arange(3.0)
+    table = Table.of({"a": column})
+    column[0] = 9
+    assert table.column("a")[0] == 0
+    table.values[0, 0] = 9
+    assert table.column("a")[0] == 0
 
 
 # -- writing ------------------------------------------------------------------------------------
@@ -352,7 +377,7 @@ def test_outputs_are_refused_early(tmp_path):
 
 
 def kinds(declared: dict | None = None, dtype: str = "float64", **columns) -> dict:
-    table = Table(list(columns), np.stack(list(columns.values()), 1).astype(dtype), [dtype] * len(columns))
+    table = Table({name: column.astype(dtype) for name, column in columns.items()})
     return {e.name: e.kind for e in Schema.infer(table, declared).entries}
 
 
@@ -459,6 +484,8 @@ def test_declared_kinds_override_and_are_checked():
 def test_a_table_in_which_nothing_varies_is_refused():
     with pytest.raises(DataError, match="no column varies over the 3 rows"):
         kinds(a=np.ones(3), b=np.zeros(3))
+    with pytest.raises(DataError, match="no column is left to model"):
+        Schema.infer(TABLE.drop(TABLE.names))
 
 
 def test_suggestions_are_hints_only():
