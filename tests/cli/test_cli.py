@@ -26,14 +26,13 @@ from diffeo.bijections.base import Bijection
 from diffeo.cli import options, report
 from diffeo.cli.app import app
 from diffeo.cli.flags import FLAGS, hint
-from diffeo.encodings.columns import Columns
 from diffeo.encodings.context import StandardizedContext
 from diffeo.errors import ConfigError, ContextError, Cure, DataError
 from diffeo.flow import Flow
 from diffeo.tables import TableReport
 from diffeo.tables.samples import sample_table
 from diffeo.tables.schema import Schema
-from diffeo.tables.scores import score_table
+from diffeo.tables.scores import SCORE_QUANTILES, score_quantiles, score_table
 from diffeo.tables.table import Table
 from diffeo.train import FitReport
 
@@ -69,14 +68,16 @@ def toy_flow(rows: Table, given: tuple[str, ...] = (), weights: str | None = Non
     n = len(given)
     bijection = Shift(encoding.latent_shape, context_shape=(n,) if n else None)
     flow = Flow(bijection, Normal(encoding.latent_shape), encoding, StandardizedContext(n) if n else None)
-    encoding.set_score_quantiles(score_table(flow, rows).log_prob)
+    flow.notes[SCORE_QUANTILES] = score_quantiles(score_table(flow, rows).log_prob)
     return flow
 
 
 def result(rows: int) -> TableReport:
     """What fit_table says of a run."""
     training = FitReport((), 1.0, 100, 90, -3.0, -3.25, 0, "out of time")
-    return TableReport(training, rows, 1600, {"flow": -3.25, "gaussian": -4.0, "mixture": -3.5}, 1.5)
+    return TableReport(
+        training, rows, 1600, {"flow": -3.25, "gaussian": -4.0, "mixture": -3.5}, [-9.0, -3.0, -1.0], 1.5
+    )
 
 
 @dataclass
@@ -602,13 +603,9 @@ def test_tables_without_an_encoding_are_refused():
     with pytest.raises(ConfigError, match="not fitted to a table"):
         score_table(Flow(Shift((2,)), Normal((2,))), table())
     flow = toy_flow(table())
-    encoding = flow.encoding
-    assert isinstance(encoding, Columns)
-    encoding.score_quantiles = None
-    assert score_table(flow, table()).table().names[:1] == ("log_prob",)
-    assert "quantile" not in score_table(flow, table()).table().names
-    with pytest.raises(DataError, match="no training scores"):
-        encoding.quantile(np.zeros(1))
+    del flow.notes[SCORE_QUANTILES]
+    assert next(iter(score_table(flow, table()).columns())) == "log_prob"
+    assert "quantile" not in score_table(flow, table()).columns()
 
 
 # -- the real thing ----------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,10 +27,12 @@ from diffeo.encodings.kinds import (
     Kind,
     Lattice,
     Positive,
+    declarable_kinds,
     parse_kind,
 )
-from diffeo.errors import ConfigError, DataError, FormatError
+from diffeo.errors import ConfigError, Cure, DataError, FormatError
 from diffeo.flow import Flow
+from diffeo.testing import check_encoding
 
 EXACT = {
     "continuous": (Continuous(), lambda rng: rng.normal(50, 20, 500)),
@@ -93,7 +97,7 @@ def test_round_trip_of_mixed_columns(model):
     assert log_weight.isfinite().all()
     for draw in v:  # whatever the dequantization, the lattice value comes back exactly
         back = columns.decode(draw)
-        fixed = [i for i, c in enumerate(columns.columns) if c.kind.discrete or not c.kind.free]
+        fixed = [i for i, c in enumerate(columns.columns) if c.kind.noise or not c.kind.width]
         assert torch.equal(back[:, fixed], x[:, fixed])
         torch.testing.assert_close(back, x, rtol=1e-4 if model == torch.float32 else 1e-9, atol=1e-4)
 
@@ -313,16 +317,124 @@ def test_the_delta_method_matches_repeated_draws():
     assert delta_method(torch.tensor([[1.0], [math.nan]]))[0].isnan().all()
 
 
-def test_quantiles_count_the_training_rows_below():
-    columns = one(Continuous(), np.arange(5.0))
-    with pytest.raises(DataError, match="no training scores"):
-        columns.quantile(np.zeros(1))
-    columns.set_score_quantiles(torch.arange(10_001, dtype=torch.float64))
-    got = columns.quantile(np.array([-math.inf, -1, 0, 2500, 1e9, math.nan]))
-    np.testing.assert_allclose(got[:-1], [0, 0, 0, 0.25, 1])
-    assert math.isnan(got[-1])
-    columns.set_score_quantiles(np.array([-math.inf, 0.0, 1.0]))
-    assert np.isfinite(columns.score_quantiles).all()
+# -- a kind of several coordinates --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Direction(Kind):
+    """Angles as points of a plane: the direction is the angle, the distance is drawn from Rayleigh's density.
+
+    With the density ``p`` of the plane, that of the angle is ``int p(r cos, r sin) r dr``, the mean of
+    ``p exp(r^2 / 2)`` over the draws.
+    """
+
+    turn: float
+    standardized: ClassVar[bool] = False
+
+    @property
+    def width(self) -> int:
+        return 2
+
+    @property
+    def noise(self) -> int:
+        return 1
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return 0.0, self.turn
+
+    def encode(self, x, noise, eps):
+        outside = self._outside(x)
+        radius = (-2 * (0.5 - noise).log()).sqrt()
+        angle = x.masked_fill(outside, 0.0) * (2 * math.pi / self.turn)
+        log_weight = radius**2 / 2 + math.log(2 * math.pi / self.turn)
+        return radius * torch.cat([angle.cos(), angle.sin()], -1), log_weight.masked_fill(outside, -math.inf)
+
+    def decode(self, real):
+        angle = torch.atan2(real[..., 1:], real[..., :1])
+        return torch.remainder(angle * (self.turn / (2 * math.pi)), self.turn)
+
+
+class Affine(Bijection):
+    """A shift and a scale of each coordinate."""
+
+    def __init__(self, shift, scale):
+        super().__init__((len(shift),))
+        self.shift, self.scale = (torch.tensor(t, dtype=torch.float64) for t in (shift, scale))
+
+    def forward(self, x, context=None):
+        return (x - self.shift) / self.scale, -self.scale.log().sum().expand(x.shape[:-1])
+
+    def inverse(self, y, context=None):
+        return self.shift + self.scale * y, self.scale.log().sum().expand(y.shape[:-1])
+
+
+def with_directions(draws: int = 16) -> Columns:
+    """Two angles among others, behind and before kinds of one coordinate and of none."""
+    columns = [
+        Column("n", Integer(), "int64", loc=2.0, scale=3.0),
+        Column("a", Direction(360.0)),
+        Column("same", Constant(4.5)),
+        Column("b", Direction(24.0), "float32"),
+        Column("x", Continuous(), loc=1.0, scale=2.0),
+        Column("c", Direction(360.0)),
+    ]
+    return Columns(columns, draws=draws).double().eval()
+
+
+def test_a_kind_may_take_two_latent_coordinates(monkeypatch):
+    monkeypatch.setitem(COLUMN_KINDS, "direction", Direction)
+    columns = with_directions()
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.poisson(3, 50), 360 * rng.random(50), np.full(50, 4.5), 24 * rng.random(50),
+                  rng.normal(size=50), 360 * rng.random(50)], 1)  # fmt: skip
+    x[:, 3] = x[:, 3].astype(np.float32)
+    check_encoding(columns, torch.from_numpy(x[:8]), outside=torch.from_numpy(x[:1] + 400))
+    v, log_weight = columns.encode(torch.from_numpy(x))
+    assert v.shape == (16, 50, 8)
+    assert log_weight.shape == (16, 50)
+    assert columns.circular == (False,) * 8
+    # each column's coordinates stand together, in the order of the columns
+    for place, column, turn in ((1, 1, 360), (3, 3, 24), (6, 5, 360)):
+        angle = torch.atan2(v[..., place + 1], v[..., place]) * turn / (2 * math.pi) % turn
+        torch.testing.assert_close(angle, torch.from_numpy(x[:, column]).expand(16, 50))
+    torch.testing.assert_close(v[..., 5] * 2 + 1, torch.from_numpy(x[:, 4]).expand(16, 50))
+    torch.testing.assert_close(v[..., 0].mean(0) * 3 + 2, torch.from_numpy(x[:, 0]))
+
+
+def test_the_density_of_a_kind_of_two_coordinates_integrates_to_one():
+    columns = Columns([Column("a", Direction(360.0))], draws=4096).double().eval()
+    a = torch.linspace(0, 360, 721, dtype=torch.float64)[:-1, None]
+    round_about = Flow(Identity((2,)), Normal((2,)), columns).double().eval()
+    torch.testing.assert_close(round_about.log_prob(a), torch.full((720,), -math.log(360.0)).double())
+    # not round: the density of the angle by a sum over distances
+    pushed = Flow(Affine([0.8, -0.3], [0.6, 0.9]), Normal((2,)), columns).double().eval()
+    density = pushed.log_prob(a).exp()
+    assert density.sum().item() * 0.5 == pytest.approx(1, abs=2e-3)
+    radius = (torch.arange(4000, dtype=torch.float64) + 0.5) / 500
+    angle = a * math.pi / 180
+    points = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
+    plane = pushed.without_encoding().log_prob(points).exp()
+    exact = (plane * radius).sum(-1) / 500 * math.pi / 180
+    torch.testing.assert_close(density, exact, rtol=0.02, atol=1e-5)
+    # and what is sampled has it
+    drawn = pushed.sample(20_000, generator=torch.Generator().manual_seed(0))[:, 0]
+    share = torch.histc(drawn, 12, 0, 360) / len(drawn)
+    torch.testing.assert_close(share, density.reshape(12, 60).sum(1) * 0.5, rtol=0, atol=0.015)
+
+
+def test_a_kind_says_itself_how_it_is_written(monkeypatch):
+    with pytest.raises(ConfigError, match="is not a kind of column"):
+        parse_kind("direction(360)")
+    monkeypatch.setitem(COLUMN_KINDS, "direction", Direction)
+    assert declarable_kinds().endswith("circular(low, high), direction(turn)")
+    assert parse_kind("direction(360)") == Direction(360.0)
+    assert parse_kind(str(Direction(24.0))) == Direction(24.0)
+    with pytest.raises(ConfigError, match=r"wrong values in its brackets; there are: .*direction\(turn\)"):
+        parse_kind("direction(0, 360)")
+    columns = with_directions()
+    again = Columns.from_json(json.loads(json.dumps(columns.to_json())))
+    assert again.columns == columns.columns
 
 
 # -- files --------------------------------------------------------------------------------------
@@ -330,9 +442,7 @@ def test_quantiles_count_the_training_rows_below():
 
 def saved() -> dict:
     columns, _ = mixed(np.random.default_rng(9))
-    columns = Columns(columns.columns, given=["g"], weights="w", num_draws=8)
-    columns.set_score_quantiles(np.random.default_rng(0).normal(size=2000))
-    return columns.to_json()
+    return Columns(columns.columns, given=["g"], weights="w", num_draws=8).to_json()
 
 
 def test_json_rebuilds_the_encoding_exactly():
@@ -367,9 +477,6 @@ def _column(**changes):
         lambda s: s.update(given=[1]),
         lambda s: s.update(given=[s["columns"][0]["name"]]),
         lambda s: s.update(weights={}),
-        lambda s: s.update(score_quantiles=[0.0] * 5),
-        lambda s: s.update(score_quantiles=[math.nan] * 1001),
-        lambda s: s.update(score_quantiles=[float(-i) for i in range(1001)]),
         _column(loc=math.nan),
         _column(loc=10**400),
         _column(loc="1"),
@@ -441,5 +548,7 @@ def test_columns_need_something_to_model_and_distinct_names():
         Columns([Column("a", Constant(1.0))])
     with pytest.raises(DataError, match="'a' is used for two"):
         Columns([Column("a", Continuous())], given=["a"])
-    with pytest.raises(DataError, match=r"column 'a' is positive, but row 2 holds -1 \(2 rows"):
+    with pytest.raises(DataError, match=r"column 'a' is positive, but row 2 holds -1 \(2 rows") as caught:
         Column.fit("a", Positive(), "float64", np.array([1.0, -1.0, 0.0]))
+    assert str(caught.value).endswith("declare the column differently: columns={'a': 'continuous'}.")
+    assert caught.value.cure == Cure("columns", {"a": "continuous"})

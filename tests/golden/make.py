@@ -13,6 +13,8 @@ import torch
 import diffeo
 from diffeo.encodings import Column, Columns
 from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
+from diffeo.tables import Table, score_table
+from diffeo.tables.scores import SCORE_QUANTILES, score_quantiles
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -52,8 +54,9 @@ def table() -> None:
     x = columns.decode(draw(64, 6).clamp(-3, 3))
     with torch.no_grad():
         log_prob = flow.log_prob(x)
-        columns.set_score_quantiles(log_prob)
-    write(flow, "-table", {"x": x, "log_prob": log_prob, "quantile": columns.quantile(log_prob)})
+    flow.notes = {SCORE_QUANTILES: score_quantiles(log_prob.numpy())}
+    quantile = score_table(flow, Table.from_values(columns.names, x.numpy())).quantile
+    write(flow, "-table", {"x": x, "log_prob": log_prob, "quantile": quantile})
 
 
 def stir(flow: diffeo.Flow) -> None:
@@ -64,7 +67,7 @@ def stir(flow: diffeo.Flow) -> None:
 
 def write(flow: diffeo.Flow, suffix: str, notes: dict[str, torch.Tensor | np.ndarray]) -> None:
     path = Path(__file__).with_name(f"{diffeo.__version__}{suffix}.safetensors")
-    flow.notes = {name: value.tolist() for name, value in notes.items()}
+    flow.notes |= {name: value.tolist() for name, value in notes.items()}
     diffeo.save(flow, path)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import diffeo
 from diffeo.contexts import Classes
 from diffeo.encodings import Columns
 from diffeo.errors import ConfigError, DataError
-from diffeo.presets import MAF, Preset, Tabular
-from diffeo.tables import Table
-from diffeo.train import Progress, TensorRows
+from diffeo.functional.seeding import seeded
+from diffeo.presets import MAF, FlowMatching, Preset, Tabular
+from diffeo.tables import Schema, Table, TableReport, score_table
+from diffeo.train import Checkpoint, OptimizerSettings, Progress
 
 ROWS = 400
 
@@ -113,9 +115,21 @@ def test_a_flow_that_can_be_saved_and_scores_what_it_knows(fitted: Any, tmp_path
     with torch.no_grad():
         scores = again.log_prob(x)
         assert torch.equal(scores, flow.log_prob(x))
-    quantiles = encoding_of(again).quantile(scores)
+    quantiles = score_table(again, mixed_rows().rows(slice(50))).quantile
+    assert quantiles is not None
     assert 0 <= quantiles.min() < 0.3
     assert 0.7 < quantiles.max() <= 1
+
+
+def test_the_notes_say_what_is_to_be_known_of_the_model(fitted: Any):
+    flow, report, _, _ = fitted
+    notes = flow.notes
+    assert notes == report.notes()
+    assert (notes["rows"], notes["seed"], notes["steps"]) == (ROWS, 0, report.training.steps)
+    assert notes["held out"] == {name: round(nats, 3) for name, nats in report.baselines.items()}
+    assert len(notes["score quantiles"]) == 1001
+    assert len(json.dumps(notes)) < 20_000
+    assert report.to_json()["score_quantiles"] == notes["score quantiles"]
 
 
 def test_samples_stay_in_their_supports(samples: dict[str, torch.Tensor]):
@@ -229,6 +243,152 @@ def test_a_single_column():
     assert sorted(report.baselines) == ["flow", "gaussian", "mixture"]
 
 
+# -- a schema that is ready -----------------------------------------------------------------------
+
+
+def same_fits(one: tuple[diffeo.Flow, TableReport], other: tuple[diffeo.Flow, TableReport]) -> bool:
+    return (
+        encoding_of(one[0]).to_json() == encoding_of(other[0]).to_json()
+        and torch.equal(weights_of(one[0]), weights_of(other[0]))
+        and one[1].baselines == other[1].baselines
+    )
+
+
+def test_a_schema_gives_the_fit_of_the_kinds_it_was_inferred_with():
+    table = mixed_rows()
+    options = {"given": ["x"], "drop": ["unit"], "features": 5, "context": 1, "max_steps": 5}
+    options["preset"] = Tabular(5, 1, layers=1, hidden=8, blocks=1, circular=(3,))
+    schema = Schema.infer(table.drop(["x", "unit"]), DECLARED)
+    by_kinds = fit_quickly(table, columns=DECLARED, **options)
+    assert same_fits(fit_quickly(table, columns=schema, **options), by_kinds)
+    assert not same_fits(fit_quickly(table, columns={**DECLARED, "price": "continuous"}, **options), by_kinds)
+
+
+def test_a_schema_says_which_columns_are_modeled():
+    columns = two_columns() | {"id": np.array(["x"] * 80), "w": np.ones(80)}
+    schema = Schema.infer(Table.of(two_columns()))
+    flow, _ = fit_quickly(columns, columns=schema, weights="w", max_steps=2)
+    assert encoding_of(flow).names == ("a", "b")
+    with pytest.raises(ConfigError, match="'a' is given or weights the rows"):
+        fit_quickly(columns, columns=schema, given=["a"])
+    with pytest.raises(DataError, match="no column 'b' in this table; it has a"):
+        fit_quickly({"a": columns["a"]}, columns=schema)
+
+
+def test_a_schema_is_held_against_all_rows():
+    table = {"n": np.arange(80) % 7, "a": two_columns()["a"]}
+    schema = Schema.infer(Table.of(table))
+    for row in (3, 60):  # of which one is held out and one not, or not
+        values = table["n"].astype(float)
+        values[row] = 0.5
+        with pytest.raises(DataError, match=f"column 'n' is integer, but row {row + 1} holds 0.5"):
+            fit_quickly(table | {"n": values}, columns=schema)
+
+
+# -- training options -----------------------------------------------------------------------------
+
+
+class Steps:
+    """The last step of each part of a job."""
+
+    def __init__(self):
+        self.last: dict[str, int] = {}
+
+    def on_progress(self, progress: Progress) -> None:
+        self.last[progress.stage] = progress.step
+
+
+def test_limits_hold_for_race_and_training_together():
+    steps = Steps()
+    _, report = fit_quickly(two_columns(), preset=None, max_seconds=None, max_steps=40, callbacks=[steps])
+    assert steps.last == {"race 1/2": 6, "race 2/2": 6, "fit": 28}
+    assert report.training.steps == 28
+    _, report = fit_quickly(
+        two_columns(), preset=None, max_seconds=None, max_epochs=10, batch_size=24, callbacks=[steps]
+    )
+    assert steps.last == {"race 1/2": 5, "race 2/2": 5, "fit": 21}  # of three steps an epoch
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_steps": 7}, 7),
+        ({"max_epochs": 4, "batch_size": 36}, 8),
+        ({"max_epochs": 4, "batch_size": 24}, 12),
+    ],
+)
+def test_a_preset_has_the_whole_length(options: dict[str, Any], steps: int):
+    assert fit_quickly(two_columns(), max_seconds=None, **options)[1].training.steps == steps
+
+
+def test_the_optimizer_is_set():
+    flow, _ = fit_quickly(two_columns(), max_steps=5, optimizer=OptimizerSettings(learning_rate=1e-30))
+    with seeded(0):
+        fresh = tiny(2).build(encoding_of(flow))
+    assert all(torch.equal(p, q) for p, q in zip(flow.parameters(), fresh.parameters(), strict=True))
+    moved, _ = fit_quickly(two_columns(), max_steps=5)
+    assert any(not torch.equal(p, q) for p, q in zip(moved.parameters(), fresh.parameters(), strict=True))
+
+
+class Stop(Exception):
+    """Ends a run as a kill would."""
+
+
+@dataclass
+class StopAt:
+    step: int
+
+    def on_progress(self, progress: Progress) -> None:
+        if progress.stage == "fit" and progress.step >= self.step:
+            raise Stop
+
+
+@pytest.mark.parametrize("preset", [tiny(2), None], ids=["preset", "race"])
+def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(preset: Preset | None, tmp_path: Path):
+    path = tmp_path / "run"
+    options = {"preset": preset, "max_seconds": None, "max_steps": 60}
+    whole = fit_quickly(two_columns(), **options)
+    with pytest.raises(Stop):
+        fit_quickly(two_columns(), checkpoint=Checkpoint(path, 0.0), callbacks=[StopAt(30)], **options)
+    with pytest.raises(ConfigError, match="belongs to another run"):
+        fit_quickly(two_columns(), checkpoint=path, **(options | {"max_steps": 61}))
+    steps = Stages()
+    resumed = fit_quickly(two_columns(), checkpoint=path, callbacks=[steps], **options)
+    assert steps.names == ["fit"]  # the race is over
+    assert same_fits(whole, resumed)
+    assert not path.exists()
+
+
+class Ticks:
+    """A clock that a thousand looks take a second further."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+def test_the_clock_is_the_one_given():
+    fits = []
+    for _ in range(2):
+        clock = Ticks()
+        fits.append(fit_quickly(two_columns(), preset=None, max_seconds=1.0, clock=clock))
+        assert fits[-1][1].seconds == pytest.approx(clock.now, abs=0.01)
+        assert 0.5 < fits[-1][1].training.seconds + 0.3 < 1.3
+    assert same_fits(*fits)  # time is a matter of steps alone
+    assert fits[0][1].training.steps == fits[1][1].training.steps > 50
+
+
+def test_a_flow_trained_otherwise_is_measured_by_its_likelihood():
+    rows = 1e3 * np.random.default_rng(0).normal(size=(300, 2))
+    preset = FlowMatching(2, layers=1, hidden=16)
+    flow, report = diffeo.fit_table(rows, preset=preset, max_steps=30)
+    assert report.training.valid == report.baselines["flow"]
+    assert abs(report.training.valid - score_table(flow, rows).log_prob.mean()) < 1
+
+
 # -- given columns and weights --------------------------------------------------------------------
 
 
@@ -285,7 +445,7 @@ def test_rows_of_weight_zero_are_as_good_as_absent():
         ({"preset": tiny(1, Classes(2)), "given": ["a"]}, ConfigError, "1 are given"),
         ({"given": ["z"]}, DataError, "no column 'z'"),
         ({"weights": "z"}, DataError, "no column 'z'"),
-        ({"given": ["a", "b"]}, DataError, "no column varies"),
+        ({"given": ["a", "b"]}, DataError, "no column is left to model"),
         ({"columns": {"z": "positive"}}, DataError, "no column 'z'"),
         ({"columns": {"a": "positive"}}, DataError, "column 'a' is positive, but row"),
         ({"columns": {"a": "cubic"}}, ConfigError, "cubic"),
@@ -334,40 +494,19 @@ def test_too_few_rows_are_refused_before_training(rows: int):
 # -- seeds ----------------------------------------------------------------------------------------
 
 
-class Held:
-    """Which rows a run trains on, by their first column."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.rows: list[list[float]] = []
-        fit = diffeo.tables.fit.fit_rows
-
-        def spy(flow: diffeo.Flow, train: TensorRows, *rest: Any):
-            self.rows.append(train.x[:, 0].tolist())
-            return fit(flow, train, *rest)
-
-        monkeypatch.setattr("diffeo.tables.fit.fit_rows", spy)
+def weights_of(flow: diffeo.Flow) -> torch.Tensor:
+    return torch.cat([value.double().flatten() for value in flow.state_dict().values()])
 
 
-def start_weights(flow: diffeo.Flow) -> Sequence[torch.Tensor]:
-    return [p.detach().clone() for p in flow.parameters()]
-
-
-def test_the_seed_decides_split_and_weights(monkeypatch: pytest.MonkeyPatch):
-    held, built = Held(monkeypatch), []
-    build = Tabular.build
-
-    def spy(preset: Tabular, encoding: Any = None) -> diffeo.Flow:
-        built.append(build(preset, encoding))
-        built[-1] = torch.cat([p.detach().flatten().clone() for p in built[-1].parameters()])
-        return build(preset, encoding)
-
-    monkeypatch.setattr(Tabular, "build", spy)
+def test_the_seed_decides_split_and_weights():
+    fits = []
     for seed, torch_seed in ((0, 0), (0, 1), (1, 0)):
         torch.manual_seed(torch_seed)
-        fit_quickly(two_columns(), seed=seed, max_seconds=0.02)
-    assert held.rows[0] == held.rows[1] != held.rows[2]
-    assert torch.equal(built[0], built[1])
-    assert not torch.equal(built[0], built[2])
+        fits.append(fit_quickly(two_columns(), seed=seed, max_steps=3)[0])
+    moments = [encoding_of(flow).to_json()["columns"] for flow in fits]
+    assert moments[0] == moments[1] != moments[2]  # those of the training rows
+    assert torch.equal(weights_of(fits[0]), weights_of(fits[1]))
+    assert not torch.equal(weights_of(fits[0]), weights_of(fits[2]))
 
 
 @pytest.mark.parametrize("preset", [tiny(2), None], ids=["preset", "race"])

@@ -16,17 +16,16 @@ from pyarrow import feather, parquet
 
 from diffeo._files import check_output, replacing
 from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
-from diffeo.errors import ConfigError, DataError
+from diffeo.errors import ConfigError, Cure, DataError
 from diffeo.tables.lattices import find_grid
 from diffeo.tables.schema import Schema
 from diffeo.tables.table import Table
 
-TABLE = Table(
+TABLE = Table.from_values(
     ["count", "price", "flag", "small"],
     np.array([[1, 0.1, 1, 0.5], [2, 1e-30, 0, 0.25], [-3, 12345.678901234567, 1, 0.3]]),
     ["int16", "float64", "bool", "float32"],
 )
-TABLE.values[2, 3] = np.float32(0.3)
 NAMED = ["csv", "tsv", "txt", "parquet", "pq", "feather", "arrow", "ipc", "npz"]
 
 
@@ -89,7 +88,7 @@ def test_csv_dialects(tmp_path, text, names, values):
         (b"a,b\n1,2\n3,4,5\n", r"line 3 has 3 values, but the header names 2 columns; correct"),
         (b"1.5,2.5\n1,2\n", r"first line holds numbers.*add a header"),
         (b"a,b\n1,red\n2,blue\n", r"'b' holds text or categories \('red' in row 1\).*Drop"),
-        (b"a\n" + b"1\n" * 20 + b"oops\n", r"'a' holds 'oops' in row 21, no number; correct or drop"),
+        (b"a\n" + b"1\n" * 20 + b"oops\n", r"'a' holds 'oops' in row 21, not a number; correct or drop"),
         (b"a,b\n1,2\n2,\n3,\n", r"'b' has a missing value in row 2 \(2 such rows\); fill"),
         (b"a,b\n1,NA\n", r"'b' has a missing value in row 1"),
         (b"a,b\n1,2\n1,inf\n", r"'b' has an infinite value in row 2; fill"),
@@ -108,11 +107,18 @@ def test_bad_csv_says_where_and_what_to_do(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_the_cure_of_a_column_survives_the_name_of_its_file(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,red\n")
+    with pytest.raises(DataError, match=r"t\.csv: .* To leave it out: drop=\['b'\]\.$") as caught:
+        Table.read(tmp_path / "t.csv")
+    assert caught.value.cure == Cure("drop", ["b"])
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "feather", "arrow", "npy", "npz"])
 @pytest.mark.parametrize("how", ["cut", "short", "foreign", "text", "empty"])
 def test_damaged_and_foreign_files_are_refused(tmp_path, suffix, how):
     path = tmp_path / f"t.{suffix}"
-    Table(["a", "b"], np.random.default_rng(0).normal(size=(500, 2))).write(path)
+    Table.from_values(["a", "b"], np.random.default_rng(0).normal(size=(500, 2))).write(path)
     data = path.read_bytes()
     other = tmp_path / "other.parquet"
     TABLE.write(other)
@@ -249,9 +255,9 @@ def test_all_columns_that_cannot_be_used_are_named_at_once():
         Table.of(columns)
     assert str(caught.value) == (
         "3 columns cannot be used: 'a b' holds text or categories ('x' in row 1); 'd' has a missing value in "
-        "row 2; 'e' holds dates or times. Mend them, or leave them out: --drop 'a b' --drop d --drop e (in "
-        "Python drop=['a b', 'd', 'e'])."
+        "row 2; 'e' holds dates or times. Mend them, or leave them out: drop=['a b', 'd', 'e']."
     )
+    assert caught.value.cure == Cure("drop", ["a b", "d", "e"])
     assert Table.of(columns, drop=["a b", "d", "e"]).names == ("c",)
     assert Table.of(columns, only=["c"]).names == ("c",)
     with pytest.raises(
@@ -261,7 +267,7 @@ def test_all_columns_that_cannot_be_used_are_named_at_once():
     with pytest.raises(DataError, match="no column 'z' in this table; it has a b, c, d, e"):
         Table.of(columns, drop=["z"])
     many = {f"c{i}": words for i in range(30)}
-    with pytest.raises(DataError, match=r"30 columns .*'c19' holds [^;]*; and 10 more\. .*--drop c19 \(in"):
+    with pytest.raises(DataError, match=r"30 columns .*'c19' holds [^;]*; and 10 more\. .*'c19'\]\.$"):
         Table.of(many)
 
 
@@ -290,9 +296,35 @@ def test_parts_of_a_table():
             wrong(["count", "nope"])
 
 
-def test_values_that_no_longer_fit_their_type_are_written_as_floats(tmp_path):
-    Table(["a", "b"], np.array([[1.5, 300.0], [2.0, 1.0]]), ["int64", "uint8"]).write(tmp_path / "t.parquet")
-    assert Table.read(tmp_path / "t.parquet").dtypes == ("float64", "float64")
+def test_values_that_do_not_fit_their_type_stay_floats():
+    values = np.array([[1.5, 300.0, 7.0, 1.0], [2.0, 1.0, -8.0, 0.0]])
+    table = Table.from_values(["a", "b", "c", "d"], values, ["int64", "uint8", "int8", "bool"])
+    assert table.dtypes == ("float64", "float64", "int8", "bool")
+    assert np.array_equal(table.values, values)
+    with pytest.raises(DataError, match=r"2 names need values of \(rows, 2\), not \(2, 4\)"):
+        Table.from_values(["a", "b"], values)
+
+
+def test_a_table_keeps_each_column_as_it_is():
+    words = np.array(["x", "y"])
+    table = Table({"word": words, "score": np.array([-math.inf, 1.0]), "n": np.arange(2, dtype=np.int8)})
+    assert table.dtypes == ("str32", "float64", "int8")
+    assert table.column("word") is words
+    assert table.select(["n", "score"]).values.tolist() == [[0, -math.inf], [1, 1]]
+    assert table.rows([1]).beside(Table({"z": np.zeros(1)})).column("word").tolist() == ["y"]
+    with pytest.raises(DataError, match=r"different lengths: \[1, 2\]"):
+        Table({"a": np.zeros(1), "b": np.zeros(2)})
+    with pytest.raises(DataError, match=r"column 'a' has shape \(1, 2\)"):
+        Table({"a": np.zeros((1, 2))})
+
+
+def test_a_table_is_apart_from_what_it_was_made_of():
+    column = np.arange(3.0)
+    table = Table.of({"a": column})
+    column[0] = 9
+    assert table.column("a")[0] == 0
+    table.values[0, 0] = 9
+    assert table.column("a")[0] == 0
 
 
 # -- writing ------------------------------------------------------------------------------------
@@ -345,7 +377,7 @@ def test_outputs_are_refused_early(tmp_path):
 
 
 def kinds(declared: dict | None = None, dtype: str = "float64", **columns) -> dict:
-    table = Table(list(columns), np.stack(list(columns.values()), 1).astype(dtype), [dtype] * len(columns))
+    table = Table({name: column.astype(dtype) for name, column in columns.items()})
     return {e.name: e.kind for e in Schema.infer(table, declared).entries}
 
 
@@ -452,6 +484,8 @@ def test_declared_kinds_override_and_are_checked():
 def test_a_table_in_which_nothing_varies_is_refused():
     with pytest.raises(DataError, match="no column varies over the 3 rows"):
         kinds(a=np.ones(3), b=np.zeros(3))
+    with pytest.raises(DataError, match="no column is left to model"):
+        Schema.infer(TABLE.drop(TABLE.names))
 
 
 def test_suggestions_are_hints_only():
@@ -464,15 +498,17 @@ def test_suggestions_are_hints_only():
     }
     schema = Schema.infer(Table.of(columns))
     assert all(e.kind == Continuous() for e in schema.entries)
-    notes = {e.name: e.note for e in schema.entries}
-    assert "money=positive" in notes["money"]
-    assert "circular(0, 360)" in notes["bearing"]
-    assert "share=" in notes["share"]
-    assert notes["height"] == ""
+    assert {e.name: e.suggestion for e in schema.entries} == {
+        "money": "positive",
+        "share": "bounded(0, 1)",
+        "bearing": "circular(0, 360)",
+        "height": "",
+    }
     assert len(schema.lines()) == 5
+    assert schema.lines()[1].endswith("perhaps positive")
     few = Table.of({"wind_direction": rng.uniform(0, 360, 60), "price": rng.uniform(0, 360, 60)})
-    direction, price = (e.note for e in Schema.infer(few).entries)
-    assert "--column 'wind_direction=circular(0, 360)'" in direction
+    direction, price = (e.suggestion for e in Schema.infer(few).entries)
+    assert direction == "circular(0, 360)"
     assert "circular" not in price
 
 

@@ -179,15 +179,12 @@ def score(
     from diffeo.tables.scores import score_table
 
     check_output(output, tuple(WRITERS))
-    found = score_table(options.load_model(model), table).table()
-    if append:  # the table's own columns as they are, text too
-        own, scores = dict(read_columns(table)), dict(zip(found.names, found.values.T, strict=True))
-        for name in (n for n in found.names if n in own):
-            raise DataError(f"the table has a column {name!r} already; rename it.")
-        write_columns(output, own | scores)
-    else:
-        found.write(output)
-    report.say_written(output, len(found))
+    scores = score_table(options.load_model(model), table)
+    own = dict(read_columns(table)) if append else {}  # as they are, text too
+    for name in (name for name in scores.columns() if name in own):
+        raise DataError(f"the table has a column {name!r} already; rename it.")
+    write_columns(output, own | scores.columns())
+    report.say_written(output, len(scores.log_prob))
 
 
 @app.command(epilog="Example: `diffeo sample wine.safetensors -n 1000 -o new.csv --seed 1`")

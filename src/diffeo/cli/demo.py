@@ -105,7 +105,7 @@ def _fit_cancer(folder: Path, console: Console, seconds: float, seed: int) -> Ca
     names, benign, malignant = _breast_cancer()
     order = np.random.default_rng(seed).permutation(len(benign))
     held = len(benign) * 3 // 10
-    table = Table(names, benign[order[held:]])
+    table = Table.from_values(names, benign[order[held:]])
     rows = np.concatenate([benign[order[:held]], malignant])
     is_malignant = np.arange(len(rows)) >= held
     columns = dict(zip(names, rows.T, strict=True))
@@ -118,7 +118,7 @@ def _fit_cancer(folder: Path, console: Console, seconds: float, seed: int) -> Ca
     flow, report = diffeo.fit_table(table, max_seconds=seconds, seed=seed)
     diffeo.save(flow, folder / "model.safetensors")
     scores = score_table(flow, held_out)
-    scores.table().write(folder / "scores.csv")
+    Table(scores.columns()).write(folder / "scores.csv")
     sample_table(flow, len(table), seed=seed).write(folder / "samples.csv")
 
     auc = float(roc_auc_score(is_malignant, _surprise(scores.log_prob)))

@@ -11,10 +11,9 @@ from diffeo.cli import options
 from diffeo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from diffeo.distillation import DistillReport
     from diffeo.flow import Flow
+    from diffeo.tables import Table
 
 EXAMPLE = "Example: `diffeo distill maf.safetensors -o iaf.safetensors --max-seconds 300`"
 
@@ -76,15 +75,15 @@ def _preset(kind: type[Any], settings: dict[str, Any], teacher: Flow) -> Any:
     return options.vector_preset(kind, settings, shape[0], context, circular)
 
 
-def _context(teacher: Flow, path: Path) -> Tensor | None:
+def _context(teacher: Flow, path: Path) -> Table:
     """Rows of the columns that the teacher is conditioned on."""
     from diffeo.tables import Table
-    from diffeo.tables.scores import context_of, table_encoding
+    from diffeo.tables.tensors import table_encoding
 
     given = table_encoding(teacher).given
     if not given:
         raise ConfigError("this model is conditioned on nothing; leave --given-table out.")
-    return context_of(teacher, Table.read(path, only=given))
+    return Table.read(path, only=given)
 
 
 def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> None:

@@ -171,6 +171,7 @@ def say_model(path: Path, flow: Flow) -> None:
     """What a model file holds, and the notes its run left."""
     from diffeo.encodings import Columns, Dequantization
     from diffeo.presets import Preset
+    from diffeo.tables.scores import SCORE_QUANTILES
 
     _say(f"{path} ({os.path.getsize(path):,} bytes)")
     _say(f"preset      {preset_name(flow)}")
@@ -198,10 +199,10 @@ def say_model(path: Path, flow: Flow) -> None:
         _say(f"given       {', '.join(encoding.given)}")
     if encoding.weights is not None:
         _say(f"weights     {encoding.weights}")
-    if encoding.score_quantiles is not None:
-        low, middle, high = encoding.score_quantiles[[0, 500, 1000]]
+    if quantiles := flow.notes.get(SCORE_QUANTILES):
+        low, middle, high = (quantiles[i * (len(quantiles) - 1) // 2] for i in range(3))
         _say(f"training    log_prob from {low:.3f} to {high:.3f}, median {middle:.3f}")
-    _say_notes(flow.notes)
+    _say_notes({name: value for name, value in flow.notes.items() if name != SCORE_QUANTILES})
     _say()
     cells = [(c.name, str(c.kind), c.dtype, f"{c.loc:.6g}", f"{c.scale:.6g}") for c in encoding.columns]
     grid([("column", "kind", "stored", "location", "scale"), *cells], right=(3, 4))

@@ -158,7 +158,7 @@ def sample(
     if output.endswith(NETCDF):
         save_netcdf(to_datatree(known, x), output)
     else:
-        Table.unchecked(columns(known, x)).write(output)
+        Table(columns(known, x)).write(output)
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ from diffeo.functional.seeding import generator, seeded
 from diffeo.objectives import Likelihood, Objective
 from diffeo.presets import IAF, MAF, CouplingNSF, Preset, VectorPreset
 from diffeo.tables import Table
-from diffeo.tables.scores import context_of
+from diffeo.tables.tensors import table_encoding, to_context
 from diffeo.train.loop import fit_rows
 from diffeo.train.optimizer import OptimizerSettings
 from diffeo.train.options import Options, TrainingOptions
@@ -160,7 +160,7 @@ def distill(
             cure=Cure("context", "TABLE") if context is None else None,
         )
     if isinstance(context, Table):
-        context = context_of(teacher, context)
+        context = to_context(table_encoding(teacher), context)
     with seeded(options.seed):
         student = _student(teacher, student)
         source = copy.deepcopy(teacher).eval().requires_grad_(False).without_encoding()

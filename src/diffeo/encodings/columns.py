@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from diffeo.encodings.base import Encoding
-from diffeo.encodings.kinds import Circular, Kind, Lattice, finite_number, kind_from_json
-from diffeo.errors import DataError, FormatError
+from diffeo.encodings.kinds import Kind, finite_number, kind_from_json
+from diffeo.errors import Cure, DataError, FormatError
 
 DTYPES = (
     "bool",
@@ -22,13 +22,12 @@ DTYPES = (
     "float64",
     *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64)),
 )
-QUANTILES = 1001
 _MOST_COLUMNS, _MOST_DRAWS, _LONGEST_NAME = 100_000, 4096, 10_000
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's name, kind, storage type, and the moments that standardize it."""
+    """A column's name, kind, storage type, and the moments that standardize it: all its coordinates alike."""
 
     name: str
     kind: Kind
@@ -43,43 +42,36 @@ class Column:
         The scale is that of the dequantized values, so never below 0.29 steps of a lattice; a
         column that does not vary here gets scale 1.
         """
-        x = torch.from_numpy(np.array(values, dtype=np.float64))
-        real, log_weight = kind.encode(x, torch.zeros_like(x), precision(dtype))
-        bad = np.flatnonzero(~np.isfinite(log_weight.numpy()))
+        x = torch.from_numpy(np.array(values, dtype=np.float64))[:, None]
+        real, log_weight = kind.encode(x, x.new_zeros(len(x), kind.noise), precision(dtype))
+        bad = np.flatnonzero(~np.isfinite(log_weight[:, 0].numpy()))
         if len(bad):
             raise DataError(
-                f"column {name!r} is {kind}, but row {bad[0] + 1} holds {values[bad[0]]:.10g}"
+                f"column {name!r} is {kind}, but row {bad[0] + 1} holds {x[bad[0], 0]:.10g}"
                 + (f" ({len(bad)} rows do not fit)" if len(bad) > 1 else "")
-                + f"; drop such rows, or declare the column differently: --column {name}=continuous."
+                + f"; drop such rows, or declare the column differently: columns={{{name!r}: 'continuous'}}.",
+                cure=Cure("columns", {name: "continuous"}),
             )
-        if not (kind.free and kind.standardized):
+        if not (kind.width and kind.standardized):
             return cls(name, kind, dtype)
         size = float(real.abs().max()) or 1.0  # the squares of huge values would overflow
         unit = real.numpy() / size
         loc, scale = float(unit.mean()) * size, float(unit.std()) * size
-        if isinstance(kind, Lattice):
-            scale = math.hypot(scale, kind.step / math.sqrt(12))
+        scale = math.hypot(scale, kind.noise_std)
         return cls(name, kind, dtype, loc, scale if scale > 0 and math.isfinite(scale) else 1.0)
 
     @property
     def sample_dtype(self) -> str:
         """What samples are stored in: the original type unless it cannot hold them."""
         low, high = _tighten(*self.kind.drawn, self.dtype)
-        if isinstance(self.kind, Lattice):
-            whole = self.kind.step.is_integer() and self.kind.offset.is_integer()
-        else:
-            whole = not self.kind.free
-        return self.dtype if low <= high and (whole or self.dtype.startswith("float")) else "float64"
+        fits = self.kind.whole or self.dtype.startswith("float")
+        return self.dtype if low <= high and fits else "float64"
 
     @property
     def storable(self) -> tuple[float, float]:
         """The smallest and largest value that lie in the support and survive storage."""
         low, high = _tighten(*self.kind.drawn, self.sample_dtype)
-        if isinstance(self.kind, Lattice) and not self.dtype.startswith("float"):
-            step, offset = self.kind.step, self.kind.offset
-            low = offset + step * math.ceil((low - offset) / step)
-            high = offset + step * math.floor((high - offset) / step)
-        return low, high
+        return (low, high) if self.dtype.startswith("float") else self.kind.inner(low, high)
 
 
 class Columns(Encoding):
@@ -138,33 +130,29 @@ class Columns(Encoding):
         if len(set(every)) != len(every):
             twice = next(n for n in every if every.count(n) > 1)
             raise DataError(f"the name {twice!r} is used for two columns; rename one.")
-        kept = [i for i, c in enumerate(columns) if c.kind.free]
-        if not kept:
+        own = [c for c in columns for _ in range(c.kind.width)]  # the column of each latent coordinate
+        if not own:
             raise DataError("no column varies, so there is nothing to model; add a column that does.")
-        self.free = tuple(self.names[i] for i in kept)
-        """Names of the columns that have a latent coordinate."""
-        self.discrete = tuple(columns[i].kind.discrete for i in kept)
-        self.circular = tuple(isinstance(columns[i].kind, Circular) for i in kept)
+        self.circular = tuple(c.kind.angles for c in own)
         """Which latent coordinates are angles: they want a circular family."""
         self.dtypes = tuple(c.sample_dtype for c in columns)
         """What each column's samples are stored in."""
-        self.exact = not any(self.discrete)
+        noise = sum(c.kind.noise for c in columns)
+        self.exact = not noise
         self.event_shape = torch.Size((len(columns),))
-        self.latent_shape = torch.Size((len(kept),))
-        self.score_quantiles: np.ndarray | None = None
-        """1001 quantiles of the training rows' log-likelihood, once it is trained."""
+        self.latent_shape = torch.Size((len(own),))
         self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the model's dtype
 
         self._groups = _groups(self.columns)
-        self._order = _inverse([i for g in self._groups if g.kind.free for i in g.columns])
+        self._order = _inverse([i for g in self._groups for i in g.latent])
         self._order_all = _inverse([i for g in self._groups for i in g.columns])
-        self._loc = _vector(columns[i].loc for i in kept)
-        self._scale = _vector(columns[i].scale for i in kept)
+        self._loc = _vector(c.loc for c in own)
+        self._scale = _vector(c.scale for c in own)
         self._log_scale = float(self._scale.log().sum())
         ends = [c.storable for c in columns]
         self._low, self._high = _vector(low for low, _ in ends), _vector(high for _, high in ends)
-        self._single = [c.kind.discrete and c.dtype == "float32" for c in columns]
-        self._fixed_noise = _stratified(num_draws, sum(self.discrete))
+        self._single = [c.kind.noise > 0 and c.dtype == "float32" for c in columns]
+        self._fixed_noise = _stratified(num_draws, noise)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -180,11 +168,10 @@ class Columns(Encoding):
         parts: list[Tensor] = []
         log_weight = x.new_full((), -self._log_scale)
         for g in self._groups:
-            own = None if noise is None else noise[..., g.noise]
-            real, weight = g.kind.encode(_pick(x, g.columns), own, max(eps, g.eps))
-            log_weight = log_weight + weight.sum(-1)
-            if g.kind.free:
-                parts.append(real)
+            own = None if noise is None else g.split(noise[..., g.noise], g.kind.noise)
+            real, weight = g.kind.encode(_pick(x, g.columns).unsqueeze(-1), own, max(eps, g.eps))
+            log_weight = log_weight + weight.squeeze(-1).sum(-1)
+            parts.append(real.flatten(-2))
         num_draws = 1 if noise is None else len(noise)
         real = torch.cat([p.expand(num_draws, *x.shape[:-1], p.shape[-1]) for p in parts], -1)
         v = (_pick(real, self._order) - self._loc.to(x.device)) / self._scale.to(x.device)
@@ -195,15 +182,12 @@ class Columns(Encoding):
     def decode(self, v: Tensor) -> Tensor:
         real = v.double() * self._scale.to(v.device) + self._loc.to(v.device)
         parts = [
-            g.kind.decode(
-                _pick(real, g.latent) if g.kind.free else real.new_zeros(*real.shape[:-1], len(g.columns))
-            )
-            for g in self._groups
+            g.kind.decode(g.split(_pick(real, g.latent), g.kind.width)).squeeze(-1) for g in self._groups
         ]
         x = _pick(torch.cat(parts, -1), self._order_all)
         x = x.clamp(self._low.to(x.device), self._high.to(x.device))  # lets NaN through
         if any(self._single):
-            # the lattice value as it was stored: 0.3 in float32 is not 0.3 in float64
+            # the value of a cell as it was stored: 0.3 in float32 is not 0.3 in float64
             x = torch.where(torch.tensor(self._single, device=x.device), x.float().double(), x)
         return x
 
@@ -211,7 +195,7 @@ class Columns(Encoding):
         if self.exact:
             return None
         if self.training:
-            shape = (1, *x.shape[:-1], sum(self.discrete))
+            shape = (1, *x.shape[:-1], self._fixed_noise.shape[-1])
             return torch.rand(shape, dtype=torch.float64, device=x.device) - 0.5
         noise = self._fixed_noise.to(x.device)
         return noise.reshape(len(noise), *[1] * (x.dim() - 1), -1).expand(-1, *x.shape[:-1], -1)
@@ -225,25 +209,6 @@ class Columns(Encoding):
         pi = pi if float(pi) <= math.pi else torch.nextafter(pi, torch.zeros_like(pi))
         return torch.where(torch.tensor(self.circular, device=v.device), pi, big)
 
-    # -- scores -------------------------------------------------------------------------------
-
-    def set_score_quantiles(self, log_prob: Tensor | np.ndarray) -> None:
-        """Keep 1001 quantiles of the training rows' log-likelihood, for ``quantile``."""
-        values = np.asarray(log_prob, dtype=np.float64).ravel()
-        if np.isnan(values).any() or not len(values):
-            raise DataError("the training rows' log-likelihoods must be numbers, and at least one.")
-        largest = np.finfo(np.float64).max
-        values = np.clip(values, -largest, largest)
-        # observed values only: interpolating between extremes could overflow
-        self.score_quantiles = np.quantile(values, np.linspace(0, 1, QUANTILES), method="nearest")
-
-    def quantile(self, log_prob: Tensor | np.ndarray) -> np.ndarray:
-        """Which fraction of the training rows scored below each of ``log_prob``, from 0 to 1."""
-        if self.score_quantiles is None:
-            raise DataError("this model knows no training scores; fit it with fit_table.")
-        values = np.asarray(log_prob, dtype=np.float64)
-        return np.interp(values, self.score_quantiles, np.linspace(0, 1, QUANTILES))
-
     # -- files --------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
@@ -255,13 +220,11 @@ class Columns(Encoding):
             "given": list(self.given),
             "weights": self.weights,
             "draws": self.num_draws,
-            "score_quantiles": None if self.score_quantiles is None else self.score_quantiles.tolist(),
         }
 
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> Columns:
-        keys = {"columns", "given", "weights", "draws", "score_quantiles"}
-        if not isinstance(spec, dict) or set(spec) != keys:
+        if not isinstance(spec, dict) or set(spec) != {"columns", "given", "weights", "draws"}:
             raise FormatError("the table columns in this file are malformed: wrong entries.")
         columns = [_column_from_json(c) for c in _list(spec["columns"], "columns")]
         given = [_name(n) for n in _list(spec["given"], "given columns")]
@@ -270,15 +233,9 @@ class Columns(Encoding):
         if type(num_draws) is not int or not 1 <= num_draws <= _MOST_DRAWS:
             raise FormatError(f"the number of draws in this file is not between 1 and {_MOST_DRAWS}.")
         try:
-            encoding = cls(columns, given=given, weights=weights, num_draws=num_draws)
+            return cls(columns, given=given, weights=weights, num_draws=num_draws)
         except DataError as error:
             raise FormatError(f"the table columns in this file are malformed: {error}") from None
-        if spec["score_quantiles"] is not None:
-            scores = [finite_number(q, "a quantile") for q in _list(spec["score_quantiles"], "quantiles")]
-            if len(scores) != QUANTILES or sorted(scores) != scores:
-                raise FormatError(f"the score quantiles in this file are not {QUANTILES} rising numbers.")
-            encoding.score_quantiles = np.array(scores)
-        return encoding
 
 
 def delta_method(draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -316,6 +273,10 @@ class _Group:
     latent: list[int]
     noise: list[int]
 
+    def split(self, t: Tensor, size: int) -> Tensor:
+        """``(..., columns * size)`` to ``(..., columns, size)``."""
+        return t.reshape(*t.shape[:-1], len(self.columns), size)
+
 
 def _groups(columns: Sequence[Column]) -> list[_Group]:
     found: dict[tuple[Kind, float], _Group] = {}
@@ -324,12 +285,8 @@ def _groups(columns: Sequence[Column]) -> list[_Group]:
         key = c.kind, precision(c.dtype)
         group = found.setdefault(key, _Group(*key, [], [], []))
         group.columns.append(i)
-        if c.kind.free:
-            group.latent.append(latent)
-            latent += 1
-        if c.kind.discrete:
-            group.noise.append(noise)
-            noise += 1
+        group.latent.extend(range(latent, latent := latent + c.kind.width))
+        group.noise.extend(range(noise, noise := noise + c.kind.noise))
     return list(found.values())
 
 

@@ -1,16 +1,18 @@
 """Kinds of column: which values a table's column may hold, and their map to the real line.
 
+A new kind costs its class and its place in ``COLUMN_KINDS``: how it is written, read from text and from a
+file, laid out among the latent coordinates and drawn, it says itself.
+
 Supports of targets (``diffeo.targets.supports``) have some of these names with other maps, which saved
 models depend on.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
@@ -27,42 +29,112 @@ EXACT_INTEGERS = 2.0**53
 class Kind(ABC):
     """One kind of column: which values it may hold and how they become real numbers.
 
-    Works on float64 tensors. Outside the support ``encode`` gives a finite value and a log-weight
-    of -inf; NaN in, NaN out.
+    A value becomes ``width`` real numbers: none where there is nothing to model, several where the line is
+    too small. With ``noise`` uniform numbers to help, it may be any of many points, and its likelihood is
+    the mean of ``p(point) exp(log_weight)`` over them: a mass for the cell of a discrete value.
+
+    Works on float64 tensors. Outside the support ``encode`` gives finite numbers and a log-weight of -inf;
+    NaN in, NaN out.
     """
 
-    discrete: ClassVar[bool] = False
-    """Whether a value is a cell of the real line, so that its likelihood is a mass."""
-    free: ClassVar[bool] = True
-    """Whether the column needs a latent coordinate at all."""
     standardized: ClassVar[bool] = True
     """Whether the encoded values are to be shifted and scaled by the training rows' moments."""
+    angles: ClassVar[bool] = False
+    """Whether the encoded values are angles in [-pi, pi), which want a circular family."""
+    declarable: ClassVar[bool] = True
+    """Whether the user may say that a column is of this kind."""
+
+    @property
+    def width(self) -> int:
+        """How many latent coordinates a value takes."""
+        return 1
+
+    @property
+    def noise(self) -> int:
+        """How many uniform numbers ``encode`` takes for a value; 0 where the likelihood is exact."""
+        return 0
+
+    @property
+    def noise_std(self) -> float:
+        """The standard deviation of what the noise adds to a real number."""
+        return 0.0
 
     @property
     @abstractmethod
     def support(self) -> tuple[float, float]:
         """The smallest and the largest allowed float64 value."""
 
-    @abstractmethod
-    def encode(self, x: Tensor, noise: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-        """Values to ``(real, log_weight)``; ``noise`` in [-1/2, 1/2) is for discrete kinds, ``eps``
-        is the relative precision the values were stored with."""
-
-    def decode(self, real: Tensor) -> Tensor:
-        """Real numbers to values; the caller clamps them to the support."""
-        return real
-
-    def __str__(self) -> str:
-        values = ", ".join(f"{getattr(self, f.name):g}" for f in fields(self))
-        return type(self).__name__.lower() + (f"({values})" if values else "")
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": type(self).__name__.lower(), **asdict(self)}
-
     @property
     def drawn(self) -> tuple[float, float]:
         """Where samples lie: the support, but for a point it names twice."""
         return self.support
+
+    @property
+    def whole(self) -> bool:
+        """Whether all values are whole numbers."""
+        return False
+
+    @abstractmethod
+    def encode(self, x: Tensor, noise: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+        """Values to real numbers and the log-weights.
+
+        Args:
+            x: values, ``(..., 1)``.
+            noise: uniform in [-1/2, 1/2), ``(K, ..., noise)``; None for kinds that take none.
+            eps: the relative precision the values were stored with.
+
+        Returns:
+            ``(..., width)`` and ``(..., 1)``, with a leading axis of K where there is noise.
+        """
+
+    def decode(self, real: Tensor) -> Tensor:
+        """Real numbers ``(..., width)`` to values ``(..., 1)``; the caller clamps them to the support."""
+        return real
+
+    def inner(self, low: float, high: float) -> tuple[float, float]:
+        """The smallest and the largest of the kind's values between two numbers."""
+        return low, high
+
+    # -- as text and as JSON ------------------------------------------------------------------
+
+    @classmethod
+    def name(cls) -> str:
+        """What the kind is called in text and files."""
+        return cls.__name__.lower()
+
+    @classmethod
+    def usage(cls) -> str:
+        """How the kind is declared: ``bounded(low, high)``."""
+        needed = ", ".join(f.name for f in cls._arguments() if f.default is MISSING)
+        return cls.name() + (f"({needed})" if needed else "")
+
+    @classmethod
+    def parse(cls, arguments: str) -> Kind:
+        """The kind with what stands between its brackets; ``ValueError`` or ``TypeError`` if it cannot be."""
+        return cls(*(float(text) for text in arguments.split(",") if arguments.strip()))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Kind:
+        """The kind with the entries of ``to_json``; ``FormatError`` where they cannot be."""
+        names = [f.name for f in cls._arguments()]
+        wrong = FormatError(f"a {cls.name()} column in this file has the wrong entries.")
+        if not set(names) <= set(values):
+            raise wrong
+        kind = cls(**{name: finite_number(values[name], f"the {name} of a column") for name in names})
+        if asdict(kind) != values:
+            raise wrong
+        return kind
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.name(), **asdict(self)}
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{getattr(self, f.name):g}" for f in self._arguments())
+        return self.name() + (f"({values})" if values else "")
+
+    @classmethod
+    def _arguments(cls) -> list[Field[Any]]:
+        return [f for f in fields(cls) if f.init]
 
     def _outside(self, x: Tensor) -> Tensor:
         low, high = self.support
@@ -136,6 +208,7 @@ class Circular(Kind):
     low: float
     high: float
     standardized: ClassVar[bool] = False
+    angles: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_ends(self.low, self.high, "circular")
@@ -160,29 +233,36 @@ class Circular(Kind):
         return self.low + (self.high - self.low) * turn
 
 
-@dataclass(frozen=True)
-class Lattice(Kind):
-    """The values ``offset + step * k``, k an integer: repeated values on a regular grid.
+class Grid(Kind):
+    """The values ``offset + step * k``, k an integer.
 
     A value stands for its cell, ``value + step * u`` with u in [-1/2, 1/2); the mass of the cell is
-    ``step * E_u p(value + step * u)``. Decoding takes the nearest lattice value.
+    ``step * E_u p(value + step * u)``. Decoding takes the nearest value of the grid.
     """
 
-    step: float = 1.0
-    offset: float = 0.0
-    discrete: ClassVar[bool] = True
+    step: float
+    offset: float
 
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.step) and self.step > 0 and math.isfinite(self.offset)):
-            raise ConfigError(
-                f"a lattice needs a step above zero and a finite offset, not lattice({self.step:g}, "
-                f"{self.offset:g}); write for example lattice(0.05)."
-            )
+    @property
+    def noise(self) -> int:
+        return 1
+
+    @property
+    def noise_std(self) -> float:
+        return self.step / math.sqrt(12)
 
     @property
     def support(self) -> tuple[float, float]:
         reach = EXACT_INTEGERS * min(self.step, 1.0)
         return -reach, reach
+
+    @property
+    def whole(self) -> bool:
+        return self.step.is_integer() and self.offset.is_integer()
+
+    def inner(self, low: float, high: float) -> tuple[float, float]:
+        first, last = math.ceil((low - self.offset) / self.step), math.floor((high - self.offset) / self.step)
+        return self.offset + self.step * first, self.offset + self.step * last
 
     def encode(self, x: Tensor, noise: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
         assert noise is not None
@@ -212,15 +292,26 @@ class Lattice(Kind):
 
 
 @dataclass(frozen=True)
-class Integer(Lattice):
-    """Whole numbers: the lattice of step 1."""
+class Lattice(Grid):
+    """Repeated values on a regular grid, of any step."""
+
+    step: float
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
-        if (self.step, self.offset) != (1.0, 0.0):
-            raise ConfigError("an integer column has step 1 and offset 0; use lattice(step, offset).")
+        if not (math.isfinite(self.step) and self.step > 0 and math.isfinite(self.offset)):
+            raise ConfigError(
+                f"a lattice needs a step above zero and a finite offset, not lattice({self.step:g}, "
+                f"{self.offset:g}); write for example lattice(0.05)."
+            )
 
-    def __str__(self) -> str:
-        return "integer"
+
+@dataclass(frozen=True)
+class Integer(Grid):
+    """Whole numbers: the grid of step 1."""
+
+    step: float = field(default=1.0, init=False)
+    offset: float = field(default=0.0, init=False)
 
 
 @dataclass(frozen=True)
@@ -228,29 +319,46 @@ class Constant(Kind):
     """One value only: set aside, and given back in every sample."""
 
     value: float
-    free: ClassVar[bool] = False
+    declarable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
             raise ConfigError(f"a constant column holds a finite number, not {self.value}.")
 
     @property
+    def width(self) -> int:
+        return 0
+
+    @property
     def support(self) -> tuple[float, float]:
         return self.value, self.value
 
+    @property
+    def whole(self) -> bool:
+        return self.value.is_integer()
+
     def encode(self, x: Tensor, noise: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
         other = (x - self.value).abs() > 4 * eps * abs(self.value)
-        return x, _minus_inf(other).masked_fill(x.isnan(), math.nan)
+        return x[..., :0], _minus_inf(other).masked_fill(x.isnan(), math.nan)
 
     def decode(self, real: Tensor) -> Tensor:
-        return torch.full_like(real, self.value)
+        return real.new_full((*real.shape[:-1], 1), self.value)
 
 
 COLUMN_KINDS: dict[str, type[Kind]] = {
-    kind.__name__.lower(): kind
-    for kind in (Continuous, Integer, Lattice, Constant, Positive, Bounded, Circular)
+    kind.name(): kind for kind in (Continuous, Integer, Lattice, Constant, Positive, Bounded, Circular)
 }
-DECLARED = "continuous, integer, lattice(step), positive, bounded(low, high), circular(low, high)"
+"""Every kind by its name, in the order of the help."""
+
+
+def declarable_kinds() -> str:
+    """How each kind that can be declared is written.
+
+    Example:
+        >>> declarable_kinds()
+        'continuous, integer, lattice(step), positive, bounded(low, high), circular(low, high)'
+    """
+    return ", ".join(kind.usage() for kind in COLUMN_KINDS.values() if kind.declarable)
 
 
 def parse_kind(text: str) -> Kind:
@@ -263,20 +371,18 @@ def parse_kind(text: str) -> Kind:
         >>> parse_kind("circular(0, 360)")
         Circular(low=0.0, high=360.0)
     """
-    match = re.fullmatch(r"\s*([a-z]+)\s*(?:\(([^()]*)\))?\s*", text.lower())
-    kind = COLUMN_KINDS.get(match[1]) if match else None
-    if match is None or kind is None or kind is Constant:
-        raise ConfigError(f"{text!r} is not a kind of column; there are: {DECLARED}.")
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
+    kind = COLUMN_KINDS.get(match[1].lower()) if match else None
+    if match is None or kind is None or not kind.declarable:
+        raise ConfigError(f"{text!r} is not a kind of column; there are: {declarable_kinds()}.")
     try:
-        values = [float(v) for v in match[2].split(",")] if match[2] else []
-        if kind is Integer and values:
-            raise ValueError
-        inspect.signature(kind).bind(*values)
-        if kind is Lattice and not values:
-            raise ValueError
+        return kind.parse(match[2] or "")
+    except ConfigError:
+        raise
     except (ValueError, TypeError):
-        raise ConfigError(f"{text!r} has the wrong numbers in its brackets; there are: {DECLARED}.") from None
-    return kind(*values)
+        raise ConfigError(
+            f"{text!r} has the wrong values in its brackets; there are: {declarable_kinds()}."
+        ) from None
 
 
 def kind_from_json(spec: Any) -> Kind:
@@ -287,12 +393,8 @@ def kind_from_json(spec: Any) -> Kind:
         or spec["kind"] not in COLUMN_KINDS
     ):
         raise FormatError("a column in this file is of a kind that this release does not know.")
-    kind = COLUMN_KINDS[spec["kind"]]
-    values = {key: value for key, value in spec.items() if key != "kind"}
-    if set(values) != {f.name for f in fields(kind)}:
-        raise FormatError(f"a {spec['kind']} column in this file has the wrong entries.")
     try:
-        return kind(**{key: finite_number(value, f"the {key} of a column") for key, value in values.items()})
+        return COLUMN_KINDS[spec["kind"]].from_json({k: v for k, v in spec.items() if k != "kind"})
     except ConfigError as error:
         raise FormatError(f"a column in this file is malformed: {error}") from None
 

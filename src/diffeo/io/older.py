@@ -11,4 +11,16 @@ def modernize(about: dict[str, Any]) -> dict[str, Any]:
     A change of the format stands here as one step that finds the old form by what it holds, and has a file of
     the release before it in ``tests/golden``.
     """
-    return about
+    return _quantiles_to_notes(about)
+
+
+def _quantiles_to_notes(about: dict[str, Any]) -> dict[str, Any]:
+    """0.1.0 kept the quantiles of the training rows' scores in a table's encoding, with every digit."""
+    encoding = about["encoding"] or {}
+    spec = encoding.get("spec")
+    if encoding.get("kind") != "Columns" or not isinstance(spec, dict) or "score_quantiles" not in spec:
+        return about
+    quantiles = spec["score_quantiles"]
+    found = {} if quantiles is None else {"score quantiles": quantiles}
+    spec = {key: value for key, value in spec.items() if key != "score_quantiles"}
+    return {**about, "encoding": {**encoding, "spec": spec}, "notes": {**about["notes"], **found}}

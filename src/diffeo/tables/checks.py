@@ -1,18 +1,35 @@
-"""From raw columns to float64, or an error that names column, row and cure."""
+"""From raw columns to arrays of numbers, or an error that names column, row and cure."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
-from diffeo.errors import DataError
+from diffeo.errors import Cure, DataError
 
 LARGEST_INTEGER = 2**53
 _LISTED = 20
 """Most columns that one error names."""
+
+
+@runtime_checkable
+class ArrowColumn(Protocol):
+    """A column of pyarrow, which tells more kinds of values apart than NumPy does."""
+
+    type: Any
+    null_count: int
+
+    def to_pylist(self) -> list[Any]: ...
+
+
+@runtime_checkable
+class Series(Protocol):
+    """A column of pandas, polars or the like."""
+
+    def to_numpy(self) -> np.ndarray: ...
 
 
 class ColumnError(DataError):
@@ -26,13 +43,14 @@ class ColumnError(DataError):
 def refusal(errors: Sequence[ColumnError]) -> DataError:
     """One error for all the columns that cannot be used, which says how to leave them out."""
     names = [error.name for error in errors[:_LISTED]]
-    out = f"{' '.join(f'--drop {shlex.quote(name)}' for name in names)} (in Python drop={names})"
+    cure = Cure("drop", names)
     if len(errors) == 1:
-        return DataError(f"{errors[0]} To leave it out: {out}.")
+        return DataError(f"{errors[0]} To leave it out: drop={names}.", cure=cure)
     faults = "; ".join(f"{error.name!r} {error.fault}" for error in errors[:_LISTED])
     more = f"; and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
     return DataError(
-        f"{len(errors)} columns cannot be used: {faults}{more}. Mend them, or leave them out: {out}."
+        f"{len(errors)} columns cannot be used: {faults}{more}. Mend them, or leave them out: drop={names}.",
+        cure=cure,
     )
 
 
@@ -50,16 +68,16 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def as_raw(column: Any) -> Any:
-    """A list, tensor, Series or array as numpy; Arrow stays Arrow, which tells more kinds apart."""
-    if type(column).__module__.startswith("pyarrow"):
+    """A list, tensor, Series or array as numpy; Arrow stays Arrow."""
+    if isinstance(column, ArrowColumn):
         return column
-    if hasattr(column, "detach"):  # a tensor
+    if isinstance(column, Tensor):
         return column.detach().cpu().numpy()
-    return column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+    return column.to_numpy() if isinstance(column, Series) else np.asarray(column)
 
 
-def numbers(name: str, column: Any) -> tuple[np.ndarray, str]:
-    """A raw column as float64, and the type it came in.
+def numbers(name: str, column: Any) -> np.ndarray:
+    """A copy of a raw column as numbers, in the type it came in.
 
     Raises:
         ColumnError: for anything that is not finite real numbers that float64 holds exactly.
@@ -73,16 +91,16 @@ def numbers(name: str, column: Any) -> tuple[np.ndarray, str]:
     if column.dtype.kind in "OUST":
         column = _from_objects(name, column.tolist())
     if column.dtype.kind not in "biuf":
-        raise ColumnError(name, f"holds {column.dtype}, no real numbers", "; convert or drop it.")
+        raise ColumnError(name, f"holds {column.dtype}, not real numbers", "; convert or drop it.")
     if column.dtype.kind in "iu" and len(column):
         _check_integers(name, column)
-    values = column.astype(np.float64)
+    # no float is wider than the float64 that a flow's rows are
+    values = column.astype(column.dtype.newbyteorder("=") if column.dtype.itemsize <= 8 else np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         what = "a missing" if np.isnan(values[bad[0]]) else "an infinite"
         raise _not_finite(name, what, bad[0], len(bad))
-    dtype = column.dtype.newbyteorder("=").name
-    return values, dtype if dtype != "longdouble" and column.dtype.itemsize <= 8 else "float64"
+    return values
 
 
 def _check_integers(name: str, column: np.ndarray) -> None:
@@ -119,7 +137,7 @@ def _from_arrow(name: str, column: Any) -> np.ndarray:
     if types.is_null(kind):
         return np.empty(0)
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise ColumnError(name, f"holds {kind}, no real numbers", "; convert or drop it.")
+        raise ColumnError(name, f"holds {kind}, not real numbers", "; convert or drop it.")
     return np.asarray(column)
 
 
@@ -137,7 +155,7 @@ def _from_objects(name: str, values: list[Any]) -> np.ndarray:
         raise ColumnError(name, f"holds numbers as text ({value!r} in row {row + 1})", "; convert it.")
     if 10 * len(words) <= len(values):
         such = f" ({len(words)} such rows)" if len(words) > 1 else ""
-        fault = f"holds {value!r} in row {row + 1}, no number{such}"
+        fault = f"holds {value!r} in row {row + 1}, not a number{such}"
         raise ColumnError(name, fault, "; correct or drop it.")
     raise _text(name, value, row)
 

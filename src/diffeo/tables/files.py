@@ -145,7 +145,9 @@ def _read_npz(path: Path) -> Raw:
 def from_array(array: np.ndarray, what: str) -> Raw:
     """The columns x0, x1, ... of a 2-D array (of a 1-D array: the column x0)."""
     if array.ndim not in (1, 2):
-        raise DataError(f"{what}: an array of shape {array.shape} is no table; give one of (rows, columns).")
+        raise DataError(
+            f"{what}: an array of shape {array.shape} is not a table; give one of (rows, columns)."
+        )
     array = array[:, None] if array.ndim == 1 else array
     return [(f"x{i}", array[:, i]) for i in range(array.shape[1])]
 

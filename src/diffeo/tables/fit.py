@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,20 @@ from typing_extensions import Unpack
 from diffeo.contexts import Vector
 from diffeo.encodings.columns import Columns
 from diffeo.errors import ConfigError, DataError
-from diffeo.flow import Flow
+from diffeo.flow import Flow, in_parts
 from diffeo.functional.seeding import seeded
-from diffeo.objectives import FlowMatching, Likelihood
+from diffeo.objectives import FlowMatching
 from diffeo.presets import Preset, VectorPreset, choose
 from diffeo.tables.baselines import encoded_baselines
 from diffeo.tables.schema import Schema
-from diffeo.tables.scores import score_table
+from diffeo.tables.scores import SCORE_QUANTILES, score_quantiles, score_table
 from diffeo.tables.table import Table
+from diffeo.tables.tensors import to_context, to_rows
 from diffeo.train.loop import fit_rows, objective_of
 from diffeo.train.options import Options, TrainingOptions
 from diffeo.train.progress import shown
 from diffeo.train.report import FitReport, relabelled
-from diffeo.train.rows import TensorRows, batches
+from diffeo.train.rows import TensorRows
 
 RACE = 0.3
 """Part of the time that candidates share to find out which is best; the winner trains on from there. Half of
@@ -38,23 +39,25 @@ class TableReport:
     """How a fit to a table went, and what the flow is worth beside plain densities.
 
     Args:
-        training: how the training of the flow that was kept went.
+        training: how the training of the flow that was kept went, after the race.
         rows: of the table that had a part, held-out ones included.
         held_out: how many of them were held out.
         baselines: held-out nats a row of the flow (``flow``) and of plain densities on the same rows.
+        score_quantiles: of the training rows' log-likelihood, the lowest first; of at most 20,000 of them.
         seconds: of everything, choosing and scoring included.
 
     Example:
         >>> rows = np.random.default_rng(0).normal(size=(300, 2))
         >>> flow, report = fit_table(rows, max_steps=20)
-        >>> report.training.steps, report.held_out
-        (20, 30)
+        >>> report.rows, report.held_out
+        (300, 30)
     """
 
     training: FitReport
     rows: int
     held_out: int
     baselines: dict[str, float]
+    score_quantiles: list[float] = field(repr=False)
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -69,6 +72,7 @@ class TableReport:
             "rows": self.rows,
             "seconds": round(self.seconds, 1),
             "held out": finite,
+            SCORE_QUANTILES: self.score_quantiles,
         }
 
 
@@ -93,11 +97,13 @@ def fit_table(
         table: a ``Table``, a path to one, a mapping of columns, a DataFrame or a 2-D array.
         given: columns to condition on.
         weights: column of non-negative row weights.
-        columns: declared kinds, ``{"price": "positive", "angle": "circular(0, 360)"}``; or a ``Schema``.
+        columns: declared kinds, ``{"price": "positive", "hour": "circular(0, 24)"}``; or a ``Schema``, whose
+            columns are then the ones modeled.
         drop: columns to leave out, whatever they hold.
-        preset: the flow to fit; ``features`` must be the number of columns that vary.
+        preset: the flow to fit; ``features`` must be the schema's.
         validation: fraction of rows held out, in (0, 1).
-        training: as ``TrainingOptions`` says; its limits include the race. Without any, 120 seconds.
+        training: as ``TrainingOptions`` says; the limits hold for race and training together. Without any,
+            120 seconds.
 
     Raises:
         DataError: for rows or columns that cannot be used; it names them.
@@ -113,25 +119,20 @@ def fit_table(
     if options.unlimited:
         options = replace(options, max_seconds=DEFAULT_SECONDS)
     started = options.clock()
-    apart = check_columns(given, weights, drop, columns)
-    table = _weighted(Table.of(table, drop=drop), weights)
-    density = table.drop(apart)
-    schema = columns if isinstance(columns, Schema) else Schema.infer(density, columns)
+    table, schema = _modeled(table, given, weights, columns, drop)
     context = Vector(len(given)) if given else None
     if preset is not None:
         _check_preset(preset, schema, context)
     train, valid = _split(table, validation, options.seed)
-    encoding = schema.encoding(train.select(density.names), given=given, weights=weights)
-    presets = (
-        [preset] if preset is not None else choose(len(train), schema.features, context, schema.circular)
-    )
+    encoding = schema.encoding(train, given=given, weights=weights)
+    presets = [preset] if preset else choose(len(train), schema.features, context, schema.circular)
     train_rows, valid_rows = _rows(train, encoding), _rows(valid, encoding)
     with shown(options.progress, options.callbacks) as callbacks:
         told = replace(options, callbacks=callbacks, progress=False)
-        flow, report = _train(presets, preset, encoding, train_rows, valid_rows, told, started)
+        flow, report = _train(presets, encoding, train_rows, valid_rows, told, started)
     if isinstance(objective_of(flow), FlowMatching):  # its own score is not a likelihood
         report = replace(report, valid=_held_out(flow, valid_rows))
-    encoding.set_score_quantiles(score_table(flow, _some(train, 20_000, options.seed)).log_prob)
+    scores = score_table(flow, _some(train, 20_000, options.seed)).log_prob
     with seeded(options.seed):
         plain = encoded_baselines(
             encoding,
@@ -143,7 +144,12 @@ def fit_table(
             test_weights=valid_rows.weights,
         )
     found = TableReport(
-        report, len(table), len(valid), {"flow": report.valid, **plain}, options.clock() - started
+        training=report,
+        rows=len(table),
+        held_out=len(valid),
+        baselines={"flow": report.valid, **plain},
+        score_quantiles=score_quantiles(scores),
+        seconds=options.clock() - started,
     )
     flow.notes = found.notes()
     return flow, found
@@ -154,7 +160,7 @@ def check_columns(
 ) -> list[str]:
     """The columns read but not modeled: given and weights. Each column has one role, or it is an error."""
     apart = [*given, *([] if weights is None else [weights])]
-    declared = {} if columns is None or isinstance(columns, Schema) else columns
+    declared = () if columns is None else columns.names if isinstance(columns, Schema) else tuple(columns)
     for i, name in enumerate(apart):
         if name in apart[:i]:
             raise ConfigError(f"column {name!r} stands twice among given and weights; leave one out.")
@@ -164,6 +170,23 @@ def check_columns(
         if name in apart or name in declared:
             raise ConfigError(f"column {name!r} is dropped; leave it out of given, weights and columns.")
     return apart
+
+
+def _modeled(
+    table: Any,
+    given: Sequence[str],
+    weights: str | None,
+    columns: Mapping[str, str] | Schema | None,
+    drop: Sequence[str],
+) -> tuple[Table, Schema]:
+    """The rows that have a part, and what their columns hold."""
+    apart = check_columns(given, weights, drop, columns)
+    if not isinstance(columns, Schema):
+        table = _weighted(Table.of(table, drop=drop), weights)
+        return table, Schema.infer(table.drop(apart), columns)
+    table = _weighted(Table.of(table, drop=drop, only=[*columns.names, *apart]), weights)
+    columns.check(table)
+    return table, columns
 
 
 def _check_preset(preset: VectorPreset, schema: Schema, context: Vector | None) -> None:
@@ -184,7 +207,6 @@ def _check_preset(preset: VectorPreset, schema: Schema, context: Vector | None) 
 
 def _train(
     presets: Sequence[VectorPreset],
-    preset: VectorPreset | None,
     encoding: Columns,
     train: TensorRows,
     valid: TensorRows,
@@ -194,7 +216,7 @@ def _train(
     """The best of the presets, trained to the end, or on from where its checkpoint left it."""
     keeper = options.keeper
     limits = [options.max_seconds, options.max_steps, options.max_epochs]
-    asked = [limits, None if preset is None else repr(preset)]
+    asked = [limits, [repr(preset) for preset in presets]]
     noted = None if keeper is None else keeper.notes()
     if keeper is not None and noted is not None:
         notes, _ = noted
@@ -203,15 +225,27 @@ def _train(
                 f"{keeper.path} belongs to another run (another preset or limit); delete it to start anew, "
                 f"or name another checkpoint."
             )
-        flow, left = _build(presets[notes["winner"]], encoding, options.seed), notes["seconds"]
+        flow, spent = _build(presets[notes["winner"]], encoding, options.seed), notes["seconds"]
     else:
         winner, flow = _race(presets, encoding, train, valid, replace(options, checkpoint=None))
-        left = options.max_seconds
-        if left is not None and len(presets) > 1:
-            left = max(1.0, left - (options.clock() - started))
+        spent = options.clock() - started
         if keeper is not None:
-            keeper.note({"winner": winner, "seconds": left, "asked": asked})
-    return flow, fit_rows(flow, train, valid, None, replace(options, max_seconds=left))
+            keeper.note({"winner": winner, "seconds": spent, "asked": asked})
+    if len(presets) > 1:
+        left = None if options.max_seconds is None else max(1.0, options.max_seconds - spent)
+        options = replace(_shortened(options, 1 - RACE), max_seconds=left)
+    return flow, fit_rows(flow, train, valid, None, options)
+
+
+def _shortened(options: Options, share: float) -> Options:
+    """The options with a share of every limit."""
+    seconds, steps, epochs = options.max_seconds, options.max_steps, options.max_epochs
+    return replace(
+        options,
+        max_seconds=None if seconds is None else share * seconds,
+        max_steps=None if steps is None else max(1, round(share * steps)),
+        max_epochs=None if epochs is None else share * epochs,
+    )
 
 
 def _weighted(table: Table, weights: str | None) -> Table:
@@ -229,7 +263,7 @@ def _weighted(table: Table, weights: str | None) -> Table:
 
 def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
     if not 0 < validation < 1:
-        raise DataError(f"validation={validation} is no fraction of the rows; use one between 0 and 1.")
+        raise DataError(f"validation={validation} is not a fraction of the rows; use one between 0 and 1.")
     held = round(validation * len(table))
     if not 0 < held <= len(table) - 2:
         raise DataError(
@@ -247,26 +281,21 @@ def _some(table: Table, most: int, seed: int) -> Table:
 
 
 def _rows(table: Table, encoding: Columns) -> TensorRows:
-    def tensor(names: Sequence[str]) -> torch.Tensor:
-        return torch.from_numpy(table.select(names).values)
-
+    weights = None if encoding.weights is None else table.column(encoding.weights).astype(np.float32)
     return TensorRows(
-        tensor(encoding.names),
-        tensor(encoding.given) if encoding.given else None,
-        None if encoding.weights is None else tensor([encoding.weights])[:, 0].float(),
+        to_rows(encoding, table),
+        to_context(encoding, table),
+        None if weights is None else torch.from_numpy(weights),
         torch.arange(len(table)),
     )
 
 
-@torch.no_grad()
 def _held_out(flow: Flow, rows: TensorRows) -> float:
     """The mean log-likelihood of rows, in nats."""
-    total = weight = 0.0
-    for batch in batches(rows, 4096):
-        w = float(len(batch.rows)) if batch.weights is None else float(batch.weights.sum())
-        total -= float(Likelihood()(flow, batch)) * w
-        weight += w
-    return total / weight
+    log_prob = in_parts(flow, flow.log_prob, rows.x, rows.context, batch_size=4096).double()
+    if rows.weights is None:
+        return float(log_prob.mean())
+    return float(log_prob @ rows.weights.double() / rows.weights.double().sum())
 
 
 def _build(preset: Preset, encoding: Columns, seed: int) -> Flow:
@@ -284,18 +313,12 @@ def _race(
     """Give each preset an equal share of the race's length; the best by validation, and which it is."""
     if len(presets) == 1:
         return 0, _build(presets[0], encoding, options.seed)
-    part = RACE / len(presets)
+    heat = _shortened(options, RACE / len(presets))
     best, best_valid = None, -float("inf")
     for i, preset in enumerate(presets):
         flow = _build(preset, encoding, options.seed)
-        heat = replace(
-            options,
-            max_seconds=None if options.max_seconds is None else part * options.max_seconds,
-            max_steps=None if options.max_steps is None else max(1, int(part * options.max_steps)),
-            max_epochs=None if options.max_epochs is None else part * options.max_epochs,
-            callbacks=relabelled(options.callbacks, f"race {i + 1}/{len(presets)}"),
-        )
-        report = fit_rows(flow, train, valid, None, heat)
+        callbacks = relabelled(options.callbacks, f"race {i + 1}/{len(presets)}")
+        report = fit_rows(flow, train, valid, None, replace(heat, callbacks=callbacks))
         if best is None or report.valid > best_valid:
             best, best_valid = (i, flow), report.valid
     assert best is not None

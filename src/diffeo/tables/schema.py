@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffeo.encodings.columns import Column, Columns, precision
-from diffeo.encodings.kinds import Circular, Constant, Continuous, Integer, Kind, Lattice, parse_kind
+from diffeo.encodings.kinds import Constant, Continuous, Integer, Kind, Lattice, parse_kind
 from diffeo.errors import DataError
 from diffeo.tables.lattices import find_grid, repeated_share
 from diffeo.tables.table import Table
@@ -26,7 +26,10 @@ _REPEATED = 0.5
 
 @dataclass(frozen=True)
 class Entry:
-    """One column of a schema: its kind, how that came about, and what else it might be."""
+    """One column of a schema: its kind, how that came about, and what else it might be.
+
+    ``suggestion`` is the kind that values or name hint at, as ``columns={name: suggestion}`` takes it.
+    """
 
     name: str
     dtype: str
@@ -36,6 +39,7 @@ class Entry:
     high: float
     distinct: int
     note: str = ""
+    suggestion: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Schema:
 
     Inferred from the rows: *constant*, *integer* (whole numbers), *lattice* (at least half of the
     rows repeat a value of another, on a regular grid), else *continuous*. Declared only, because a
-    sample cannot show it: *positive*, *bounded*, *circular*; ``note`` suggests them where the rows
+    sample cannot show it: *positive*, *bounded*, *circular*; ``suggestion`` names them where the rows
     look so.
 
     Example:
@@ -71,20 +75,36 @@ class Schema:
         table.select(kinds)  # names what is missing
         columns = zip(table.names, table.dtypes, table.values.T, strict=True)
         schema = cls(tuple(_entry(name, dtype, values, kinds.get(name)) for name, dtype, values in columns))
+        if not schema.entries:
+            raise DataError("no column is left to model; give, weight with or drop fewer of them.")
         if not schema.features:
             raise DataError(f"no column varies over the {len(table)} rows, so there is nothing to model.")
         return schema
 
+    def check(self, table: Table) -> None:
+        """Refuse a table with rows that its kinds cannot hold.
+
+        Raises:
+            DataError: for such a row, or a column that is not there; it names them.
+        """
+        for entry, column in zip(self.entries, table.select(self.names).values.T, strict=True):
+            Column.fit(entry.name, entry.kind, entry.dtype, column)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names."""
+        return tuple(e.name for e in self.entries)
+
     @property
     def features(self) -> int:
-        """How many columns vary: the ``features`` of a flow for this table."""
-        return sum(e.kind.free for e in self.entries)
+        """How many latent coordinates the columns take: the ``features`` of a flow for this table."""
+        return sum(e.kind.width for e in self.entries)
 
     @property
     def circular(self) -> tuple[int, ...]:
-        """Which of the columns that vary are angles: the ``circular`` of a flow for this table."""
-        kinds = [e.kind for e in self.entries if e.kind.free]
-        return tuple(i for i, kind in enumerate(kinds) if isinstance(kind, Circular))
+        """Which of its latent coordinates are angles: the ``circular`` of a flow for this table."""
+        angles = [e.kind.angles for e in self.entries for _ in range(e.kind.width)]
+        return tuple(i for i, angle in enumerate(angles) if angle)
 
     def encoding(
         self, rows: Table, *, given: Sequence[str] = (), weights: str | None = None, draws: int = 16
@@ -99,7 +119,8 @@ class Schema:
         cells: list[tuple[str, ...]] = [("column", "kind", "stored", "lowest", "highest", "distinct", "note")]
         for e in self.entries:
             kind = "constant" if isinstance(e.kind, Constant) else str(e.kind)
-            cells.append((e.name, kind, e.dtype, f"{e.low:.6g}", f"{e.high:.6g}", f"{e.distinct}", e.note))
+            note = e.note or (f"perhaps {e.suggestion}" if e.suggestion else "")
+            cells.append((e.name, kind, e.dtype, f"{e.low:.6g}", f"{e.high:.6g}", f"{e.distinct}", note))
         return cells
 
     def lines(self) -> list[str]:
@@ -127,7 +148,7 @@ def _entry(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -> 
         return replace(entry, kind=Lattice(*grid), note=f"{repeated:.0%} of rows repeat a value")
     if repeated >= _REPEATED:
         return replace(entry, note="values repeat on no regular grid: densities there are not to be trusted")
-    return replace(entry, note=_suggestion(name, values, low, high))
+    return replace(entry, suggestion=_suggestion(name, values, low, high))
 
 
 def _whole(values: np.ndarray, dtype: str, eps: float) -> bool:
@@ -158,21 +179,17 @@ def _suggestion(name: str, values: np.ndarray, low: float, high: float) -> str:
     for a, b in _TURNS:
         # its name says so and it goes most of the way round, or
         if _ANGLE.search(name) and a <= low and high <= b and high - low > 0.8 * (b - a):
-            return _angle(name, a, b)
+            return f"circular({a:.10g}, {b:.10g})"
         # a circle is filled to its ends, and evenly enough on both sides of the seam
         near = 0.02 * (b - a)
         if a <= low < a + near / 4 and b - near / 4 < high <= b:
             seam = [np.mean(values < a + near), np.mean(values > b - near)]
             if min(seam) > 0.25 * max(seam):
-                return _angle(name, a, b)
+                return f"circular({a:.10g}, {b:.10g})"
     for a, b in _INTERVALS:
         reach = 0.05 * (b - a)
         if a < low < a + reach and b - reach < high < b:
-            return f"bounded? --column '{name}=bounded({a:g}, {b:g})'"
+            return f"bounded({a:g}, {b:g})"
     if low > 0 and low < 0.1 * float(np.median(values)):
-        return f"positive? --column {name}=positive"
+        return "positive"
     return ""
-
-
-def _angle(name: str, low: float, high: float) -> str:
-    return f"an angle? --column '{name}=circular({low:.10g}, {high:.10g})'"

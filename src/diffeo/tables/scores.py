@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from diffeo.encodings import Dequantization
-from diffeo.encodings.columns import Columns, delta_method
-from diffeo.errors import ConfigError
-from diffeo.flow import Flow
+from diffeo.encodings.columns import delta_method
+from diffeo.errors import ConfigError, DataError
+from diffeo.flow import Flow, in_parts
 from diffeo.tables.table import Table
+from diffeo.tables.tensors import table_encoding, to_context, to_rows
+
+SCORE_QUANTILES = "score quantiles"
+"""Where a flow's notes have the quantiles of its training rows' log-likelihood, the lowest first."""
+_LEVELS, _DECIMALS, _HUGE = 1001, 4, 1e11
 
 
 @dataclass(frozen=True)
@@ -30,39 +33,43 @@ class Scores:
     quantile: np.ndarray | None
     standard_error: np.ndarray | None
 
-    def table(self) -> Table:
-        """What there is of them, a column each."""
-        columns = {name: getattr(self, name) for name in ("log_prob", "quantile", "standard_error")}
-        return Table.unchecked({name: column for name, column in columns.items() if column is not None})
+    def columns(self) -> dict[str, np.ndarray]:
+        """What there is of them, by name: ``Table(scores.columns())`` is the table."""
+        columns = {
+            "log_prob": self.log_prob,
+            "quantile": self.quantile,
+            "standard_error": self.standard_error,
+        }
+        return {name: column for name, column in columns.items() if column is not None}
 
 
-def table_encoding(flow: Flow) -> Columns:
-    """The flow's encoding of table columns; a ``ConfigError`` where it has none."""
-    if isinstance(flow.encoding, Dequantization):
-        raise ConfigError("this model was fitted to images, not to a table; use diffeo images.")
-    if not isinstance(flow.encoding, Columns):
-        raise ConfigError(
-            "this flow was not fitted to a table, so it knows no columns; use log_prob and sample."
-        )
-    return flow.encoding
+def score_table(flow: Flow, table: Any, *, batch_size: int = 65_536) -> Scores:
+    """Score every row of ``table``, in evaluation mode: deterministic, and each row for itself.
 
+    Args:
+        flow: fitted to a table.
+        table: a ``Table``, a path to one, a mapping of columns, a DataFrame or a 2-D array. What a column
+            holds that the flow does not know is of no matter.
+        batch_size: rows times draws at a time, or the draws of one row.
 
-def inputs(flow: Flow, table: Table) -> tuple[Tensor, Tensor | None]:
-    """The flow's columns of ``table``, by name, as float64 rows and a context (or None)."""
+    Raises:
+        DataError: when the table lacks a column the flow knows.
+        ConfigError: for a flow of something else.
+    """
     encoding = table_encoding(flow)
-    rows = torch.from_numpy(table.select(encoding.names).values)
-    return rows, context_of(flow, table)
+    table = Table.of(table, only=[*encoding.names, *encoding.given])
+    log_prob, error = in_parts(
+        flow,
+        lambda x, context: log_prob_with_error(flow, x, context),
+        to_rows(encoding, table),
+        to_context(encoding, table),
+        batch_size=max(1, batch_size if encoding.exact else batch_size // encoding.num_draws),
+    )
+    scores, quantiles = log_prob.double().numpy(), _noted(flow)
+    quantile = None if quantiles is None else _share_below(scores, quantiles)
+    return Scores(scores, quantile, None if encoding.exact else error.double().numpy())
 
 
-def context_of(flow: Flow, table: Table) -> Tensor | None:
-    """The columns the flow is conditioned on, in its order and dtype; None where it has none."""
-    encoding = table_encoding(flow)
-    if not encoding.given:
-        return None
-    return torch.from_numpy(table.select(encoding.given).values)
-
-
-@torch.no_grad()
 def log_prob_with_error(flow: Flow, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Log-likelihood of rows ``(rows, columns)`` and its standard error over the K draws.
 
@@ -72,33 +79,42 @@ def log_prob_with_error(flow: Flow, x: Tensor, context: Tensor | None = None) ->
     return delta_method(flow.draw_log_probs(x, context))
 
 
-@torch.no_grad()
-def score_table(flow: Flow, table: Any, *, chunk: int = 65_536) -> Scores:
-    """Score every row of ``table``, ``chunk`` encoded rows at a time; other columns are ignored.
-
-    The flow is scored in evaluation mode, deterministically, and left in the mode it was in.
-
-    Args:
-        flow: fitted to a table.
-        table: a ``Table``, a path to one, a mapping of columns, a DataFrame or a 2-D array. What a column
-            holds that the flow does not know is of no matter.
-        chunk: encoded rows scored at a time.
+def score_quantiles(log_prob: np.ndarray) -> list[float]:
+    """1001 quantiles of the training rows' log-likelihood, to four decimals, for a flow's notes.
 
     Raises:
-        DataError: when the table lacks a column the flow knows.
+        DataError: for NaN, or no rows.
     """
-    encoding = table_encoding(flow)
-    rows, context = inputs(flow, Table.of(table, only=[*encoding.names, *encoding.given]))
-    step = max(1, chunk if encoding.exact else chunk // encoding.num_draws)
-    training = flow.training
-    flow.eval()
+    if np.isnan(log_prob).any() or not len(log_prob):
+        raise DataError("the training rows' log-likelihoods must be numbers, and at least one.")
+    largest = np.finfo(np.float64).max  # JSON has no infinity
+    # observed values only: interpolating between extremes could overflow
+    values = np.quantile(np.clip(log_prob, -largest, largest), np.linspace(0, 1, _LEVELS), method="nearest")
+    return _rounded(values).tolist()
+
+
+def _noted(flow: Flow) -> np.ndarray | None:
+    """The quantiles in the flow's notes; None where there are none."""
+    found = flow.notes.get(SCORE_QUANTILES)
+    if found is None:
+        return None
     try:
-        parts = [
-            log_prob_with_error(flow, rows[i : i + step], None if context is None else context[i : i + step])
-            for i in range(0, len(rows), step)
-        ]
-    finally:
-        flow.train(training)
-    log_prob, error = (torch.cat(p).double().numpy() for p in zip(*parts, strict=True))
-    quantile = None if encoding.score_quantiles is None else encoding.quantile(log_prob)
-    return Scores(log_prob, quantile, None if encoding.exact else error)
+        quantiles = np.array(found, dtype=np.float64)
+    except (TypeError, ValueError):
+        quantiles = np.empty(0)
+    rising = quantiles.ndim == 1 and len(quantiles) > 1 and (np.diff(quantiles) >= 0).all()
+    if not rising or not np.isfinite(quantiles).all():
+        raise ConfigError(
+            f"flow.notes[{SCORE_QUANTILES!r}] are not rising numbers; delete them, or fit anew."
+        )
+    return quantiles
+
+
+def _share_below(log_prob: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Which share of the training rows scored below each, from 0 to 1."""
+    return np.interp(_rounded(log_prob), _rounded(quantiles), np.linspace(0, 1, len(quantiles)))
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """To four decimals, scores and quantiles alike, so that equal ones stay equal; huge ones as they are."""
+    return np.where(np.abs(values) < _HUGE, np.round(np.clip(values, -_HUGE, _HUGE), _DECIMALS), values)

@@ -1,11 +1,11 @@
-"""``Table``: named columns of numbers, read from and written to files."""
+"""``Table``: named columns, read from and written to files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,20 +14,37 @@ from diffeo.tables.checks import ColumnError, as_raw, check_names, numbers, refu
 from diffeo.tables.files import Raw, from_array, read_columns, write_columns
 
 
+@runtime_checkable
+class _Frame(Protocol):
+    """A DataFrame of pandas, polars or the like."""
+
+    @property
+    def columns(self) -> Iterable[Any]: ...
+    def __getitem__(self, name: Any, /) -> Any: ...
+
+
+@runtime_checkable
+class _ArrowTable(Protocol):
+    """A table of pyarrow."""
+
+    @property
+    def column_names(self) -> Sequence[str]: ...
+    @property
+    def columns(self) -> Sequence[Any]: ...
+
+
 class Table:
-    """Named columns of finite numbers: a float64 array of (rows, columns).
+    """Named columns, each an array in the type it is stored in.
 
-    Each column remembers the type it was stored in, and ``write`` gives it back in that type. What a
-    table cannot hold (text, categories, dates, missing or infinite values, integers beyond 2^53) is
-    refused with the column, the row and the cure; ``drop`` leaves columns out unread.
-
-    Make one with ``Table.read(path)``, ``Table.from_columns({"a": [1.0, 2.0]})``, or ``Table.of``
-    of a 2-D array, a DataFrame, an Arrow table or another table.
+    ``read``, ``from_columns`` and ``of`` make one of data: of a file, of named columns, of whatever holds a
+    table. They want finite numbers. What cannot be used (text, categories, dates, missing or infinite values,
+    integers beyond 2^53) is refused with the column, the row and the cure; ``drop`` leaves columns unread.
 
     Args:
-        names: one per column, each different.
-        values: float64, ``(rows, columns)``.
-        dtypes: the type each column is stored in, as numpy names it; default float64.
+        columns: one-dimensional arrays of one length by name, which are kept as they are, unchecked: results.
+
+    Raises:
+        DataError: for columns of other shapes.
 
     Example:
         >>> table = Table.from_columns({"a": [1, 2, 3], "b": [0.5, 1.5, 2.5]})
@@ -37,13 +54,33 @@ class Table:
         array([0.5, 1.5, 2.5])
     """
 
-    def __init__(self, names: Sequence[str], values: np.ndarray, dtypes: Sequence[str] | None = None):
-        values = np.asarray(values, dtype=np.float64)
-        if values.ndim != 2 or values.shape[1] != len(names):
-            raise DataError(f"{len(names)} names need values of (rows, {len(names)}), not {values.shape}.")
-        self.names = tuple(names)
-        self.values = values
-        self.dtypes = ("float64",) * len(names) if dtypes is None else tuple(dtypes)
+    def __init__(self, columns: Mapping[str, np.ndarray]):
+        for name, column in columns.items():
+            if column.ndim != 1:
+                raise DataError(f"column {name!r} has shape {column.shape}; a column is one-dimensional.")
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) > 1:
+            raise DataError(f"the columns have different lengths: {sorted(lengths)[:5]}.")
+        self._columns = dict(columns)
+        self._rows = max(lengths, default=0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names."""
+        return tuple(self._columns)
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The type of each column, as NumPy names it."""
+        return tuple(column.dtype.name for column in self._columns.values())
+
+    @property
+    def values(self) -> np.ndarray:
+        """A copy of the columns as one float64 array of (rows, columns)."""
+        values = np.empty((self._rows, len(self._columns)))
+        for i, column in enumerate(self._columns.values()):
+            values[:, i] = column
+        return values
 
     # -- making one ---------------------------------------------------------------------------
 
@@ -69,12 +106,29 @@ class Table:
             return cls._checked(read_columns(Path(path)), drop, only)
         except DataError as error:
             message = str(error)
-            raise DataError(message if str(path) in message else f"{path}: {message}") from None
+            message = message if str(path) in message else f"{path}: {message}"
+            raise DataError(message, cure=error.cure) from None
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Table:
         """A table of named one-dimensional columns: lists, arrays or tensors."""
-        return cls._checked(cls._raw(columns))
+        return cls._checked(_raw(columns))
+
+    @classmethod
+    def from_values(cls, names: Sequence[str], values: np.ndarray, dtypes: Sequence[str] = ()) -> Table:
+        """A table of the columns of a 2-D array, unchecked.
+
+        Args:
+            names: one per column, each different.
+            values: numbers, ``(rows, columns)``.
+            dtypes: the types to keep the columns in; none keeps the array's. A column that its type cannot
+                hold (no whole numbers, or too large ones) stays as it is.
+        """
+        if values.ndim != 2 or values.shape[1] != len(names):
+            raise DataError(f"{len(names)} names need values of (rows, {len(names)}), not {values.shape}.")
+        dtypes = dtypes or (values.dtype.name,) * len(names)
+        columns = zip(names, values.T, dtypes, strict=True)
+        return cls({name: _stored(column, dtype) for name, column, dtype in columns})
 
     @classmethod
     def of(cls, data: Any, *, drop: Sequence[str] = (), only: Sequence[str] | None = None) -> Table:
@@ -85,24 +139,7 @@ class Table:
             return data if only is None else data.select(only)
         if isinstance(data, str | os.PathLike):
             return cls.read(data, drop=drop, only=only)
-        return cls._checked(cls._raw(data), drop, only)
-
-    @staticmethod
-    def _raw(data: Any) -> Raw:
-        if isinstance(data, Mapping):
-            return [(str(name), as_raw(column)) for name, column in data.items()]
-        if hasattr(data, "column_names"):  # pyarrow
-            return list(zip(data.column_names, data.columns, strict=True))
-        if hasattr(data, "columns") and hasattr(data, "__getitem__"):  # pandas, polars
-            names = [str(name) for name in data.columns]
-            check_names(names)
-            return [(n, as_raw(data[key])) for n, key in zip(names, data.columns, strict=True)]
-        return from_array(as_raw(data), "data")
-
-    @classmethod
-    def unchecked(cls, columns: Mapping[str, np.ndarray]) -> Table:
-        """A table of results, which may hold what data may not: a score of -inf."""
-        return cls(tuple(columns), np.stack(list(columns.values()), 1))
+        return cls._checked(_raw(data), drop, only)
 
     @classmethod
     def _checked(cls, raw: Raw, drop: Sequence[str] = (), only: Sequence[str] | None = None) -> Table:
@@ -115,39 +152,38 @@ class Table:
                 raise DataError("every column is dropped; leave one to model.")
         if only is not None:
             raw = [raw[i] for i in _index([name for name, _ in raw], only)]
-        columns, errors = [], []
+        columns, errors = {}, []
         for name, column in raw:
             try:
-                columns.append(numbers(name, column))
+                columns[name] = numbers(name, column)
             except ColumnError as error:
                 errors.append(error)
         if errors:  # a column that is wanted by name cannot be left out
             raise refusal(errors) if only is None else DataError(str(errors[0]))
-        lengths = {len(values) for values, _ in columns}
-        if len(lengths) > 1:
-            raise DataError(f"the columns have different lengths: {sorted(lengths)[:5]}.")
-        if lengths == {0}:
+        table = cls(columns)
+        if not len(table):
             raise DataError("the table has no rows.")
-        return cls([name for name, _ in raw], np.stack([v for v, _ in columns], 1), [d for _, d in columns])
+        return table
 
     # -- parts of it --------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self.values)
+        return self._rows
 
     def __repr__(self) -> str:
         named = ", ".join(f"{n} {d}" for n, d in zip(self.names, self.dtypes, strict=True))
         return f"Table({len(self)} rows: {named})"
 
     def column(self, name: str) -> np.ndarray:
-        """One column's values, float64."""
-        return self.values[:, _index(self.names, [name])[0]]
+        """One column, in its own type."""
+        _index(self.names, [name])
+        return self._columns[name]
 
     def select(self, names: Iterable[str]) -> Table:
         """The table of these columns, in this order."""
         names = list(names)
-        index = _index(self.names, names)
-        return Table(names, self.values[:, index], [self.dtypes[i] for i in index])
+        _index(self.names, names)
+        return Table({name: self._columns[name] for name in names})
 
     def drop(self, names: Iterable[str]) -> Table:
         """The table without these columns."""
@@ -156,30 +192,26 @@ class Table:
 
     def rows(self, index: Any) -> Table:
         """The table of these rows: a slice, row numbers from 0, or a boolean mask."""
-        return Table(self.names, self.values[index], self.dtypes)
+        return Table({name: column[index] for name, column in self._columns.items()})
 
     def beside(self, other: Table) -> Table:
         """The table of these columns and then the other table's, row by row."""
         both = set(self.names) & set(other.names)
         if both:
             raise DataError(f"the table has a column {min(both)!r} already; rename it.")
-        values = np.concatenate([self.values, other.values], 1)
-        return Table((*self.names, *other.names), values, (*self.dtypes, *other.dtypes))
+        return Table(self._columns | other._columns)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write to the kind of file the suffix says, each column in its own type; ``-`` is CSV on
         standard output. The file appears complete or not at all.
 
-        Integer columns that no longer hold whole numbers in range are written as float64.
-
         Raises:
             DataError: for an unknown suffix or a folder that does not exist.
         """
-        columns = zip(self.names, self.values.T, self.dtypes, strict=True)
-        write_columns(path, {name: _stored(values, dtype) for name, values, dtype in columns})
+        write_columns(path, self._columns)
 
     def to_pandas(self) -> Any:
-        """A pandas ``DataFrame``, each column in its own type as ``write`` has it.
+        """A pandas ``DataFrame``, each column in its own type.
 
         Raises:
             ConfigError: where pandas, which diffeo does not depend on, is not installed.
@@ -188,8 +220,20 @@ class Table:
             import pandas
         except ImportError:
             raise ConfigError("pandas is not installed: pip install pandas") from None
-        columns = zip(self.names, self.values.T, self.dtypes, strict=True)
-        return pandas.DataFrame({name: _stored(values, dtype) for name, values, dtype in columns})
+        return pandas.DataFrame(self._columns)
+
+
+def _raw(data: Any) -> Raw:
+    """Names and columns of whatever holds a table in memory."""
+    if isinstance(data, Mapping):
+        return [(str(name), as_raw(column)) for name, column in data.items()]
+    if isinstance(data, _ArrowTable):
+        return list(zip(data.column_names, data.columns, strict=True))
+    if isinstance(data, _Frame):
+        names = [str(name) for name in data.columns]
+        check_names(names)
+        return [(n, as_raw(data[key])) for n, key in zip(names, data.columns, strict=True)]
+    return from_array(as_raw(data), "data")
 
 
 def _index(has: Sequence[str], names: Sequence[str]) -> list[int]:
@@ -203,6 +247,7 @@ def _index(has: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    """The values in this type if it can hold them."""
     if dtype.startswith("float"):
         with np.errstate(over="ignore"):
             return values.astype(dtype)
