@@ -261,9 +261,9 @@ def test_scores_beside_the_columns_they_score(fake, run):
 def test_a_conditioned_model_says_which_values_it_needs(fake, run):
     fitted(fake, run, "--given", "age", "--given", "same")
     for values, message in [
-        (("a=90",), "needs --given age=VALUE --given same=VALUE; it knows no column 'a'"),
-        (("age=90",), "'same' is missing"),
-        (("age=90", "same=7", "size=1"), "'size' is a column that it draws"),
+        (("a=90",), "needs --given age=VALUE --given same=VALUE and no other; got a."),
+        (("age=90",), "--given same=VALUE and no other; got age."),
+        (("age=90", "same=7", "size=1"), "and no other; got age, same, size."),
     ]:
         given = [part for value in values for part in ("--given", value)]
         assert message in run("sample", "m", "-n", "3", "-o", "s.csv", *given, code=2)
@@ -542,8 +542,10 @@ def test_assignments():
 
 def test_long_notes_are_cut(fake, run):
     fitted(fake, run)
-    fake.flow.notes = {"classes": [*"abcdefghijklm"], "few": ["x", "y"]}
+    quantiles = [float(i) for i in range(-500, 501)]
+    fake.flow.notes = {"scores": quantiles, "classes": [*"abcdefghijklm"], "few": ["x", "y"]}
     text = run("info", "m")
+    assert "\nscores      from -500.000 to 500.000, median 0.000\n" in text
     assert "\nclasses     a, b, c, d, e, f, g, h, i, j and 3 more\nfew         x, y\n" in text
 
 

@@ -71,7 +71,7 @@ def test_a_conditioned_teacher_takes_a_table(folder: Path):
     assert "--given-table" in refused.stderr
     refused = run("distill", folder / "plain.safetensors", "-o", out, *table)
     assert refused.exit_code == 2
-    assert "conditioned on nothing" in refused.stderr
+    assert "takes no context" in refused.stderr
     diffeo.Table.of({"size": [1.0, 2.0]}).write(folder / "other.csv")
     refused = run("distill", model, "-o", out, "--given-table", folder / "other.csv")
     assert refused.exit_code == 2

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -220,6 +221,8 @@ def _say_notes(notes: Mapping[str, Any]) -> None:
 
 
 def _listed(parts: Sequence[Any], most: int = 10) -> str:
-    """The first of them, and how many more there are."""
+    """Three figures of many; of other things the first, and how many more there are."""
+    if len(parts) > most and all(isinstance(part, float) for part in parts):
+        return f"from {min(parts):.3f} to {max(parts):.3f}, median {median(parts):.3f}"
     more = f" and {len(parts) - most:,} more" if len(parts) > most else ""
     return ", ".join(map(str, parts[:most])) + more
