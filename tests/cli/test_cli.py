@@ -23,7 +23,7 @@ import diffeo
 import diffeo.io
 from diffeo.bases import Normal
 from diffeo.bijections.base import Bijection
-from diffeo.cli import options, report
+from diffeo.cli import options
 from diffeo.cli.app import app
 from diffeo.cli.flags import FLAGS, hint
 from diffeo.encodings.columns import Columns
@@ -587,17 +587,6 @@ def test_one_option_has_one_meaning():
         options = {option for p in command.params for option in p.opts}
         wanted = {"--output", "--preset", "--set", "--max-seconds", "--max-steps", "--seed", "--checkpoint"}
         assert wanted <= options, command.name
-
-
-def test_the_verdict_is_honest():
-    plain = {"gaussian": 0.0, "mixture": 1.0}
-    assert "beats the better of the two by 0.500" in report.verdict({"flow": 1.5, **plain}, 50)
-    assert "0.500 nats per row below the mixture" in report.verdict({"flow": 0.5, **plain}, 50)
-    assert "nothing to compare" in report.verdict({"flow": float("nan"), "gaussian": 0.0}, 50)
-    for flow in (0.5, 1.5, 100.0):
-        said = report.verdict({"flow": flow, **plain}, 49)
-        assert said == "49 held-out rows are too few to tell which is better."
-    assert report.verdict({"flow": 9.0, **plain}, 1).startswith("1 held-out row is too few to tell")
 
 
 def test_tables_without_an_encoding_are_refused():

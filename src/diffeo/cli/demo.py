@@ -16,7 +16,6 @@ from torch import Tensor
 
 import diffeo
 from diffeo import plots
-from diffeo.cli.report import verdict
 from diffeo.flow import in_parts
 from diffeo.functional.seeding import generator
 from diffeo.tables.samples import sample_table
@@ -124,7 +123,7 @@ def _fit_cancer(folder: Path, console: Console, seconds: float, seed: int) -> Ca
     auc = float(roc_auc_score(is_malignant, _surprise(scores.log_prob)))
     medians = [np.median(scores.log_prob[is_malignant == bad]) for bad in (False, True)]
     _say(console, f"{report.training.steps:,} steps ({report.training.stopped}).")
-    _say(console, verdict(report.baselines, report.held_out))
+    _say(console, report.verdict)
     _say(console, "Median log-likelihood of rows it has not seen, nats:")
     _say(console, f"  {held} benign     {medians[0]:9.1f}")
     _say(console, f"  {len(malignant)} malignant  {medians[1]:9.1f}")
