@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffeo.cli import options
+from diffeo.errors import ConfigError
 
 if TYPE_CHECKING:
     from diffeo.distillation import DistillReport
@@ -50,6 +51,8 @@ def distill(
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
     flow = options.load_model(teacher)
+    if len(flow.without_encoding().event_shape) != 1:
+        raise ConfigError(f"{teacher} is a model of images; diffeo.distill in Python takes it.")
     context = None
     if given_table is not None:
         context = Table.read(given_table, only=table_encoding(flow).given or None)
