@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 import diffeo
 import diffeo.io
 from diffeo.cli.app import app
-from diffeo.presets import MAF, RealNVP
+from diffeo.contexts import Classes
+from diffeo.presets import MAF, Glow, RealNVP
 
 
 def run(*arguments: object):
@@ -71,7 +72,7 @@ def test_a_conditioned_teacher_takes_a_table(folder: Path):
     assert "--given-table" in refused.stderr
     refused = run("distill", folder / "plain.safetensors", "-o", out, *table)
     assert refused.exit_code == 2
-    assert "conditioned on nothing" in refused.stderr
+    assert "takes no context" in refused.stderr
     diffeo.Table.of({"size": [1.0, 2.0]}).write(folder / "other.csv")
     refused = run("distill", model, "-o", out, "--given-table", folder / "other.csv")
     assert refused.exit_code == 2
@@ -92,6 +93,14 @@ def test_wrong_options_are_one_line(folder: Path, options: list[str], why: str):
     assert why in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (folder / "x.safetensors").exists()
+
+
+def test_models_of_images_are_for_python(folder: Path):
+    preset = Glow((1, 4, 4), Classes(2), levels=1, layers=1, hidden=4)
+    diffeo.save(preset.build(preset.encoding()), folder / "images.safetensors")
+    result = run("distill", folder / "images.safetensors", "-o", folder / "x.safetensors")
+    assert result.exit_code == 2
+    assert "is a model of images; diffeo.distill in Python takes it" in result.stderr
 
 
 def test_the_teacher_is_not_overwritten(folder: Path):

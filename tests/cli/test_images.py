@@ -309,8 +309,8 @@ def test_the_two_kinds_of_model_and_preset_are_kept_apart(run):
     Table.of(np.random.default_rng(0).normal(size=(30, 2))).write("t.csv")
     for arguments, message in (
         ("fit t.csv -o new --preset glow", "Glow is for images: use diffeo images fit, or one of .*NSF"),
-        ("score m t.csv -o s.csv", "fitted to images, not to a table; use diffeo images"),
-        ("sample m -o s.csv", "fitted to images, not to a table; use diffeo images"),
+        ("score m t.csv -o s.csv", "fitted to images, not to a table"),
+        ("sample m -o s.csv", "fitted to images, not to a table"),
     ):
         result = CliRunner().invoke(app, arguments.split())
         assert result.exit_code == 2

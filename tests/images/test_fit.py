@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,10 @@ def test_a_fit_learns_and_says_so():
     assert bits["train"] == pytest.approx(-report.training.train / 16 / math.log(2))
     assert (report.images, report.held_out, report.training.steps) == (300, 30, 250)
     assert report.seconds >= report.training.seconds
+    better = bits["pixels"] - bits["valid"]
+    assert report.verdict == f"The flow needs {better:.3f} bits per dimension fewer than independent pixels."
+    worse = replace(report, bits_per_dim={"pixels": 1.0, "valid": 1.25})
+    assert "needs 0.250 bits more than independent pixels: train longer" in worse.verdict
     assert not flow.training
     samples = flow.sample(200, generator=torch.Generator().manual_seed(0)).double()
     assert samples.std((1, 2, 3)).mean() < samples.mean((1, 2, 3)).std()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,7 +140,9 @@ def fit(
     schema = Schema.infer(rows.drop(apart), kinds)
     model = None
     if kind is not None:
-        model = options.vector_preset(kind, settings, schema.features, len(given) or None, schema.circular)
+        if "circular" in (f.name for f in fields(kind)):
+            settings["circular"] = schema.circular
+        model = kind(features=schema.features, context=len(given) or None, **settings)
 
     import diffeo
 
@@ -208,20 +211,21 @@ def sample(
     from diffeo.cli import report
     from diffeo.tables.files import WRITERS, check_output
     from diffeo.tables.samples import sample_table
-    from diffeo.tables.scores import table_encoding
+    from diffeo.tables.tensors import table_encoding
     from diffeo.tables.table import Table
 
     check_output(output, tuple(WRITERS))
     if given and given_table is not None:
         raise ConfigError("give either --given or --given-table, not both.")
-    values = options.parse_given(given or ())
+    values: Any = options.parse_given(given or ()) or None
     flow = options.load_model(model)
     known = table_encoding(flow).given
-    rows: Table | None = Table.read(given_table, only=known or None) if given_table is not None else None
-    if values:
-        options.check_given(values, flow)
-        rows = Table.from_columns({name: [value] for name, value in values.items()})
-    drawn = sample_table(flow, n, given=rows, seed=seed)
+    if values and known and set(values) != set(known):
+        needs = " ".join(f"--given {name}=VALUE" for name in known)
+        raise ConfigError(f"this model needs {needs} and no other; got {', '.join(values)}.")
+    if given_table is not None:
+        values = Table.read(given_table, only=known or None)
+    drawn = sample_table(flow, n, given=values, seed=seed)
     drawn.write(output)
     report.say_written(output, len(drawn))
 

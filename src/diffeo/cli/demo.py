@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
@@ -17,8 +16,8 @@ from torch import Tensor
 
 import diffeo
 from diffeo import plots
-from diffeo.cli.report import verdict
 from diffeo.flow import in_parts
+from diffeo.functional.seeding import generator
 from diffeo.tables.samples import sample_table
 from diffeo.tables.scores import score_table
 from diffeo.tables.table import Table
@@ -82,10 +81,10 @@ def run(folder: Path, console: Console, seconds: float = 60.0, seed: int = 0) ->
 def _fit_toy(console: Console, seconds: float, seed: int) -> ToyResult:
     _say(console, f"[bold]1. A density whose answer is known: {TOY.name}[/bold]")
     _say(console, f"Fitting a neural spline flow to {ROWS:,} points, {seconds:.0f} s ...")
-    generator = torch.Generator().manual_seed(seed)
+    draws = generator(seed)
     flow = diffeo.presets.NSF(features=2, layers=3, hidden=64, bins=16).build()
-    report = diffeo.fit(flow, TOY.sample(ROWS, generator), max_seconds=seconds, seed=seed)
-    fresh = TOY.sample(FRESH, generator)
+    report = diffeo.fit(flow, TOY.sample(ROWS, draws), max_seconds=seconds, seed=seed)
+    fresh = TOY.sample(FRESH, draws)
     model = in_parts(flow, flow.log_prob, fresh, batch_size=4096).double()
     excess = TOY.log_prob(fresh).double() - model
     gap, error = excess.mean().item(), excess.std().item() / math.sqrt(FRESH)
@@ -93,7 +92,7 @@ def _fit_toy(console: Console, seconds: float, seed: int) -> ToyResult:
     _say(console, f"  the flow  {-model.mean().item():.3f}")
     _say(console, f"  at best   {TOY.entropy:.3f}, the exact entropy")
     _say(console, f"  [bold]the gap   {gap:.3f}[/bold] ± {error:.3f}, measured point by point\n")
-    return ToyResult(TOY, flow, fresh, flow.sample(FRESH, generator=generator), gap)
+    return ToyResult(TOY, flow, fresh, flow.sample(FRESH, generator=draws), gap)
 
 
 # -- a real table ------------------------------------------------------------------------------------
@@ -124,7 +123,7 @@ def _fit_cancer(folder: Path, console: Console, seconds: float, seed: int) -> Ca
     auc = float(roc_auc_score(is_malignant, _surprise(scores.log_prob)))
     medians = [np.median(scores.log_prob[is_malignant == bad]) for bad in (False, True)]
     _say(console, f"{report.training.steps:,} steps ({report.training.stopped}).")
-    _say(console, verdict(report.baselines, report.held_out))
+    _say(console, report.verdict)
     _say(console, "Median log-likelihood of rows it has not seen, nats:")
     _say(console, f"  {held} benign     {medians[0]:9.1f}")
     _say(console, f"  {len(malignant)} malignant  {medians[1]:9.1f}")

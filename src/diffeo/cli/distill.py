@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,6 @@ from diffeo.errors import ConfigError
 if TYPE_CHECKING:
     from diffeo.distillation import DistillReport
     from diffeo.flow import Flow
-    from diffeo.tables import Table
 
 EXAMPLE = "Example: `diffeo distill maf.safetensors -o iaf.safetensors --max-seconds 300`"
 
@@ -43,16 +42,24 @@ def distill(
     at the rows of --given-table.
     """
     import diffeo
+    from diffeo.distillation import student_preset
+    from diffeo.tables import Table
+    from diffeo.tables.tensors import table_encoding
 
     inputs = {"TEACHER": teacher, "--given-table": given_table}
     options.check_paths({"--output": output, "--checkpoint": checkpoint}, inputs)
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
     flow = options.load_model(teacher)
+    if len(flow.without_encoding().event_shape) != 1:
+        raise ConfigError(f"{teacher} is a model of images; diffeo.distill in Python takes it.")
+    context = None
+    if given_table is not None:
+        context = Table.read(given_table, only=table_encoding(flow).given or None)
     found, result = diffeo.distill(
         flow,
-        None if kind is None else _preset(kind, settings, flow),
-        context=None if given_table is None else _context(flow, given_table),
+        None if kind is None else student_preset(flow, kind, **settings),
+        context=context,
         max_seconds=max_seconds,
         max_steps=max_steps,
         seed=seed,
@@ -61,29 +68,6 @@ def distill(
     found.notes["teacher"] = teacher.name
     diffeo.save(found, output)
     _say(flow, found, result, output)
-
-
-def _preset(kind: type[Any], settings: dict[str, Any], teacher: Flow) -> Any:
-    """The student's preset, of the teacher's columns and context."""
-    from diffeo.presets import VectorPreset
-
-    shape = teacher.without_encoding().event_shape
-    if len(shape) != 1:
-        raise ConfigError("--preset is for models of tables; diffeo.distill in Python takes any preset.")
-    own = teacher.preset
-    context, circular = (own.context, own.circular) if isinstance(own, VectorPreset) else (None, ())
-    return options.vector_preset(kind, settings, shape[0], context, circular)
-
-
-def _context(teacher: Flow, path: Path) -> Table:
-    """Rows of the columns that the teacher is conditioned on."""
-    from diffeo.tables import Table
-    from diffeo.tables.tensors import table_encoding
-
-    given = table_encoding(teacher).given
-    if not given:
-        raise ConfigError("this model is conditioned on nothing; leave --given-table out.")
-    return Table.read(path, only=given)
 
 
 def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> None:

@@ -13,7 +13,8 @@ images = typer.Typer(
     name="images",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Learn the density of images: fit, sample, interpolate, score, reconstruct.",
+    help="Learn the density of images: fit, sample, interpolate, score, reconstruct. All that a model of "
+    "images can be conditioned on here is a class: `fit --classes`, then `--given CLASS`.",
     epilog="Example: `diffeo images fit PHOTOS -o faces.safetensors --size 32 --max-seconds 600`",
 )
 

@@ -93,21 +93,11 @@ def parse_given(items: Sequence[str]) -> dict[str, float]:
     """``--given age=40`` to ``{"age": 40.0}``; whole numbers stay integers."""
     found: dict[str, float] = {}
     for name, text in assignments(items, "--given", "age=40").items():
-        value = _number(text)
-        if value is None:
-            raise ConfigError(f"--given {name}={text}: {text!r} is not a finite number.")
-        found[name] = value
-    return found
-
-
-def _number(text: str) -> float | None:
-    for kind in (int, float):
         try:
-            value = kind(text)
+            found[name] = parse(text, int | float)
         except ValueError:
-            continue
-        return value if math.isfinite(value) else None
-    return None
+            raise ConfigError(f"--given {name}={text}: {text!r} is not a finite number.") from None
+    return found
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -120,23 +110,6 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
             f"--size {text!r} is not a size; write --size 64, or --size 48x64 for height x width."
         )
     return int(parts[0]), int(parts[-1])
-
-
-def check_given(values: Mapping[str, float], flow: Flow) -> None:
-    """Refuse ``--given`` values other than those a model conditioned on columns needs."""
-    from diffeo.tables.scores import table_encoding
-
-    encoding = table_encoding(flow)
-    needs = " ".join(f"--given {name}=VALUE" for name in encoding.given)
-    if not needs or set(values) == set(encoding.given):
-        return  # a model that is conditioned on nothing says so itself
-    for name in values:
-        if name in encoding.names:
-            raise ConfigError(f"this model needs {needs}; {name!r} is a column that it draws.")
-        if name not in encoding.given:
-            raise ConfigError(f"this model needs {needs}; it knows no column {name!r}.")
-    missing = next(name for name in encoding.given if name not in values)
-    raise ConfigError(f"this model needs {needs}; {missing!r} is missing.")
 
 
 # -- presets --------------------------------------------------------------------------------------
@@ -155,19 +128,6 @@ def preset_class(name: str, images: bool = False) -> type[Any]:
         of, command = ("tables", "diffeo fit") if images else ("images", "diffeo images fit")
         raise ConfigError(f"{key} is for {of}: use {command}, or one of {', '.join(own)}.")
     raise ConfigError(f"there is no preset {name!r}; there are {', '.join(own)}.")
-
-
-def vector_preset(
-    kind: type[Any],
-    settings: Mapping[str, Any],
-    features: int,
-    context: Any = None,
-    circular: tuple[int, ...] = (),
-) -> Any:
-    """The preset of these columns; angles go to a preset that has a field for them."""
-    if "circular" in (f.name for f in fields(kind)):
-        settings = {**settings, "circular": circular}
-    return kind(features=features, context=context, **settings)
 
 
 def settings(preset: type[Any] | None, items: Sequence[str]) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -69,7 +69,7 @@ def say_result(result: TableReport, output: Path) -> None:
     shown = [k for k in names if k in found] + sorted(set(found) - set(names))
     _say(f"held-out rows ({result.held_out:,}), nats per row (higher is better):")
     grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
-    _say(verdict(found, result.held_out))
+    _say(result.verdict)
     _say(f"wrote {output}")
 
 
@@ -107,13 +107,7 @@ def say_image_result(result: ImageReport, output: Path) -> None:
     _say("held-out images, bits per dimension (lower is better):")
     bits = result.bits_per_dim
     grid([("", "bits"), *((name, f"{bits[key]:.3f}") for key, name in names.items())], right=(1,))
-    gap = bits["pixels"] - bits["valid"]
-    if gap > 0:
-        _say(f"The flow needs {gap:.3f} bits per dimension fewer than independent pixels.")
-    else:
-        _say(
-            f"The flow needs {-gap:.3f} bits more than independent pixels: train longer, or get more images."
-        )
+    _say(result.verdict)
     _say(f"wrote {output}")
 
 
@@ -123,26 +117,6 @@ def say_error(images: Tensor, back: Tensor) -> None:
 
     largest, share = pixel_error(images, back)
     _say(f"largest pixel error {largest} of 255; {share:.2%} of the pixels differ")
-
-
-_ENOUGH = 50
-"""Held-out rows from which their mean says anything."""
-
-
-def verdict(found: dict[str, float], rows: int) -> str:
-    """One sentence on the flow beside the plain densities, on so many held-out rows."""
-    flow = found["flow"]
-    others = {k: v for k, v in found.items() if k != "flow" and math.isfinite(v)}
-    if not others or not math.isfinite(flow):
-        return "There is nothing to compare the flow with."
-    if rows < _ENOUGH:
-        return f"{rows} held-out row{'s are' if rows > 1 else ' is'} too few to tell which is better."
-    best = max(others, key=lambda k: others[k])
-    gap = flow - others[best]
-    if gap > 0:
-        return f"The flow beats the better of the two by {gap:.3f} nats per row."
-    name = {"gaussian": "Gaussian"}.get(best, best)
-    return f"The flow is {-gap:.3f} nats per row below the {name}: train longer, or get more rows."
 
 
 def say_versions() -> None:
@@ -221,6 +195,8 @@ def _say_notes(notes: Mapping[str, Any]) -> None:
 
 
 def _listed(parts: Sequence[Any], most: int = 10) -> str:
-    """The first of them, and how many more there are."""
+    """Three figures of many; of other things the first, and how many more there are."""
+    if len(parts) > most and all(isinstance(part, float) for part in parts):
+        return f"from {min(parts):.3f} to {max(parts):.3f}, median {median(parts):.3f}"
     more = f" and {len(parts) - most:,} more" if len(parts) > most else ""
     return ", ".join(map(str, parts[:most])) + more

@@ -23,7 +23,7 @@ target = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Learn a density that can only be evaluated: a function, or a Stan model. Either is code, and "
-    "it is run: use only what you trust.",
+    "it is run: use only what you trust. It has no columns to condition on, so there is no --given.",
     epilog="Example: `diffeo target fit my_model:log_prob --dim 3 -o model.safetensors`",
 )
 
@@ -92,7 +92,7 @@ def fit(
     found, features = _target(density, data, numpy, dim)
     typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
     torch.manual_seed(seed)
-    flow = options.vector_preset(kind, settings, features).build()
+    flow = kind(features=features, **settings).build()
     result = diffeo.fit_target(
         flow,
         found,

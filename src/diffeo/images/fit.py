@@ -60,6 +60,16 @@ class ImageReport:
     seconds: float
     classes: tuple[str, ...] = ()
 
+    @property
+    def verdict(self) -> str:
+        """Whether the flow is worth more than independent pixels, in one sentence."""
+        gap = self.bits_per_dim["pixels"] - self.bits_per_dim["valid"]
+        if gap > 0:
+            return f"The flow needs {gap:.3f} bits per dimension fewer than independent pixels."
+        return (
+            f"The flow needs {-gap:.3f} bits more than independent pixels: train longer, or get more images."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON."""
         return asdict(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -32,6 +33,8 @@ RACE = 0.3
 """Part of the time that candidates share to find out which is best; the winner trains on from there. Half of
 it was too short: what leads after 200 steps is not what leads after 800."""
 DEFAULT_SECONDS = 120.0
+ENOUGH = 50
+"""Held-out rows from which their mean says anything."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,23 @@ class TableReport:
     baselines: dict[str, float]
     score_quantiles: list[float] = field(repr=False)
     seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the flow is worth more than the plain densities, in one sentence."""
+        flow = self.baselines["flow"]
+        others = {k: v for k, v in self.baselines.items() if k != "flow" and math.isfinite(v)}
+        if not others or not math.isfinite(flow):
+            return "There is nothing to compare the flow with."
+        if self.held_out < ENOUGH:
+            are = "row is" if self.held_out == 1 else "rows are"
+            return f"{self.held_out} held-out {are} too few to tell which is better."
+        best = max(others, key=lambda name: others[name])
+        gap = flow - others[best]
+        if gap > 0:
+            return f"The flow beats the better of the two by {gap:.3f} nats per row."
+        name = {"gaussian": "Gaussian"}.get(best, best)
+        return f"The flow is {-gap:.3f} nats per row below the {name}: train longer, or get more rows."
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON."""
