@@ -379,7 +379,7 @@ def with_directions(draws: int = 16) -> Columns:
         Column("x", Continuous(), loc=1.0, scale=2.0),
         Column("c", Direction(360.0)),
     ]
-    return Columns(columns, draws=draws).double().eval()
+    return Columns(columns, num_draws=draws).double().eval()
 
 
 def test_a_kind_may_take_two_latent_coordinates(monkeypatch):
@@ -403,7 +403,7 @@ def test_a_kind_may_take_two_latent_coordinates(monkeypatch):
 
 
 def test_the_density_of_a_kind_of_two_coordinates_integrates_to_one():
-    columns = Columns([Column("a", Direction(360.0))], draws=4096).double().eval()
+    columns = Columns([Column("a", Direction(360.0))], num_draws=4096).double().eval()
     a = torch.linspace(0, 360, 721, dtype=torch.float64)[:-1, None]
     round_about = Flow(Identity((2,)), Normal((2,)), columns).double().eval()
     torch.testing.assert_close(round_about.log_prob(a), torch.full((720,), -math.log(360.0)).double())
@@ -467,9 +467,9 @@ def _column(**changes):
     [
         lambda s: s.pop("draws"),
         lambda s: s.update(more=1),
-        lambda s: s.update(draws=10**9),
-        lambda s: s.update(draws=True),
-        lambda s: s.update(draws=0),
+        lambda s: s.update(num_draws=10**9),
+        lambda s: s.update(num_draws=True),
+        lambda s: s.update(num_draws=0),
         lambda s: s.update(columns="abc"),
         lambda s: s.update(columns=[]),
         lambda s: s.update(columns=[None]),

@@ -137,7 +137,7 @@ def test_quantiles_are_the_share_of_training_rows_that_scored_lower():
 
 def test_quantiles_travel_in_the_notes_of_a_file(tmp_path: Path):
     encoding = flow_of(table()).encoding
-    flow = diffeo.presets.MAF(3, layers=1, hidden=(4,)).build(encoding)
+    flow = diffeo.presets.MAF(3, layers=1, hidden=(4,)).build(encoding).float()
     flow.notes = {SCORE_QUANTILES: score_quantiles(np.arange(-50.0, 0.0))}
     diffeo.save(flow, tmp_path / "model")
     one, other = (score_table(f, table()).quantile for f in (flow, diffeo.load(tmp_path / "model")))

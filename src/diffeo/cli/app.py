@@ -211,8 +211,8 @@ def sample(
     from diffeo.cli import report
     from diffeo.tables.files import WRITERS, check_output
     from diffeo.tables.samples import sample_table
-    from diffeo.tables.tensors import table_encoding
     from diffeo.tables.table import Table
+    from diffeo.tables.tensors import table_encoding
 
     check_output(output, tuple(WRITERS))
     if given and given_table is not None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from diffeo.encodings.base import Encoding
-from diffeo.encodings.kinds import Kind, finite_number, kind_from_json
+from diffeo.encodings.column_kind import Kind, finite_number
+from diffeo.encodings.kinds import kind_from_json
 from diffeo.errors import Cure, DataError, FormatError
 
 DTYPES = (

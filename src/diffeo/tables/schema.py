@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from diffeo.encodings.column_kind import Kind
 from diffeo.encodings.columns import Column, Columns, precision
-from diffeo.encodings.kinds import Constant, Continuous, Integer, Kind, Lattice, parse_kind
+from diffeo.encodings.kinds import Constant, Continuous, Integer, Lattice, parse_kind
 from diffeo.errors import DataError
 from diffeo.tables.lattices import find_grid, repeated_share
 from diffeo.tables.table import Table
