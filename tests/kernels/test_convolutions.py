@@ -171,6 +171,14 @@ def test_a_net_goes_through_them_and_keeps_little(monkeypatch: pytest.MonkeyPatc
 
 def test_bad_sizes_are_refused():
     assert native.native is not None
-    for sizes, tensors in itertools.product([[1] * 6, [1] * 6 + [0], [-1] + [1] * 6], [[0] * 8, [0] * 3]):
+    for sizes, tensors in itertools.product([[1] * 6, [1] * 6 + [0], [-1] + [1] * 6], [[1] * 16, [1] * 3]):
         with pytest.raises(ValueError):
-            native.native.conv(False, False, 1, sizes, tensors)
+            native.native.conv(False, 1, sizes, tensors)
+
+
+@pytest.mark.parametrize("missing", [*range(7), *range(10, 16)])
+def test_missing_tensors_are_refused(missing: int):
+    """All but y, or the gradients of y and of x, which a call may go without."""
+    assert native.native is not None
+    with pytest.raises(ValueError):
+        native.native.conv(False, 1, [1] * 7, [int(i != missing) for i in range(16)])

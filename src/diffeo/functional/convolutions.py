@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffeo.functional import native
+from diffeo.functional import native, wire
 from diffeo.functional.scalar import second_order
 
 
@@ -65,7 +65,7 @@ class _Three(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, *weights: Tensor):
         ctx.save_for_backward(x, *weights)
         y = x.new_empty(*x.shape[:-1], weights[-1].numel())
-        _call(x, weights, [y])
+        _call(x, weights, y=y)
         return y
 
     @staticmethod
@@ -78,24 +78,20 @@ class _Three(torch.autograd.Function):
         x, *weights = inputs
         g_x = torch.empty_like(x, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
         grads = [torch.empty_like(w) for w in weights]
-        _call(x, weights, [g_y.contiguous(), g_x, *grads])
+        named = {f"g_{name}": g for name, g in zip(("w1", "b1", "w2", "b2", "w3", "b3"), grads, strict=True)}
+        _call(x, weights, g_y=g_y.contiguous(), g_x=g_x, **named)
         return g_x, *grads
 
 
-def _call(x: Tensor, weights: Any, others: list[Tensor | None]) -> None:
-    """The kernel, forward for ``[y]``, backward for the gradients of y, x and weights."""
+def _call(x: Tensor, weights: Any, **others: Tensor | None) -> None:
+    """The kernel: forward to ``y``, backward from ``g_y`` to the gradients of x and weights."""
     assert native.native is not None
     x, stride = _pixels(x)
     n, height, width, channels = x.shape
-    sizes = [n, height, width, channels, len(weights[0]), weights[-1].numel(), stride]
-    tensors = [x, *weights, *others]
-    native.native.conv(
-        x.dtype is torch.float64,
-        len(others) > 1,
-        torch.get_num_threads(),
-        sizes,
-        [0 if t is None else t.data_ptr() for t in tensors],
-    )
+    hidden, outputs = len(weights[0]), weights[-1].numel()
+    call = wire.ConvCall(n, height, width, channels, hidden, outputs, stride, x, *weights, **others)
+    integers, _, tensors = wire.packed((call,))
+    native.native.conv(x.dtype is torch.float64, torch.get_num_threads(), integers, wire.addresses(tensors))
 
 
 def _plain_gradients(inputs: Any, wanted: Any, g_y: Tensor) -> list[Tensor | None]:

@@ -124,7 +124,7 @@ def _around(soft: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Around(torch.autograd.Function):
-    """``_around``, whose gradient is none where none comes in."""
+    """``_around``; its backward pass returns no gradient where every incoming gradient is zero."""
 
     @staticmethod
     def forward(ctx: Any, soft: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffeo.functional import native
+from diffeo.functional import native, wire
+from diffeo.functional.wire import MAX_BINS, Scalar
 
 Pair = tuple[Tensor, Tensor]
 Plain = Callable[[Tensor, Tensor], Pair]
-
-ADDITIVE, AFFINE, SPLINE = range(3)
-FIXED, OPEN, JOINED = range(3)
-MAX_BINS = 64
-
-
-class Scalar(NamedTuple):
-    """A family as the kernels know it: which, how many bins, which slopes are free; and its box."""
-
-    kind: int
-    bins: int = 0
-    ends: int = 0
-    low: float = 0.0
-    high: float = 0.0
 
 
 def apply(scalar: Scalar, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool = False) -> Pair:
@@ -55,23 +42,23 @@ def apply(scalar: Scalar, x: Tensor, params: Tensor, plain: Plain, *, inverse: b
 def _values(scalar: Scalar, inverse: bool, x: Tensor, params: Tensor) -> Pair:
     x = x.contiguous()
     y, log_slope = torch.empty_like(x), torch.empty_like(x)
-    _call(scalar, inverse, x, params, [0, 0, y.data_ptr(), log_slope.data_ptr(), 0, 0], None)
+    _call(scalar, inverse, x, params, 0, y=y, log_slope=log_slope)
     return y, log_slope
 
 
 def _call(
-    scalar: Scalar, inverse: bool, x: Tensor, params: Tensor, others: Sequence[int], g_stride: int | None
+    scalar: Scalar, inverse: bool, x: Tensor, params: Tensor, g_param_stride: int, **others: Tensor
 ) -> None:
     assert native.native is not None
     walk = _two_strides(x.shape, params.stride()[:-1])
     if walk is None:
         params = params.contiguous()
         walk = x.numel(), 0, params.shape[-1]
-    sizes = [x.numel(), *walk, params.stride(-1), g_stride or 0]
+    call = wire.ScalarCall(x.numel(), *walk, params.stride(-1), g_param_stride, x, params, **others)
+    integers, reals, tensors = wire.packed((scalar, call))
     native.native.scalar(
-        x.dtype == torch.float64, inverse, g_stride is not None, torch.get_num_threads(),
-        list(scalar[:3]), list(scalar[3:]), sizes, [x.data_ptr(), params.data_ptr(), *others],
-    )  # fmt: skip
+        x.dtype is torch.float64, inverse, torch.get_num_threads(), integers, reals, wire.addresses(tensors)
+    )
 
 
 def _two_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int, int] | None:
@@ -124,6 +111,8 @@ class _Apply(torch.autograd.Function):
         g_x = torch.empty_like(x)
         P, apart = params.shape[-1], params.stride(-1) != 1
         g_params = x.new_empty((P, *x.shape) if apart else (*x.shape, P))
-        outputs = [g_y.data_ptr(), g_log_slope.data_ptr(), 0, 0, g_x.data_ptr(), g_params.data_ptr()]
-        _call(ctx.scalar, ctx.inverse, x, params, outputs, x.numel() if apart else 1)
+        _call(
+            ctx.scalar, ctx.inverse, x, params, x.numel() if apart else 1,
+            g_y=g_y, g_log_slope=g_log_slope, g_x=g_x, g_params=g_params,
+        )  # fmt: skip
         return None, None, None, g_x, g_params.movedim(0, -1) if apart else g_params

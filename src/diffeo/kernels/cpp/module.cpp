@@ -101,10 +101,10 @@ int workers(int threads, int64_t rows) {
 
 template <class T = void> T *pointer(uintptr_t address) { return reinterpret_cast<T *>(address); }
 
-void run(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int features, const Numbers &ints, const Reals &reals,
-         const Numbers &tensors, uintptr_t x, uintptr_t y, uintptr_t log_det, uintptr_t saved) {
+void run(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int features, const Numbers &integers,
+         const Reals &reals, const Numbers &tensors, uintptr_t x, uintptr_t y, uintptr_t log_det, uintptr_t saved) {
     if (rows <= 0) return;
-    Program program(wide, features, ints, reals, tensors, {});
+    Program program(wide, features, Reader(integers, reals, tensors));
     Call &call = program.call;
     call.inverse = inverse;
     call.seed = seed;
@@ -119,11 +119,10 @@ void run(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int 
     (wide ? in_use->table.run_f64 : in_use->table.run_f32)(call, memory, n, parallel_for);
 }
 
-void back(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int features, const Numbers &ints, const Reals &reals,
-          const Numbers &tensors, const Numbers &gradients, uintptr_t g_y, uintptr_t g_log_det, uintptr_t saved,
-          uintptr_t g_x) {
-    require(gradients.size() == tensors.size(), "one gradient address for each tensor");
-    Program program(wide, features, ints, reals, tensors, gradients);
+void back(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int features, const Numbers &integers,
+          const Reals &reals, const Numbers &tensors, const Numbers &gradients, uintptr_t g_y, uintptr_t g_log_det,
+          uintptr_t saved, uintptr_t g_x) {
+    Program program(wide, features, Reader(integers, reals, tensors, &gradients));
     for (const StageSpec &s : program.stages)
         require(s.kind == StageKind::permute || s.inverted == inverse, "no gradient for inverted stages");
     Call &call = program.call;
@@ -140,53 +139,71 @@ void back(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int
     (wide ? in_use->table.back_f64 : in_use->table.back_f32)(call, memory, n, parallel_for);
 }
 
-// Strides of params: (outer, row, parameter), in numbers; see ScalarCall.
-void scalar(bool wide, bool inverse, bool backward, int threads, const Numbers &family, const Reals &reals,
-            const Numbers &sizes, const Numbers &tensors) {
-    require(family.size() == 3 && reals.size() == 2 && sizes.size() == 6 && tensors.size() == 8, "bad call");
+void scalar(bool wide, bool inverse, int threads, const Numbers &integers, const Reals &reals,
+            const Numbers &tensors) {
+    Reader reader(integers, reals, tensors);
     ScalarCall call{};
-    call.family = {FamilyKind(family[0]), int(family[1]), Ends(family[2]), reals[0], reals[1]};
-    Program::num_params(call.family);
+    call.family = family_of(reader.take<wire::Scalar>());
+    const auto w = reader.take<wire::ScalarCall>();
+    reader.done();
     call.inverse = inverse;
-    call.backward = backward;
-    call.count = sizes[0];
-    call.inner = sizes[1];
-    call.outer_stride = sizes[2];
-    call.row_stride = sizes[3];
-    call.param_stride = sizes[4];
-    call.g_param_stride = sizes[5];
+    call.backward = w.g_params.data;
+    call.count = w.num_values;
+    call.inner = w.inner;
+    call.outer_stride = w.outer_stride;
+    call.row_stride = w.row_stride;
+    call.param_stride = w.param_stride;
+    call.g_param_stride = w.g_param_stride;
+    call.x = w.x.data;
+    call.params = w.params.data;
+    call.g_y = w.g_y.data;
+    call.g_log_slope = w.g_log_slope.data;
+    call.y = w.y.data;
+    call.log_slope = w.log_slope.data;
+    call.g_x = w.g_x.data;
+    call.g_params = w.g_params.data;
     if (call.count <= 0) return;
-    require(call.inner > 0, "bad call");
-    call.x = pointer(uintptr_t(tensors[0]));
-    call.params = pointer(uintptr_t(tensors[1]));
-    call.g_y = pointer(uintptr_t(tensors[2]));
-    call.g_log_slope = pointer(uintptr_t(tensors[3]));
-    call.y = pointer(uintptr_t(tensors[4]));
-    call.log_slope = pointer(uintptr_t(tensors[5]));
-    call.g_x = pointer(uintptr_t(tensors[6]));
-    call.g_params = pointer(uintptr_t(tensors[7]));
+    require(call.inner > 0, "bad sizes");
+    require(call.x && call.params, "no values or no parameters");
+    require(call.backward ? call.g_y && call.g_log_slope && call.g_x : call.y && call.log_slope, "a tensor is missing");
     const int n = workers(threads, call.count / 4);
     nb::gil_scoped_release release;
     (wide ? in_use->table.scalar_f64 : in_use->table.scalar_f32)(call, n, parallel_for);
 }
 
-// tensors: x, w1, b1, w2, b2, w3, b3, y, or for the gradient x, w1, ..., b3, g_y, g_x (or 0), g_w1, ..., g_b3.
-void conv(bool wide, bool backward, int threads, const Numbers &sizes, const Numbers &tensors) {
-    require(sizes.size() == 7 && tensors.size() == (backward ? 15 : 8), "bad call");
-    for (const int64_t size : sizes) require(size > 0 && size < (int64_t(1) << 40), "sizes are positive");
+void conv(bool wide, int threads, const Numbers &integers, const Numbers &tensors) {
+    const Reals none;
+    Reader reader(integers, none, tensors);
+    const auto w = reader.take<wire::ConvCall>();
+    reader.done();
+    for (const int64_t size : integers) require(size > 0 && size < (int64_t(1) << 40), "sizes are positive");
+    for (const wire::Tensor &given : {w.x, w.w1, w.b1, w.w2, w.b2, w.w3, w.b3}) require(given.data, "no weights");
     ConvCall call{};
-    call.images = sizes[0];
-    call.height = int(sizes[1]);
-    call.width = int(sizes[2]);
-    call.in = int(sizes[3]);
-    call.hidden = int(sizes[4]);
-    call.out = int(sizes[5]);
-    call.stride = sizes[6];
-    const void **given[] = {&call.x, &call.w1, &call.b1, &call.w2, &call.b2, &call.w3, &call.b3, &call.g_y};
-    void **made[] = {&call.g_x, &call.g_w1, &call.g_b1, &call.g_w2, &call.g_b2, &call.g_w3, &call.g_b3};
-    for (int i = 0; i < (backward ? 8 : 7); i++) *given[i] = pointer(uintptr_t(tensors[size_t(i)]));
-    if (!backward) call.y = pointer(uintptr_t(tensors[7]));
-    for (int i = 0; backward && i < 7; i++) *made[i] = pointer(uintptr_t(tensors[size_t(8 + i)]));
+    call.images = w.images;
+    call.height = int(w.height);
+    call.width = int(w.width);
+    call.in = int(w.inputs);
+    call.hidden = int(w.hidden);
+    call.out = int(w.outputs);
+    call.stride = w.pixel_stride;
+    call.x = w.x.data;
+    call.w1 = w.w1.data;
+    call.b1 = w.b1.data;
+    call.w2 = w.w2.data;
+    call.b2 = w.b2.data;
+    call.w3 = w.w3.data;
+    call.b3 = w.b3.data;
+    call.y = w.y.data;
+    call.g_y = w.g_y.data;
+    call.g_x = w.g_x.data;
+    call.g_w1 = w.g_w1.data;
+    call.g_b1 = w.g_b1.data;
+    call.g_w2 = w.g_w2.data;
+    call.g_b2 = w.g_b2.data;
+    call.g_w3 = w.g_w3.data;
+    call.g_b3 = w.g_b3.data;
+    require(call.g_y ? call.g_w1 && call.g_b1 && call.g_w2 && call.g_b2 && call.g_w3 && call.g_b3 : call.y != nullptr,
+            "a tensor is missing");
     // no more workers than rows of pixels, so that each has some
     const int64_t lines = call.images * call.height;
     const int most = workers(threads, call.images * call.height * call.width), n = lines < most ? int(lines) : most;
@@ -196,12 +213,47 @@ void conv(bool wide, bool backward, int threads, const Numbers &sizes, const Num
     (wide ? in_use->table.conv_f64 : in_use->table.conv_f32)(call, memory, n, parallel_for);
 }
 
+// wire.hpp as compiled: each enum's names, each limit, and each record's whole numbers, reals and tensors.
+nb::dict wire_table() {
+    nb::dict codes, limits, records, table;
+#define DIFFEO_CODES(name) codes[#name] = name##_names
+    DIFFEO_CODES(StageKind);
+    DIFFEO_CODES(FamilyKind);
+    DIFFEO_CODES(Ends);
+    DIFFEO_CODES(Activation);
+#define DIFFEO_LIMIT(name) limits[#name] = name
+    DIFFEO_LIMIT(ROWS);
+    DIFFEO_LIMIT(MAX_LAYERS);
+    DIFFEO_LIMIT(MAX_BINS);
+    DIFFEO_LIMIT(MAX_COLUMNS);
+    DIFFEO_LIMIT(MAX_STEPS);
+    DIFFEO_LIMIT(MAX_ITERATIONS);
+#define DIFFEO_RECORD(name)                                                                                        \
+    records[#name] = nb::make_tuple(wire::name::order[0], wire::name::order[1], wire::name::order[2])
+    DIFFEO_RECORD(Program);
+    DIFFEO_RECORD(Stage);
+    DIFFEO_RECORD(Conditional);
+    DIFFEO_RECORD(Permute);
+    DIFFEO_RECORD(Normalize);
+    DIFFEO_RECORD(LU);
+    DIFFEO_RECORD(Residual);
+    DIFFEO_RECORD(Transport);
+    DIFFEO_RECORD(SmoothNet);
+    DIFFEO_RECORD(Dense);
+    DIFFEO_RECORD(Scalar);
+    DIFFEO_RECORD(ScalarCall);
+    DIFFEO_RECORD(ConvCall);
+    table["codes"] = codes;
+    table["limits"] = limits;
+    table["records"] = records;
+    return table;
+}
+
 } // namespace
 } // namespace diffeo
 
 NB_MODULE(_native, m) {
-    m.attr("ABI") = 4;
-    m.attr("ROWS") = diffeo::ROWS;
+    m.attr("ABI") = 5;
     m.def("instruction_sets", &diffeo::instruction_sets, "Compiled in and supported by this processor, best first.");
     m.def("use", &diffeo::use, nb::arg("name"));
     m.def("set_parallel_for", &diffeo::set_parallel_for, nb::arg("address"));
@@ -209,4 +261,5 @@ NB_MODULE(_native, m) {
     m.def("back", &diffeo::back, "Its gradient.");
     m.def("scalar", &diffeo::scalar, "A family on its own, or its gradient.");
     m.def("conv", &diffeo::conv, "Three convolutions of images, or their gradient.");
+    m.def("wire", &diffeo::wire_table, "The table that functional/wire.py is the twin of.");
 }
