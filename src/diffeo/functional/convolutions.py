@@ -77,10 +77,10 @@ class _Three(torch.autograd.Function):
             return tuple(_plain_gradients(inputs, ctx.needs_input_grad, g_y))
         x, *weights = inputs
         g_x = torch.empty_like(x, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
-        grads = [torch.empty_like(w) for w in weights]
-        named = {f"g_{name}": g for name, g in zip(("w1", "b1", "w2", "b2", "w3", "b3"), grads, strict=True)}
-        _call(x, weights, g_y=g_y.contiguous(), g_x=g_x, **named)
-        return g_x, *grads
+        names = ("g_w1", "g_b1", "g_w2", "g_b2", "g_w3", "g_b3")
+        grads = dict(zip(names, map(torch.empty_like, weights), strict=True))
+        _call(x, weights, g_y=g_y.contiguous(), g_x=g_x, **grads)
+        return g_x, *grads.values()
 
 
 def _call(x: Tensor, weights: Any, **others: Tensor | None) -> None:

@@ -199,7 +199,7 @@ class _Run(torch.autograd.Function):
 
 
 class Snapshot:
-    """Tells whether anything that a description of a module's stages was made from has been replaced.
+    """What a description of a module's stages was made from, kept to see whether any of it is replaced later.
 
     Args:
         module: what was described.
