@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffeo.functional import native, wire
+from diffeo.functional import native
 from diffeo.functional.scalar import second_order
+
+WEIGHTS = ("w1", "b1", "w2", "b2", "w3", "b3")
+"""Weight and bias of each layer, as the kernels name them."""
 
 
 def three_convolutions(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
@@ -77,8 +80,7 @@ class _Three(torch.autograd.Function):
             return tuple(_plain_gradients(inputs, ctx.needs_input_grad, g_y))
         x, *weights = inputs
         g_x = torch.empty_like(x, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
-        names = ("g_w1", "g_b1", "g_w2", "g_b2", "g_w3", "g_b3")
-        grads = dict(zip(names, map(torch.empty_like, weights), strict=True))
+        grads = {f"g_{name}": torch.empty_like(w) for name, w in zip(WEIGHTS, weights, strict=True)}
         _call(x, weights, g_y=g_y.contiguous(), g_x=g_x, **grads)
         return g_x, *grads.values()
 
@@ -88,10 +90,13 @@ def _call(x: Tensor, weights: Any, **others: Tensor | None) -> None:
     assert native.native is not None
     x, stride = _pixels(x)
     n, height, width, channels = x.shape
-    hidden, outputs = len(weights[0]), weights[-1].numel()
-    call = wire.ConvCall(n, height, width, channels, hidden, outputs, stride, x, *weights, **others)
-    integers, _, tensors = wire.packed((call,))
-    native.native.conv(x.dtype is torch.float64, torch.get_num_threads(), integers, wire.addresses(tensors))
+    tensors = {"x": x, **dict(zip(WEIGHTS, weights, strict=True)), **others}
+    native.native.conv(
+        wide=x.dtype is torch.float64, threads=torch.get_num_threads(),
+        images=n, height=height, width=width, inputs=channels,
+        hidden=len(weights[0]), outputs=weights[-1].numel(), pixel_stride=stride,
+        **{name: 0 if t is None else t.data_ptr() for name, t in tensors.items()},
+    )  # fmt: skip
 
 
 def _plain_gradients(inputs: Any, wanted: Any, g_y: Tensor) -> list[Tensor | None]:

@@ -1,8 +1,8 @@
 """What goes over to the kernels, in one table: codes, limits, and which number follows which.
 
-A call is three lists: whole numbers, reals, and the addresses of tensors. Records fill them, one after the
-other, each with its own part of each list. ``kernels/cpp/wire.hpp`` is the same table in C++ and says which
-records make a call; a test compares the two, name by name.
+A chain of stages is three lists: whole numbers, reals, and the addresses of tensors. Records fill them, one
+after the other, each with its own part of each list. ``kernels/cpp/wire.hpp`` is the same table in C++ and
+says which records make a chain; a test compares the two, name by name.
 """
 
 from __future__ import annotations
@@ -181,62 +181,6 @@ class Scalar(NamedTuple):
     high: float = 0.0
 
 
-class ScalarCall(NamedTuple):
-    """A family on ``num_values`` values of its own: ``y`` and ``log_slope``, or all gradients.
-
-    Parameter k of value ``(o, j)``, ``j < inner``, is at ``o outer_stride + j row_stride + k param_stride``.
-    Their gradients are ``(num_values, parameters)`` where ``g_param_stride`` is 1, and ``(parameters,
-    num_values)`` where it is ``num_values``.
-    """
-
-    num_values: int
-    inner: int
-    outer_stride: int
-    row_stride: int
-    param_stride: int
-    g_param_stride: int
-    x: Tensor
-    params: Tensor
-    g_y: Tensor | None = None
-    g_log_slope: Tensor | None = None
-    y: Tensor | None = None
-    log_slope: Tensor | None = None
-    g_x: Tensor | None = None
-    g_params: Tensor | None = None
-
-
-class ConvCall(NamedTuple):
-    """Three convolutions of images, channels last: ``y``, or from ``g_y`` the gradients; ``g_x`` may be None.
-
-    Pixels of x are ``pixel_stride`` numbers apart, those of all others side by side. ``w1`` is
-    ``(hidden, inputs, 3, 3)``, ``w2`` ``(hidden, hidden)``, ``w3`` ``(outputs, 3, 3, hidden)``.
-    """
-
-    images: int
-    height: int
-    width: int
-    inputs: int
-    hidden: int
-    outputs: int
-    pixel_stride: int
-    x: Tensor
-    w1: Tensor
-    b1: Tensor
-    w2: Tensor
-    b2: Tensor
-    w3: Tensor
-    b3: Tensor
-    y: Tensor | None = None
-    g_y: Tensor | None = None
-    g_x: Tensor | None = None
-    g_w1: Tensor | None = None
-    g_b1: Tensor | None = None
-    g_w2: Tensor | None = None
-    g_b2: Tensor | None = None
-    g_w3: Tensor | None = None
-    g_b3: Tensor | None = None
-
-
 @cache
 def split(record: type[Record]) -> tuple[int, int]:
     """Where a record's reals and its tensors begin."""
@@ -255,7 +199,7 @@ def packed(records: Iterable[Record]) -> tuple[list[int], list[float], list[Tens
         integers += record[:begin]
         reals += record[begin:end]
         tensors += record[end:]
-    return [int(i) for i in integers], reals, tensors
+    return list(map(int, integers)), reals, tensors
 
 
 def refilled(records: Iterable[Record], tensors: Iterator[Tensor | None]) -> list[Any]:

@@ -15,6 +15,7 @@
 #include "reader.hpp"
 
 namespace nb = nanobind;
+using namespace nb::literals;
 
 namespace diffeo {
 
@@ -139,74 +140,72 @@ void back(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int
     (wide ? in_use->table.back_f64 : in_use->table.back_f32)(call, memory, n, parallel_for);
 }
 
-void scalar(bool wide, bool inverse, int threads, const Numbers &integers, const Reals &reals,
-            const Numbers &tensors) {
-    Reader reader(integers, reals, tensors);
+void scalar(bool wide, bool inverse, int threads, int kind, int bins, int ends, double low, double high, int64_t count,
+            int64_t inner, int64_t outer_stride, int64_t row_stride, int64_t param_stride, int64_t g_param_stride,
+            uintptr_t x, uintptr_t params, uintptr_t y, uintptr_t log_slope, uintptr_t g_y, uintptr_t g_log_slope,
+            uintptr_t g_x, uintptr_t g_params) {
     ScalarCall call{};
-    call.family = family_of(reader.take<wire::Scalar>());
-    const auto w = reader.take<wire::ScalarCall>();
-    reader.done();
+    call.family = family_of({kind, bins, ends, low, high});
+    if (count <= 0) return;
+    require(inner > 0 && x && params, "no values or no parameters");
+    require(g_params ? g_y && g_log_slope && g_x : y && log_slope, "a tensor is missing");
     call.inverse = inverse;
-    call.backward = w.g_params.data;
-    call.count = w.num_values;
-    call.inner = w.inner;
-    call.outer_stride = w.outer_stride;
-    call.row_stride = w.row_stride;
-    call.param_stride = w.param_stride;
-    call.g_param_stride = w.g_param_stride;
-    call.x = w.x.data;
-    call.params = w.params.data;
-    call.g_y = w.g_y.data;
-    call.g_log_slope = w.g_log_slope.data;
-    call.y = w.y.data;
-    call.log_slope = w.log_slope.data;
-    call.g_x = w.g_x.data;
-    call.g_params = w.g_params.data;
-    if (call.count <= 0) return;
-    require(call.inner > 0, "bad sizes");
-    require(call.x && call.params, "no values or no parameters");
-    require(call.backward ? call.g_y && call.g_log_slope && call.g_x : call.y && call.log_slope, "a tensor is missing");
-    const int n = workers(threads, call.count / 4);
+    call.backward = g_params != 0;
+    call.count = count;
+    call.inner = inner;
+    call.outer_stride = outer_stride;
+    call.row_stride = row_stride;
+    call.param_stride = param_stride;
+    call.g_param_stride = g_param_stride;
+    call.x = pointer(x);
+    call.params = pointer(params);
+    call.y = pointer(y);
+    call.log_slope = pointer(log_slope);
+    call.g_y = pointer(g_y);
+    call.g_log_slope = pointer(g_log_slope);
+    call.g_x = pointer(g_x);
+    call.g_params = pointer(g_params);
+    const int n = workers(threads, count / 4);
     nb::gil_scoped_release release;
     (wide ? in_use->table.scalar_f64 : in_use->table.scalar_f32)(call, n, parallel_for);
 }
 
-void conv(bool wide, int threads, const Numbers &integers, const Numbers &tensors) {
-    const Reals none;
-    Reader reader(integers, none, tensors);
-    const auto w = reader.take<wire::ConvCall>();
-    reader.done();
-    for (const int64_t size : integers) require(size > 0 && size < (int64_t(1) << 40), "sizes are positive");
-    for (const wire::Tensor &given : {w.x, w.w1, w.b1, w.w2, w.b2, w.w3, w.b3}) require(given.data, "no weights");
+void conv(bool wide, int threads, int64_t images, int height, int width, int inputs, int hidden, int outputs,
+          int64_t pixel_stride, uintptr_t x, uintptr_t w1, uintptr_t b1, uintptr_t w2, uintptr_t b2, uintptr_t w3,
+          uintptr_t b3, uintptr_t y, uintptr_t g_y, uintptr_t g_x, uintptr_t g_w1, uintptr_t g_b1, uintptr_t g_w2,
+          uintptr_t g_b2, uintptr_t g_w3, uintptr_t g_b3) {
+    for (const int64_t size : {images, int64_t(height), int64_t(width), int64_t(inputs), int64_t(hidden),
+                               int64_t(outputs), pixel_stride})
+        require(size > 0 && size < (int64_t(1) << 40), "sizes are positive");
+    require(x && w1 && b1 && w2 && b2 && w3 && b3, "a tensor is missing");
+    require(g_y ? g_w1 && g_b1 && g_w2 && g_b2 && g_w3 && g_b3 : y != 0, "a tensor is missing");
     ConvCall call{};
-    call.images = w.images;
-    call.height = int(w.height);
-    call.width = int(w.width);
-    call.in = int(w.inputs);
-    call.hidden = int(w.hidden);
-    call.out = int(w.outputs);
-    call.stride = w.pixel_stride;
-    call.x = w.x.data;
-    call.w1 = w.w1.data;
-    call.b1 = w.b1.data;
-    call.w2 = w.w2.data;
-    call.b2 = w.b2.data;
-    call.w3 = w.w3.data;
-    call.b3 = w.b3.data;
-    call.y = w.y.data;
-    call.g_y = w.g_y.data;
-    call.g_x = w.g_x.data;
-    call.g_w1 = w.g_w1.data;
-    call.g_b1 = w.g_b1.data;
-    call.g_w2 = w.g_w2.data;
-    call.g_b2 = w.g_b2.data;
-    call.g_w3 = w.g_w3.data;
-    call.g_b3 = w.g_b3.data;
-    require(call.g_y ? call.g_w1 && call.g_b1 && call.g_w2 && call.g_b2 && call.g_w3 && call.g_b3 : call.y != nullptr,
-            "a tensor is missing");
+    call.images = images;
+    call.height = height;
+    call.width = width;
+    call.in = inputs;
+    call.hidden = hidden;
+    call.out = outputs;
+    call.stride = pixel_stride;
+    call.x = pointer(x);
+    call.w1 = pointer(w1);
+    call.b1 = pointer(b1);
+    call.w2 = pointer(w2);
+    call.b2 = pointer(b2);
+    call.w3 = pointer(w3);
+    call.b3 = pointer(b3);
+    call.y = pointer(y);
+    call.g_y = pointer(g_y);
+    call.g_x = pointer(g_x);
+    call.g_w1 = pointer(g_w1);
+    call.g_b1 = pointer(g_b1);
+    call.g_w2 = pointer(g_w2);
+    call.g_b2 = pointer(g_b2);
+    call.g_w3 = pointer(g_w3);
+    call.g_b3 = pointer(g_b3);
     // no more workers than rows of pixels, so that each has some
-    const int64_t lines = call.images * call.height;
-    const int most = workers(threads, call.images * call.height * call.width), n = lines < most ? int(lines) : most;
+    const int64_t lines = images * height;
+    const int most = workers(threads, images * height * width), n = lines < most ? int(lines) : most;
     const int64_t bytes = (wide ? in_use->table.conv_memory_f64 : in_use->table.conv_memory_f32)(call, n);
     char *memory = scratch(n * bytes);
     nb::gil_scoped_release release;
@@ -241,8 +240,6 @@ nb::dict wire_table() {
     DIFFEO_RECORD(SmoothNet);
     DIFFEO_RECORD(Dense);
     DIFFEO_RECORD(Scalar);
-    DIFFEO_RECORD(ScalarCall);
-    DIFFEO_RECORD(ConvCall);
     table["codes"] = codes;
     table["limits"] = limits;
     table["records"] = records;
@@ -259,7 +256,15 @@ NB_MODULE(_native, m) {
     m.def("set_parallel_for", &diffeo::set_parallel_for, nb::arg("address"));
     m.def("run", &diffeo::run, "A chain of stages, either way.");
     m.def("back", &diffeo::back, "Its gradient.");
-    m.def("scalar", &diffeo::scalar, "A family on its own, or its gradient.");
-    m.def("conv", &diffeo::conv, "Three convolutions of images, or their gradient.");
+    // Tensors are addresses. With g_params it is the gradient.
+    m.def("scalar", &diffeo::scalar, "A family on its own, or its gradient.", nb::kw_only(), "wide"_a, "inverse"_a,
+          "threads"_a, "kind"_a, "bins"_a, "ends"_a, "low"_a, "high"_a, "count"_a, "inner"_a, "outer_stride"_a,
+          "row_stride"_a, "param_stride"_a, "g_param_stride"_a, "x"_a, "params"_a, "y"_a, "log_slope"_a, "g_y"_a,
+          "g_log_slope"_a, "g_x"_a, "g_params"_a);
+    // With g_y it is the gradient, in which g_x may be 0.
+    m.def("conv", &diffeo::conv, "Three convolutions of images, or their gradient.", nb::kw_only(), "wide"_a,
+          "threads"_a, "images"_a, "height"_a, "width"_a, "inputs"_a, "hidden"_a, "outputs"_a, "pixel_stride"_a,
+          "x"_a, "w1"_a, "b1"_a, "w2"_a, "b2"_a, "w3"_a, "b3"_a, "y"_a = 0, "g_y"_a = 0, "g_x"_a = 0, "g_w1"_a = 0,
+          "g_b1"_a = 0, "g_w2"_a = 0, "g_b2"_a = 0, "g_w3"_a = 0, "g_b3"_a = 0);
     m.def("wire", &diffeo::wire_table, "The table that functional/wire.py is the twin of.");
 }

@@ -2,21 +2,20 @@
 // functional/wire.py is the same table in Python. module.cpp exports this one as the compiler sees it, and
 // tests/kernels/test_wire.py compares the two, name by name.
 //
-// A call comes as three lists: whole numbers, reals, and addresses of tensors (0: none). What fills them is
-// records, one after the other, each with its own part of each list:
+// A chain of stages comes as three lists: whole numbers, reals, and addresses of tensors (0: none). Records fill
+// them, one after the other, each with its own part of each list:
 //
-//     a program    Program, then its stages
-//     a stage      Stage, then by its kind
-//       conditional  Conditional, Scalar, then a Dense for each layer
-//       permute      Permute
-//       normalize    Normalize
-//       lu           LU
-//       residual     Residual, SmoothNet, then a Dense for each layer
-//       transport    Transport, SmoothNet, then a Dense for each layer
-//     a family     Scalar, ScalarCall
-//     convolutions ConvCall
+//     the chain        Program, then its stages
+//     a stage          Stage, then by its kind
+//         conditional  Conditional, Scalar, then a Dense for each layer
+//         permute      Permute
+//         normalize    Normalize
+//         lu           LU
+//         residual     Residual, SmoothNet, then a Dense for each layer
+//         transport    Transport, SmoothNet, then a Dense for each layer
 //
-// What the fields mean stands in wire.py; what becomes of them in stage_spec.hpp.
+// What the fields mean stands in wire.py; what becomes of them in stage_spec.hpp. A family on its own and the
+// convolutions of images need no records: their numbers are named arguments (module.cpp).
 #pragma once
 
 #include <cstdint>
@@ -74,10 +73,6 @@ DIFFEO_RECORD(Transport, (traced, steps), (span), (biases))
 DIFFEO_RECORD(SmoothNet, (activation, num_layers), (reach), ())
 DIFFEO_RECORD(Dense, (inputs, outputs, row_stride, relu, add), (drop), (weight, bias, extra, limits))
 DIFFEO_RECORD(Scalar, (kind, bins, ends), (low, high), ())
-DIFFEO_RECORD(ScalarCall, (num_values, inner, outer_stride, row_stride, param_stride, g_param_stride), (),
-              (x, params, g_y, g_log_slope, y, log_slope, g_x, g_params))
-DIFFEO_RECORD(ConvCall, (images, height, width, inputs, hidden, outputs, pixel_stride), (),
-              (x, w1, b1, w2, b2, w3, b3, y, g_y, g_x, g_w1, g_b1, g_w2, g_b2, g_w3, g_b3))
 
 #undef DIFFEO_INTS
 #undef DIFFEO_REALS
