@@ -78,7 +78,7 @@ def test_the_kernels_take_it_as_two_stages():
 
     def by_stages(x: Tensor) -> Tensor:
         for stage in stages:
-            x = stage.plain(x, stage.tensors, 0)[0]
+            x = stage.plain(x, stage.records, 0)[0]
         return x
 
     x = torch.randn(6, 5, dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,27 @@ def test_a_set_cannot_be_forced_where_there_are_no_kernels(monkeypatch):
     monkeypatch.setitem(sys.modules, NAME, None)
     with pytest.raises(ValueError, match="DIFFEO_KERNELS=portable, but there are no kernels: "):
         kernels.load("portable")
+
+
+# -- the sources -------------------------------------------------------------------------------------
+
+
+def test_the_map_of_the_sources_is_right():
+    """Each file with what it includes, in an order in which it includes only files above it."""
+    folder = Path(kernels.__file__).parent / "cpp"
+    rows = re.findall(
+        r"^\| `([\w.]+)` \|(.*?)\|", (folder / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    listed = {name: re.findall(r"`([\w.]+)`", included) for name, included in rows}
+    sources = (path for path in folder.iterdir() if path.suffix in {".hpp", ".cpp"})
+    assert listed == {
+        path.name: re.findall(r'^#include "(.+)"', path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        for path in sources
+    }
+    above: set[str] = set()
+    for name, included in listed.items():
+        assert above.issuperset(included), name
+        above.add(name)
 
 
 # -- this installation ------------------------------------------------------------------------------

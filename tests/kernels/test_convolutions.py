@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
@@ -169,8 +168,27 @@ def test_a_net_goes_through_them_and_keeps_little(monkeypatch: pytest.MonkeyPatc
     assert not convolutions._taken(x, given)
 
 
-def test_bad_sizes_are_refused():
+SIZES = ("images", "height", "width", "inputs", "hidden", "outputs", "pixel_stride")
+TENSORS = ("x", *convolutions.WEIGHTS, *(f"g_{name}" for name in convolutions.WEIGHTS))
+
+
+def bad_call(**given: int) -> None:
     assert native.native is not None
-    for sizes, tensors in itertools.product([[1] * 6, [1] * 6 + [0], [-1] + [1] * 6], [[0] * 8, [0] * 3]):
-        with pytest.raises(ValueError):
-            native.native.conv(False, False, 1, sizes, tensors)
+    call = {**dict.fromkeys((*SIZES, *TENSORS, "g_y"), 1), **given}
+    with pytest.raises(ValueError):
+        native.native.conv(wide=False, threads=1, **call)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bad_sizes_are_refused(size: str):
+    bad_call(**{size: 0})
+    bad_call(**{size: -1})
+
+
+@pytest.mark.parametrize("tensor", TENSORS)
+def test_missing_tensors_are_refused(tensor: str):
+    bad_call(**{tensor: 0})
+
+
+def test_one_of_the_two_ways_is_asked_for():
+    bad_call(g_y=0, y=0)

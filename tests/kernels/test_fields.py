@@ -45,7 +45,7 @@ def gradients(value: Tensor, log_det: Tensor, tensors: Sequence[Tensor]) -> list
 def compare(stage: Stage, x: Tensor, tensors: Sequence[Tensor], eps: float) -> None:
     done = Program([stage]).run(x)
     assert done is not None
-    wanted = stage.plain(x, stage.tensors, 0)
+    wanted = stage.plain(x, stage.records, 0)
     pairs = [*zip(done, wanted, strict=True)]
     pairs += zip(gradients(*done, tensors), gradients(*wanted, tensors), strict=True)
     for found, expected in pairs:

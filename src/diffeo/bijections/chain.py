@@ -18,9 +18,10 @@ from diffeo.bijections.base import Bijection
 from diffeo.bijections.columns import OnColumns
 from diffeo.contracts import Initializable, Traits
 from diffeo.errors import ConfigError, DomainError, ShapeError
-from diffeo.functional import stages
 from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.programs import Program, Snapshot, applies
+from diffeo.functional.stages import Stage
+from diffeo.functional.wire import StageKind
 
 
 class _Run(NamedTuple):
@@ -30,7 +31,7 @@ class _Run(NamedTuple):
     program: Program | None
 
 
-_Described = tuple[Any, list[stages.Stage] | None]
+_Described = tuple[Any, list[Stage] | None]
 
 
 class Chain(Bijection, Initializable):
@@ -149,8 +150,8 @@ class Chain(Bijection, Initializable):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_known": None}
 
-    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        found: list[stages.Stage] = []
+    def as_stages(self, context: Tensor | None = None) -> list[Stage] | None:
+        found: list[Stage] = []
         for part in self.parts:
             own = part.as_stages(context)  # type: ignore[operator]
             if own is None:
@@ -176,7 +177,7 @@ def _together(described: list[_Described]) -> Iterator[tuple[bool, list[_Describ
     group: list[_Described] = []
     ways: set[bool] | None = set()
     for part, own in described:
-        new = None if own is None else {s.inverted for s in own if s.ints[0] != stages.PERMUTE}
+        new = None if own is None else {s.inverted for s in own if s.kind is not StageKind.PERMUTE}
         if group and (ways is None or new is None or (ways and new)) and ways != new:
             yield ways is not None, group
             group, ways = [], set()
@@ -214,7 +215,7 @@ class Inverse(Bijection):
             t.closed_form, t.exact_log_det, t.capturable, t.tolerance, t.inverse_passes, t.forward_passes
         )
 
-    def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+    def as_stages(self, context: Tensor | None = None) -> list[Stage] | None:
         own = self.bijection.as_stages(context)
         return None if own is None else [stage.invert() for stage in reversed(own)]
 

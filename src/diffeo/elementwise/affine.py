@@ -10,7 +10,8 @@ from torch import Tensor
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional.affine import soft_clip
-from diffeo.functional.scalar import AFFINE, Plain, Scalar, apply
+from diffeo.functional.scalar import Plain, apply
+from diffeo.functional.wire import FamilyKind, Scalar
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Affine(Elementwise):
 
     @property
     def scalar(self) -> Scalar | None:
-        return Scalar(AFFINE, high=math.log(self.max_scale)) if type(self) is Affine else None
+        return Scalar(FamilyKind.AFFINE, high=math.log(self.max_scale)) if type(self) is Affine else None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return self._apply(x, params, self._forward, inverse=False)

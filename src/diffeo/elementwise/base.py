@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from diffeo.contracts import Traits
-from diffeo.functional.scalar import Scalar
+from diffeo.functional.wire import Scalar
 
 
 class Elementwise(ABC):

@@ -15,7 +15,7 @@ from diffeo.errors import ConfigError
 from diffeo.functional import rational_quadratic as rq
 from diffeo.functional import scalar as kernels
 from diffeo.functional.rational_quadratic import FLOOR
-from diffeo.functional.scalar import FIXED, JOINED, MAX_BINS, OPEN, SPLINE, Scalar
+from diffeo.functional.wire import MAX_BINS, Ends, FamilyKind, Scalar
 
 # softplus(ZERO) + FLOOR = 1, so that a zero parameter means slope 1.
 _ZERO = math.log(math.expm1(1 - FLOOR))
@@ -51,13 +51,13 @@ class _Spline(Elementwise):
         return max(map(abs, self.box))
 
     @property
-    def _ends(self) -> int:
-        """Which slopes are parameters, as the kernels number it."""
+    def _ends(self) -> Ends:
+        """Which slopes are parameters."""
         raise NotImplementedError
 
     @property
     def _kernel(self) -> Scalar:
-        return Scalar(SPLINE, self.bins, self._ends, *self.box)
+        return Scalar(FamilyKind.SPLINE, self.bins, self._ends, *self.box)
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return kernels.apply(self._kernel, x, params, self._forward)
@@ -137,8 +137,8 @@ class RationalQuadratic(_Spline):
         return self._kernel if type(self) is RationalQuadratic and self.bins <= MAX_BINS else None
 
     @property
-    def _ends(self) -> int:
-        return FIXED
+    def _ends(self) -> Ends:
+        return Ends.FIXED
 
     def _slopes(self, raw: Tensor) -> Tensor:
         end = raw.new_ones(1, *raw.shape[1:])
@@ -218,8 +218,8 @@ class IntervalRationalQuadratic(_BoundedSpline):
         return self.low, self.high
 
     @property
-    def _ends(self) -> int:
-        return OPEN
+    def _ends(self) -> Ends:
+        return Ends.OPEN
 
     def _slopes(self, raw: Tensor) -> Tensor:
         return raw
@@ -249,8 +249,8 @@ class CircularRationalQuadratic(_BoundedSpline):
         return -math.pi, math.pi
 
     @property
-    def _ends(self) -> int:
-        return JOINED
+    def _ends(self) -> Ends:
+        return Ends.JOINED
 
     def _slopes(self, raw: Tensor) -> Tensor:
         return torch.cat([raw, raw[:1]])

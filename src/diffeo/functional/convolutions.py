@@ -17,6 +17,9 @@ from torch import Tensor
 from diffeo.functional import native
 from diffeo.functional.scalar import second_order
 
+WEIGHTS = ("w1", "b1", "w2", "b2", "w3", "b3")
+"""Weight and bias of each layer, as the kernels name them."""
+
 
 def three_convolutions(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
     """``last(relu(middle(relu(first(x)))))``, convolutions of 3 x 3, 1 x 1 and 3 x 3 pixels.
@@ -71,7 +74,7 @@ class _Three(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, *weights: Tensor):
         ctx.save_for_backward(x, *weights)
         y = x.new_empty(*x.shape[:-1], weights[-1].numel())
-        _call(x, weights, [y])
+        _call(x, weights, y=y)
         return y
 
     @staticmethod
@@ -83,25 +86,23 @@ class _Three(torch.autograd.Function):
             return tuple(_plain_gradients(inputs, ctx.needs_input_grad, g_y))
         x, *weights = inputs
         g_x = torch.empty_like(x, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
-        grads = [torch.empty_like(w) for w in weights]
-        _call(x, weights, [g_y.contiguous(), g_x, *grads])
-        return g_x, *grads
+        grads = {f"g_{name}": torch.empty_like(w) for name, w in zip(WEIGHTS, weights, strict=True)}
+        _call(x, weights, g_y=g_y.contiguous(), g_x=g_x, **grads)
+        return g_x, *grads.values()
 
 
-def _call(x: Tensor, weights: Any, others: list[Tensor | None]) -> None:
-    """The kernel, forward for ``[y]``, backward for the gradients of y, x and weights."""
+def _call(x: Tensor, weights: Any, **others: Tensor | None) -> None:
+    """The kernel: forward to ``y``, backward from ``g_y`` to the gradients of x and weights."""
     assert native.native is not None
     x, stride = _pixels(x)
     n, height, width, channels = x.shape
-    sizes = [n, height, width, channels, len(weights[0]), weights[-1].numel(), stride]
-    tensors = [x, *weights, *others]
+    tensors = {"x": x, **dict(zip(WEIGHTS, weights, strict=True)), **others}
     native.native.conv(
-        x.dtype is torch.float64,
-        len(others) > 1,
-        torch.get_num_threads(),
-        sizes,
-        [0 if t is None else t.data_ptr() for t in tensors],
-    )
+        wide=x.dtype is torch.float64, threads=torch.get_num_threads(),
+        images=n, height=height, width=width, inputs=channels,
+        hidden=len(weights[0]), outputs=weights[-1].numel(), pixel_stride=stride,
+        **{name: 0 if t is None else t.data_ptr() for name, t in tensors.items()},
+    )  # fmt: skip
 
 
 def _plain_gradients(inputs: Any, wanted: Any, g_y: Tensor) -> list[Tensor | None]:

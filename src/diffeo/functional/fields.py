@@ -12,15 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffeo.errors import ConfigError
+from diffeo.functional import wire
 from diffeo.functional.linearize import Product, trace
 from diffeo.functional.log_dets import exact_log_det
 from diffeo.functional.programs import Program, applies
-from diffeo.functional.stages import RESIDUAL, TRANSPORT, Stage, solid
-
-SINE, TANH, SILU = range(3)
-"""The activations the kernels know."""
-MAX_COLUMNS = 8
-"""The most columns whose Jacobian the kernels compute in full."""
+from diffeo.functional.stages import Dense, Plain, Stage, record
+from diffeo.functional.wire import (
+    MAX_COLUMNS,
+    MAX_ITERATIONS,
+    MAX_LAYERS,
+    MAX_STEPS,
+    Activation,
+    StageKind,
+)
 
 REACH = ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1))
 WEIGHT = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
@@ -40,12 +44,12 @@ def _silu(h: Tensor) -> tuple[Tensor, Tensor]:
     return h * s, s * (1 + h * (1 - s))
 
 
-WITH_SLOPE: tuple[WithSlope, ...] = (
-    lambda h: (h.sin(), h.cos()),
-    lambda h: (h.tanh(), 1 - h.tanh().square()),
-    _silu,
-)
-"""They and their slopes in PyTorch."""
+WITH_SLOPE: dict[Activation, WithSlope] = {
+    Activation.SINE: lambda h: (h.sin(), h.cos()),
+    Activation.TANH: lambda h: (h.tanh(), 1 - h.tanh().square()),
+    Activation.SILU: _silu,
+}
+"""The activations and their derivatives, in PyTorch."""
 
 
 class SmoothStack(NamedTuple):
@@ -59,7 +63,7 @@ class SmoothStack(NamedTuple):
     weights: Sequence[Tensor]
     biases: Sequence[Tensor | None]
     extra: Tensor | None
-    activation: int
+    activation: Activation
     lasting: bool
     reach: float = 0.0
 
@@ -69,7 +73,8 @@ class SmoothStack(NamedTuple):
 
     def fits(self) -> bool:
         """Whether the kernels take it."""
-        return len(self.weights) >= 2 and self.features == len(self.weights[-1]) <= MAX_COLUMNS
+        few = 2 <= len(self.weights) <= MAX_LAYERS
+        return few and self.features == len(self.weights[-1]) <= MAX_COLUMNS
 
 
 def residual(net: SmoothStack, goal: float, iterations: int) -> Stage:
@@ -81,21 +86,23 @@ def residual(net: SmoothStack, goal: float, iterations: int) -> Stage:
         iterations: the most of the inverse; a row that is not done by then becomes NaN.
     """
 
-    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
-        value, product = _linearize(net, x, tensors[0::3], tensors[1::3], tensors[2])
+    def plain(x: Tensor, records: Any, seed: int) -> tuple[Tensor, Tensor]:
+        value, product = _linearize(net, x, records[2:])
         return x + value, exact_log_det(product, x, 1)
 
-    return _stage(RESIDUAL, net, [], iterations, goal, plain)
+    return _stage(StageKind.RESIDUAL, wire.Residual(True, min(iterations, MAX_ITERATIONS), goal), net, plain)
 
 
 def value(net: SmoothStack, x: Tensor) -> Tensor | None:
     """``net(x)`` by the kernels; None where they cannot."""
 
-    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
-        value = _linearize(net, x, tensors[0::3], tensors[1::3], tensors[2])[0]
-        return value, x.new_zeros(x.shape[:-1])
+    def plain(x: Tensor, records: Any, seed: int) -> tuple[Tensor, Tensor]:
+        return _linearize(net, x, records[2:])[0], x.new_zeros(x.shape[:-1])
 
-    done = Program([_stage(RESIDUAL, net, [], 1, 0.0, plain, traced=False)]).run(x) if applies(x) else None
+    if not applies(x):
+        return None
+    alone = wire.Residual(with_x=False, iterations=1, goal=0.0)
+    done = Program([_stage(StageKind.RESIDUAL, alone, net, plain)]).run(x)
     return None if done is None else done[0]
 
 
@@ -104,7 +111,8 @@ def transport(net: SmoothStack, biases: Tensor, span: float, traced: bool = True
 
     Args:
         net: the field; its first bias is not used.
-        biases: the first layer's, ``(3 steps + 1, out)``, at times 0, 1/3, 2/3, 1, 4/3, ... steps.
+        biases: the first layer's, ``(3 steps + 1, out)``, at times 0, 1/3, 2/3, 1, 4/3, ... steps;
+            the kernels take at most ``MAX_STEPS`` steps.
         span: of time, over all steps; negative for backwards.
         traced: whether the trace is wanted; its integral is 0 otherwise.
     """
@@ -114,16 +122,16 @@ def transport(net: SmoothStack, biases: Tensor, span: float, traced: bool = True
             f"biases must be at the thirds of each step, 3 steps + 1 of them, not {len(biases)}."
         )
 
-    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
-        table, *tensors = tensors
+    def plain(x: Tensor, records: Any, seed: int) -> tuple[Tensor, Tensor]:
+        head, _, first, *others = records
         total, h = x.new_zeros(x.shape[:-1]), span / steps
         for n in range(steps):
             rates: list[Tensor] = []
             traces: list[Tensor] = []
             for e, reach in enumerate(REACH):
                 point = x + h * sum(r * k for r, k in zip(reach, rates, strict=True))
-                own = [table[3 * n + e], *tensors[4::3]]
-                rate, product = _linearize(net, point, tensors[0::3], own, tensors[2])
+                now = first._replace(bias=head.biases[3 * n + e])
+                rate, product = _linearize(net, point, [now, *others])
                 rates.append(rate)
                 traces.append(trace(product, x) if traced else total)
             x = x + h * sum(w * k for w, k in zip(WEIGHT, rates, strict=True))
@@ -131,46 +139,36 @@ def transport(net: SmoothStack, biases: Tensor, span: float, traced: bool = True
                 total = total + h * sum(w * k for w, k in zip(WEIGHT, traces, strict=True))
         return x, total
 
-    return _stage(TRANSPORT, net, [biases.contiguous()], steps, span, plain, traced)
+    head = wire.Transport(traced, steps, span, biases.contiguous())
+    return _stage(StageKind.TRANSPORT, head, net, plain)._replace(fits=steps <= MAX_STEPS)
 
 
-def _stage(
-    kind: int, net: SmoothStack, first: list[Tensor], steps: int, span: float, plain: Any, traced: bool = True
-) -> Stage:
-    ints = [kind, net.activation, traced, steps, len(net.weights)]
-    tensors: list[Tensor | None] = [*first]
-    for i, (w, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
-        weight = w if w.stride(1) == 1 else w.contiguous()
-        ints += [weight.shape[1], weight.shape[0], weight.stride(0)]
-        tensors += [weight, solid(bias), solid(net.extra) if i == 0 else None]
+def _stage(kind: StageKind, head: wire.Record, net: SmoothStack, plain: Plain) -> Stage:
+    extras = [net.extra] + [None] * (len(net.weights) - 1)
+    layers = [
+        record(Dense(weight, bias, extra=extra))
+        for weight, bias, extra in zip(net.weights, net.biases, extras, strict=True)
+    ]
+    smooth = wire.SmoothNet(net.activation, len(layers), net.reach)
     by_row = () if net.extra is None else (net.extra,)
-    return Stage(
-        net.features,
-        tuple(ints),
-        (span, net.reach),
-        tuple(tensors),
-        plain,
-        by_row=by_row,
-        lasting=net.lasting,
-    )
+    return Stage(net.features, kind, (head, smooth, *layers), plain, by_row=by_row, lasting=net.lasting)
 
 
-def _linearize(
-    net: SmoothStack, x: Tensor, weights: Any, biases: Any, extra: Tensor | None
-) -> tuple[Tensor, Product]:
+def _linearize(net: SmoothStack, x: Tensor, layers: Sequence[wire.Dense]) -> tuple[Tensor, Product]:
     seen, dim = squash(x, net.reach) if net.reach else (x, None)
     slopes: list[Tensor] = []
-    h = F.linear(seen, weights[0], biases[0])
-    h = h if extra is None else h + extra
-    for weight, bias in zip(weights[1:], biases[1:], strict=True):
+    first, *others = layers
+    h = F.linear(seen, first.weight, first.bias)
+    h = h if first.extra is None else h + first.extra
+    for layer in others:
         h, slope = WITH_SLOPE[net.activation](h)
         slopes.append(slope)
-        h = F.linear(h, weight, bias)
+        h = F.linear(h, layer.weight, layer.bias)
 
     def product(tangents: Tensor) -> Tensor:
-        t = F.linear(tangents if dim is None else dim * tangents, weights[0])
-        for slope, weight in zip(slopes, weights[1:], strict=True):
-            t = F.linear(slope * t, weight)
+        t = F.linear(tangents if dim is None else dim * tangents, first.weight)
+        for slope, layer in zip(slopes, others, strict=True):
+            t = F.linear(slope * t, layer.weight)
         return t
 
     return h, product

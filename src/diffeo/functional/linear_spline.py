@@ -124,7 +124,7 @@ def _around(soft: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Around(torch.autograd.Function):
-    """``_around`` as one operation, which returns no gradient for an input that needs none."""
+    """``_around``; its backward pass returns no gradient where every incoming gradient is zero."""
 
     @staticmethod
     def forward(ctx: Any, soft: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

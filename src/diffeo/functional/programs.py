@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffeo.functional import matmul_precision, native
+from diffeo.functional import matmul_precision, native, wire
 from diffeo.functional.scalar import second_order
-from diffeo.functional.stages import PERMUTE, RESIDUAL, Stage
+from diffeo.functional.stages import Stage
+from diffeo.functional.wire import StageKind
 
 Pair = tuple[Tensor, Tensor]
 
@@ -62,22 +63,21 @@ class Program:
 
     def __init__(self, stages: Sequence[Stage]):
         self.stages = tuple(stages)
-        self.tensors = [t for stage in stages for t in stage.tensors]
+        records: list[wire.Record] = [wire.Program(len(stages))]
+        for stage in stages:
+            records += [wire.Stage(stage.kind, stage.inverted), *stage.records]
+        self.integers, self.reals, self.tensors = wire.packed(records)
         self.floats = [t for t in self.tensors if t is not None and t.is_floating_point()]
         self.by_row = [t for stage in stages for t in stage.by_row]
         self.features = stages[0].features
-        self.plain = all(t is None or type(t) in native.PLAIN for t in self.tensors)
+        plain = all(t is None or type(t) in native.PLAIN for t in self.tensors)
+        self.fits = plain and all(stage.fits for stage in stages)
         self.draws = any(stage.draws for stage in stages)
-        self.kept = sum(stage.ints[0] != PERMUTE for stage in stages)
-        self.ints, self.reals = [len(stages)], []
-        for stage in stages:
-            kind, *rest = stage.ints
-            self.ints += [kind, stage.inverted, *rest]
-            self.reals += stage.reals
         # inverses have no gradient in the kernels
-        backwards = [stage.inverted for stage in stages if stage.ints[0] != PERMUTE]
+        backwards = [stage.inverted for stage in stages if stage.kind is not StageKind.PERMUTE]
+        self.kept = len(backwards)
         self.differentiable = not any(backwards), all(backwards)
-        self.solves = {stage.inverted for stage in stages if stage.ints[0] == RESIDUAL}
+        self.solves = {stage.inverted for stage in stages if stage.kind is StageKind.RESIDUAL}
 
     def run(self, x: Tensor, *, inverse: bool = False) -> Pair | None:
         """``(value, log_det)``; None where the kernels cannot, and nothing is done.
@@ -85,7 +85,7 @@ class Program:
         Inverses give no gradient here: ask while gradients are recorded and the answer is None.
         """
         dtype = x.dtype
-        if not (self.plain and all(t.dtype is dtype and t.is_cpu for t in self.floats)):
+        if not (self.fits and all(t.dtype is dtype and t.is_cpu for t in self.floats)):
             return None
         if x.shape[-1] != self.features or any(t.shape[:-1] != x.shape[:-1] for t in self.by_row):
             return None  # plain PyTorch broadcasts, or says what is wrong
@@ -119,12 +119,12 @@ class Program:
         x = x.contiguous()
         y, log_det, saved = torch.empty_like(x), x.new_empty(x.shape[:-1]), None
         if keep:
-            blocks = -(-rows // native.native.ROWS)
-            saved = x.new_empty(blocks * self.kept * features * native.native.ROWS)
+            blocks = -(-rows // wire.ROWS)
+            saved = x.new_empty(blocks * self.kept * features * wire.ROWS)
         native.native.run(
             x.dtype is torch.float64, inverse, torch.get_num_threads(), seed, rows, features,
-            self.ints, self.reals, self._addresses(), x.data_ptr(), y.data_ptr(), log_det.data_ptr(),
-            0 if saved is None else saved.data_ptr(),
+            self.integers, self.reals, wire.addresses(self.tensors),
+            x.data_ptr(), y.data_ptr(), log_det.data_ptr(), 0 if saved is None else saved.data_ptr(),
         )  # fmt: skip
         return y, log_det, saved
 
@@ -142,7 +142,7 @@ class Program:
         g_x = torch.empty_like(g_y)
         native.native.back(
             g_y.dtype is torch.float64, inverse, torch.get_num_threads(), seed, rows, features,
-            self.ints, self.reals, self._addresses(), where,
+            self.integers, self.reals, wire.addresses(self.tensors), where,
             g_y.data_ptr(), g_log_det.data_ptr(), saved.data_ptr(), g_x.data_ptr(),
         )  # fmt: skip
         return [g_x, *grads]
@@ -157,7 +157,7 @@ class Program:
             for i in learned:
                 tensors[i] = tensors[i].view_as(tensors[i])  # type: ignore[union-attr,arg-type]
             y, log_det, rest = start, torch.zeros_like(g_log_det), iter(tensors)
-            own = [[next(rest) for _ in stage.tensors] for stage in self.stages]
+            own = [wire.refilled(stage.records, rest) for stage in self.stages]
             steps = list(enumerate(zip(self.stages, own, strict=True)))
             for number, (stage, given) in reversed(steps) if inverse else steps:
                 y, more = stage.plain(y, given, seed + number * 0x9E3779B9)
@@ -166,9 +166,6 @@ class Program:
             wanted = [t for t in inputs if t.requires_grad]
             found = iter(second_order((y, log_det), wanted, (g_y, g_log_det)))
             return [next(found) if t.requires_grad else None for t in inputs]
-
-    def _addresses(self) -> list[int]:
-        return [0 if t is None else t.data_ptr() for t in self.tensors]
 
 
 def _sizes(x: Tensor) -> tuple[int, int]:
@@ -213,7 +210,7 @@ class _Run(torch.autograd.Function):
 
 
 class Snapshot:
-    """Tells whether anything that a description of a module's stages was made from has been replaced.
+    """What a description of a module's stages was made from, kept to see whether any of it is replaced later.
 
     Args:
         module: what was described.

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffeo.functional import native
+from diffeo.functional.wire import MAX_BINS, Scalar
 
 Pair = tuple[Tensor, Tensor]
 Plain = Callable[[Tensor, Tensor], Pair]
-
-ADDITIVE, AFFINE, SPLINE = range(3)
-FIXED, OPEN, JOINED = range(3)
-MAX_BINS = 64
-
-
-class Scalar(NamedTuple):
-    """A family as the kernels know it: which, how many bins, which slopes are free; and its box."""
-
-    kind: int
-    bins: int = 0
-    ends: int = 0
-    low: float = 0.0
-    high: float = 0.0
 
 
 def apply(scalar: Scalar, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool = False) -> Pair:
@@ -55,22 +42,42 @@ def apply(scalar: Scalar, x: Tensor, params: Tensor, plain: Plain, *, inverse: b
 def _values(scalar: Scalar, inverse: bool, x: Tensor, params: Tensor) -> Pair:
     x = x.contiguous()
     y, log_slope = torch.empty_like(x), torch.empty_like(x)
-    _call(scalar, inverse, x, params, [0, 0, y.data_ptr(), log_slope.data_ptr(), 0, 0], None)
+    _call(scalar, inverse, x, params, y=y.data_ptr(), log_slope=log_slope.data_ptr())
     return y, log_slope
 
 
 def _call(
-    scalar: Scalar, inverse: bool, x: Tensor, params: Tensor, others: Sequence[int], g_stride: int | None
+    scalar: Scalar,
+    inverse: bool,
+    x: Tensor,
+    params: Tensor,
+    *,
+    y: int = 0,
+    log_slope: int = 0,
+    g_y: int = 0,
+    g_log_slope: int = 0,
+    g_x: int = 0,
+    g_params: int = 0,
+    g_param_stride: int = 0,
 ) -> None:
+    """Forward to the addresses ``y`` and ``log_slope``; backward with those of all gradients.
+
+    The gradients of the parameters are ``(count, P)`` where ``g_param_stride`` is 1, and ``(P, count)`` where
+    it is ``count``.
+    """
     assert native.native is not None
     walk = _two_strides(x.shape, params.stride()[:-1])
     if walk is None:
         params = params.contiguous()
         walk = x.numel(), 0, params.shape[-1]
-    sizes = [x.numel(), *walk, params.stride(-1), g_stride or 0]
+    inner, outer_stride, row_stride = walk
     native.native.scalar(
-        x.dtype == torch.float64, inverse, g_stride is not None, torch.get_num_threads(),
-        list(scalar[:3]), list(scalar[3:]), sizes, [x.data_ptr(), params.data_ptr(), *others],
+        wide=x.dtype is torch.float64, inverse=inverse, threads=torch.get_num_threads(),
+        kind=int(scalar.kind), bins=scalar.bins, ends=int(scalar.ends), low=scalar.low, high=scalar.high,
+        count=x.numel(), inner=inner, outer_stride=outer_stride, row_stride=row_stride,
+        param_stride=params.stride(-1), g_param_stride=g_param_stride,
+        x=x.data_ptr(), params=params.data_ptr(), y=y, log_slope=log_slope,
+        g_y=g_y, g_log_slope=g_log_slope, g_x=g_x, g_params=g_params,
     )  # fmt: skip
 
 
@@ -124,6 +131,9 @@ class _Apply(torch.autograd.Function):
         g_x = torch.empty_like(x)
         P, apart = params.shape[-1], params.stride(-1) != 1
         g_params = x.new_empty((P, *x.shape) if apart else (*x.shape, P))
-        outputs = [g_y.data_ptr(), g_log_slope.data_ptr(), 0, 0, g_x.data_ptr(), g_params.data_ptr()]
-        _call(ctx.scalar, ctx.inverse, x, params, outputs, x.numel() if apart else 1)
+        _call(
+            ctx.scalar, ctx.inverse, x, params,
+            g_y=g_y.data_ptr(), g_log_slope=g_log_slope.data_ptr(), g_x=g_x.data_ptr(),
+            g_params=g_params.data_ptr(), g_param_stride=x.numel() if apart else 1,
+        )  # fmt: skip
         return None, None, None, g_x, g_params.movedim(0, -1) if apart else g_params

@@ -14,13 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffeo.functional import wire
 from diffeo.functional.affine import soft_clip
-from diffeo.functional.scalar import Scalar
+from diffeo.functional.wire import MAX_LAYERS, Scalar, StageKind
 
 Plain = Callable[[Tensor, Any, int], tuple[Tensor, Tensor]]
-
-
-CONDITIONAL, PERMUTE, NORMALIZE, LU, RESIDUAL, TRANSPORT = range(6)
 
 
 class Family(Protocol):
@@ -62,18 +60,19 @@ class Stacked(ABC):
 class Stage(NamedTuple):
     """One layer of a chain, for the kernels and for PyTorch.
 
-    ``ints`` and ``reals`` are read by ``module.cpp`` in this order, as are ``tensors``. ``plain(x, tensors,
-    seed)`` is the map in PyTorch, ``(value, log_det)``. ``inverted``: in the chain stands the map's inverse.
-    ``draws``: whether it depends on the seed. ``by_row``: the tensors that have the points' batch axes.
-    ``lasting``: whether the tensors are parameters and buffers themselves, not computed from them.
+    ``records`` are what the kernels read of it. ``plain(x, records, seed)`` is the map in PyTorch, ``(value,
+    log_det)``, with the tensors that the records hold. ``inverted``: in the chain stands the map's inverse.
+    ``fits``: whether it is within the kernels' limits. ``draws``: whether it depends on the seed. ``by_row``:
+    the tensors that have the points' batch axes. ``lasting``: whether the tensors are parameters and buffers
+    themselves, not computed from them.
     """
 
     features: int
-    ints: tuple[int, ...]
-    reals: tuple[float, ...]
-    tensors: tuple[Tensor | None, ...]
+    kind: StageKind
+    records: tuple[wire.Record, ...]
     plain: Plain
     inverted: bool = False
+    fits: bool = True
     draws: bool = False
     by_row: tuple[Tensor, ...] = ()
     lasting: bool = True
@@ -129,7 +128,7 @@ def conditional(
 
     Args:
         features: how many columns there are.
-        layers: the net, at most 64 layers.
+        layers: the net; the kernels take at most ``MAX_LAYERS``.
         family: the scalar map, one the kernels know.
         seen: int32 columns the net sees, in order.
         changed: int32 columns it gives parameters for, in order.
@@ -138,19 +137,12 @@ def conditional(
     scalar = family.scalar
     assert scalar is not None
 
-    ints = [autoregressive, len(seen), len(changed), scalar.kind, scalar.bins, scalar.ends, len(layers)]
-    reals = [scalar.low, scalar.high, *(layer.drop for layer in layers)]
-    tensors: list[Tensor | None] = [seen, changed]
-    extras = [layer.extra for layer in layers if layer.extra is not None]
-    for layer in layers:
-        weight = layer.weight if layer.weight.stride(1) == 1 else layer.weight.contiguous()
-        ints += [weight.shape[1], weight.shape[0], weight.stride(0), layer.relu, layer.add]
-        tensors += [weight, solid(layer.bias), solid(layer.extra), layer.limits]
+    head = wire.Conditional(autoregressive, len(seen), len(changed), len(layers), seen, changed)
 
-    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
+    def plain(x: Tensor, records: Any, seed: int) -> tuple[Tensor, Tensor]:
         own = [
-            layer._replace(weight=w, bias=bias, extra=extra)
-            for layer, w, bias, extra in zip(layers, *(tensors[i::4] for i in (2, 3, 4)), strict=True)
+            layer._replace(weight=given.weight, bias=given.bias, extra=given.extra)
+            for layer, given in zip(layers, records[2:], strict=True)
         ]
         params = dense(own, x[..., seen], seed).unflatten(-1, (len(changed), family.num_params))
         y, log_slope = family.forward(x[..., changed], params)
@@ -158,47 +150,52 @@ def conditional(
 
     return Stage(
         features,
-        (CONDITIONAL, *ints),
-        tuple(reals),
-        tuple(tensors),
+        StageKind.CONDITIONAL,
+        (head, scalar, *map(record, layers)),
         plain,
+        fits=len(layers) <= MAX_LAYERS,
         draws=any(layer.drop for layer in layers),
-        by_row=tuple(extras),
+        by_row=tuple(layer.extra for layer in layers if layer.extra is not None),
     )
 
 
-def solid(t: Tensor | None) -> Tensor | None:
-    """The tensor in one piece."""
-    return None if t is None else t.contiguous()
+def record(layer: Dense) -> wire.Dense:
+    """The layer as the kernels read it: rows of the weight in one piece, all other tensors too."""
+    weight, bias, relu, add, limits, extra, drop = layer
+    weight = weight if weight.stride(1) == 1 else weight.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    extra = None if extra is None else extra.contiguous()
+    outputs, inputs = weight.shape
+    return wire.Dense(inputs, outputs, weight.stride(0), relu, add, drop, weight, bias, extra, limits)
 
 
 def permutation(index: Tensor) -> Stage:
     """Column j of the output is column ``index[j]`` of the input, int32."""
 
-    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
-        return x[..., tensors[0]], x.new_zeros(x.shape[:-1])
+    def plain(x: Tensor, records: Any, seed: int) -> tuple[Tensor, Tensor]:
+        return x[..., records[0].permutation], x.new_zeros(x.shape[:-1])
 
-    return Stage(len(index), (PERMUTE,), (), (index,), plain)
+    return Stage(len(index), StageKind.PERMUTE, (wire.Permute(index),), plain)
 
 
 def normalization(loc: Tensor, log_scale: Tensor) -> Stage:
     """``(x - loc) exp(-log_scale)``."""
 
-    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
-        loc, log_scale = tensors
+    def plain(x: Tensor, records: Any, seed: int) -> tuple[Tensor, Tensor]:
+        loc, log_scale = records[0]
         return (x - loc) * torch.exp(-log_scale), -log_scale.sum().expand(x.shape[:-1])
 
-    return Stage(len(loc), (NORMALIZE,), (), (loc, log_scale), plain)
+    return Stage(len(loc), StageKind.NORMALIZE, (wire.Normalize(loc, log_scale),), plain)
 
 
 def lu(weight: Tensor, log_diagonal: Tensor, bias: Tensor | None, bound: float) -> Stage:
     """``L U x + bias``, both factors in one square, the log-diagonal softly clipped at ``bound``."""
 
-    def plain(x: Tensor, tensors: Any, seed: int) -> tuple[Tensor, Tensor]:
-        weight, log_diagonal, bias = tensors
+    def plain(x: Tensor, records: Any, seed: int) -> tuple[Tensor, Tensor]:
+        bound, weight, log_diagonal, bias = records[0]
         log_diagonal = soft_clip(log_diagonal, bound)
         u = x @ weight.triu(1).T + x * log_diagonal.exp()
         y = u @ weight.tril(-1).T + u
         return y if bias is None else y + bias, log_diagonal.sum().expand(x.shape[:-1])
 
-    return Stage(len(weight), (LU,), (bound,), (weight, log_diagonal, bias), plain)
+    return Stage(len(weight), StageKind.LU, (wire.LU(bound, weight, log_diagonal, bias),), plain)

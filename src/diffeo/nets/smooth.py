@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffeo.functional import fields
+from diffeo.functional import fields, wire
 from diffeo.functional.convergence import captured
 from diffeo.functional.linearize import Linearizable, Product
 from diffeo.functional.programs import applies
@@ -34,7 +34,7 @@ class Activation(nn.Module, ABC):
     """
 
     lipschitz: float = 1.0
-    number: int | None = None
+    number: wire.Activation | None = None
     """What the kernels know it by, up to ``scales``."""
 
     @abstractmethod
@@ -87,7 +87,7 @@ class _WithSlope(torch.autograd.Function):
 class Tanh(Activation):
     """The hyperbolic tangent."""
 
-    number = fields.TANH
+    number = wire.Activation.TANH
 
     def forward(self, h: Tensor) -> Tensor:
         return h.tanh()
@@ -102,7 +102,7 @@ class Tanh(Activation):
 class Sine(Activation):
     """``sin(h)``: 1-Lipschitz, and its slope reaches -1 and 1 again and again, so that gradients pass."""
 
-    number = fields.SINE
+    number = wire.Activation.SINE
 
     def forward(self, h: Tensor) -> Tensor:
         return h.sin()
@@ -131,7 +131,7 @@ class SiLU(Activation):
     """``h sigmoid(h)``, also called Swish."""
 
     lipschitz = 1.0998394
-    number = fields.SILU
+    number = wire.Activation.SILU
 
     def forward(self, h: Tensor) -> Tensor:
         return F.silu(h)
@@ -152,7 +152,7 @@ class LipSwish(Activation):
     """
 
     SCALE = 1.1
-    number = fields.SILU
+    number = wire.Activation.SILU
 
     def __init__(self):
         super().__init__()

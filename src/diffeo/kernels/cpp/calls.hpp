@@ -12,17 +12,18 @@ template <class T> void run_stage(const StageSpec &stage, Block<T> &block, bool 
     inverse = inverse != stage.inverted;
     switch (stage.kind) {
     case StageKind::conditional:
-        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).run(inverse);
-        else Conditional<T, 0>(stage, block).run(inverse);
+        if (stage.conditional.family.bins == 8)
+            Conditional<T, 8>(stage.conditional, stage.number, block).run(inverse);
+        else Conditional<T, 0>(stage.conditional, stage.number, block).run(inverse);
         break;
-    case StageKind::permute: permute(stage, block, inverse); break;
-    case StageKind::normalize: normalize(stage, block, inverse); break;
-    case StageKind::lu: LU<T>(stage, block).run(inverse); break;
+    case StageKind::permute: permute(stage.permute, block, inverse); break;
+    case StageKind::normalize: normalize(stage.normalize, block, inverse); break;
+    case StageKind::lu: LU<T>(stage.lu, block).run(inverse); break;
     case StageKind::residual:
-        if (inverse) Residual<T>(stage, block).inverse(T(stage.span), stage.steps);
-        else Residual<T>(stage, block).run();
+        if (inverse) Residual<T>(stage.residual, block).inverse(T(stage.residual.goal), stage.residual.iterations);
+        else Residual<T>(stage.residual, block).run();
         break;
-    case StageKind::transport: Transport<T>(stage, block).run(inverse); break;
+    case StageKind::transport: Transport<T>(stage.transport, block).run(inverse); break;
     }
     block.memory = mark;
 }
@@ -32,14 +33,14 @@ template <class T> void back_stage(const StageSpec &stage, Block<T> &block, cons
     const Memory mark = block.memory;
     switch (stage.kind) {
     case StageKind::conditional:
-        if (stage.family.bins == 8) Conditional<T, 8>(stage, block).back(x);
-        else Conditional<T, 0>(stage, block).back(x);
+        if (stage.conditional.family.bins == 8) Conditional<T, 8>(stage.conditional, stage.number, block).back(x);
+        else Conditional<T, 0>(stage.conditional, stage.number, block).back(x);
         break;
-    case StageKind::permute: permute(stage, block, inverse == stage.inverted); break;
-    case StageKind::normalize: normalize_back(stage, block, x); break;
-    case StageKind::lu: LU<T>(stage, block).back(stage, x); break;
-    case StageKind::residual: Residual<T>(stage, block).back(x); break;
-    case StageKind::transport: Transport<T>(stage, block).back(x); break;
+    case StageKind::permute: permute(stage.permute, block, inverse == stage.inverted); break;
+    case StageKind::normalize: normalize_back(stage.normalize, block, x); break;
+    case StageKind::lu: LU<T>(stage.lu, block).back(stage.lu, x); break;
+    case StageKind::residual: Residual<T>(stage.residual, block).back(x); break;
+    case StageKind::transport: Transport<T>(stage.transport, block).back(x); break;
     }
     block.memory = mark;
 }
@@ -116,28 +117,44 @@ void gather(const T *sums, int64_t distance, int workers, int64_t at, int rows, 
     }
 }
 
-template <class T> void gather_stage(const Call &call, const StageSpec &stage, const T *sums, int workers) {
+template <class T> void gather_net(const Call &call, const NetSpec &net, const T *sums, int workers) {
     const int64_t n = call.sums;
-    const int D = call.features;
-    for (int l = 0; l < stage.num_layers; l++) {
-        const DenseSpec &d = stage.layers[l];
+    for (int l = 0; l < net.num_layers; l++) {
+        const DenseSpec &d = net.layers[l];
         gather<T>(sums, n, workers, d.sums, d.out, d.in, d.pad, d.limits, d.g_weight);
         gather<T>(sums, n, workers, d.sums + (d.g_weight ? int64_t(d.out) * d.pad : 0), 1, d.out, d.out, nullptr,
                   d.g_bias);
     }
-    if (stage.kind == StageKind::normalize) {
-        gather<T>(sums, n, workers, stage.sums, 1, D, D, nullptr, stage.g_a);
-        gather<T>(sums, n, workers, stage.sums + D, 1, D, D, nullptr, stage.g_b);
+}
+
+template <class T> void gather_stage(const Call &call, const StageSpec &stage, const T *sums, int workers) {
+    const int64_t n = call.sums;
+    const int D = call.features;
+    switch (stage.kind) {
+    case StageKind::conditional: gather_net(call, stage.conditional.net, sums, workers); break;
+    case StageKind::permute: break;
+    case StageKind::normalize: {
+        const NormalizeSpec &s = stage.normalize;
+        gather<T>(sums, n, workers, s.sums, 1, D, D, nullptr, s.g_loc);
+        gather<T>(sums, n, workers, s.sums + D, 1, D, D, nullptr, s.g_log_scale);
+        break;
     }
-    if (stage.kind == StageKind::lu) {
-        const int64_t diagonal = stage.sums + int64_t(D) * D;
-        gather<T>(sums, n, workers, stage.sums, D, D, D, nullptr, stage.g_a);
-        gather<T>(sums, n, workers, diagonal, 1, D, D, nullptr, stage.g_b);
-        gather<T>(sums, n, workers, diagonal + D, 1, D, D, nullptr, stage.g_c);
+    case StageKind::lu: {
+        const LUSpec &s = stage.lu;
+        const int64_t diagonal = s.sums + int64_t(D) * D;
+        gather<T>(sums, n, workers, s.sums, D, D, D, nullptr, s.g_weight);
+        gather<T>(sums, n, workers, diagonal, 1, D, D, nullptr, s.g_log_diagonal);
+        gather<T>(sums, n, workers, diagonal + D, 1, D, D, nullptr, s.g_bias);
+        break;
     }
-    if (stage.kind == StageKind::transport) {
-        const int units = stage.layers[0].out;
-        gather<T>(sums, n, workers, stage.sums, 3 * stage.steps + 1, units, units, nullptr, stage.g_a);
+    case StageKind::residual: gather_net(call, stage.residual.net.stack, sums, workers); break;
+    case StageKind::transport: {
+        const TransportSpec &s = stage.transport;
+        const int units = s.net.stack.layers[0].out;
+        gather_net(call, s.net.stack, sums, workers);
+        gather<T>(sums, n, workers, s.sums, 3 * s.steps + 1, units, units, nullptr, s.g_biases);
+        break;
+    }
     }
 }
 

@@ -15,7 +15,7 @@ template <class T> ALWAYS void add(T *to, T by, const T *a, int64_t n) {
 // Elimination of I + J without pivots: since |J| < 1 its symmetric part is positive, so every pivot is.
 template <class T> struct Determinant {
     static constexpr int N = LANES<T>;
-    Vec<T> m[MAX_TANGENTS][MAX_TANGENTS], inverse[MAX_TANGENTS][MAX_TANGENTS];
+    Vec<T> m[MAX_COLUMNS][MAX_COLUMNS], inverse[MAX_COLUMNS][MAX_COLUMNS];
 
     // The log-determinant; INVERSE: and the inverse.
     template <bool INVERSE> Vec<T> eliminate(const T *jacobian, int D, int v) {
@@ -48,16 +48,17 @@ template <class T> struct Determinant {
 template <class T> struct Residual {
     static constexpr int N = LANES<T>;
     Block<T> &block;
-    const bool traced;
+    const bool with_x;
     TangentNet<T> net;
     const T *bias;
 
-    Residual(const StageSpec &stage, Block<T> &block)
-        : block(block), traced(stage.traced), net(stage, traced ? block.features : 0, block.rows, block.vectors, block.first_row, block.memory),
-          bias(static_cast<const T *>(stage.layers[0].bias)) {}
+    Residual(const ResidualSpec &spec, Block<T> &block)
+        : block(block), with_x(spec.with_x),
+          net(spec.net, with_x ? block.features : 0, block.rows, block.vectors, block.first_row, block.memory),
+          bias(static_cast<const T *>(spec.net.stack.layers[0].bias)) {}
 
     void run() {
-        if (!traced) {
+        if (!with_x) {
             net.template forward<false>(block.x, bias);
             std::memcpy(block.x, net.out, size_t(block.features) * ROWS * sizeof(T));
             return;
@@ -133,7 +134,7 @@ template <class T> struct Residual {
     // H - (H f') (s' H) / s'(s + H f').
     void judge(T *x, const T *y, T *f, const T *trial, T *h, int v) const {
         const int D = block.features;
-        Vec<T> next[MAX_TANGENTS], step[MAX_TANGENTS], ahead[MAX_TANGENTS], size{}, dot{};
+        Vec<T> next[MAX_COLUMNS], step[MAX_COLUMNS], ahead[MAX_COLUMNS], size{}, dot{};
         for (int i = 0; i < D; i++) {
             const int64_t at = i * ROWS + v * N;
             next[i] = load(trial + at) + load(net.out + at) - load(y + at);
@@ -147,7 +148,7 @@ template <class T> struct Residual {
             dot += step[i] * (step[i] + ahead[i]);
         }
         const Vec<T> by = dot == 0 ? Vec<T>{} : T(1) / dot;
-        Vec<T> row[MAX_TANGENTS]; // s' H
+        Vec<T> row[MAX_COLUMNS]; // s' H
         for (int j = 0; j < D; j++) {
             row[j] = Vec<T>{};
             for (int i = 0; i < D; i++) row[j] += step[i] * load(h + (i * D + j) * ROWS + v * N);
@@ -169,9 +170,9 @@ template <class T> struct Residual {
         T *g_jacobian = block.memory.template take<T>(int64_t(D) * D * ROWS);
         T *g_out = block.memory.template take<T>(int64_t(D) * ROWS);
         std::memcpy(g_out, block.x, size_t(D) * ROWS * sizeof(T));
-        if (!traced) clear(block.x, int64_t(D) * ROWS);
+        if (!with_x) clear(block.x, int64_t(D) * ROWS);
         Determinant<T> determinant;
-        for (int v = 0; traced && v < block.vectors; v++) {
+        for (int v = 0; with_x && v < block.vectors; v++) {
             determinant.template eliminate<true>(net.jacobian, D, v);
             const Vec<T> g = load(block.log_det + v * N);
             for (int k = 0; k < D; k++)
@@ -198,24 +199,24 @@ constexpr double WEIGHT[4] = {1.0 / 8, 3.0 / 8, 3.0 / 8, 1.0 / 8};
 
 template <class T> struct Transport {
     static constexpr int N = LANES<T>;
-    const StageSpec &stage;
+    const TransportSpec &spec;
     Block<T> &block;
     TangentNet<T> net;
     const int D;
     const int64_t size;
 
-    Transport(const StageSpec &stage, Block<T> &block)
-        : stage(stage), block(block),
-          net(stage, stage.traced ? block.features : 0, block.rows, block.vectors, block.first_row, block.memory),
+    Transport(const TransportSpec &spec, Block<T> &block)
+        : spec(spec), block(block),
+          net(spec.net, spec.traced ? block.features : 0, block.rows, block.vectors, block.first_row, block.memory),
           D(block.features), size(int64_t(block.features) * ROWS) {}
 
     // Where the first layer's bias at evaluation e of step n stands.
     int64_t time(int n, int e, bool inverse) const {
         const int third = 3 * n + e;
-        return int64_t(inverse ? 3 * stage.steps - third : third) * net.specs[0].out;
+        return int64_t(inverse ? 3 * spec.steps - third : third) * net.specs[0].out;
     }
     template <bool TRACE> void evaluate(const T *x, int n, int e, bool inverse) {
-        net.template forward<TRACE>(x, static_cast<const T *>(stage.a) + time(n, e, inverse));
+        net.template forward<TRACE>(x, static_cast<const T *>(spec.biases) + time(n, e, inverse));
     }
     // One step from x, in place; `points`, where not null, keeps the four places of evaluation.
     template <bool TRACE> void step(T *x, T *points, int n, T h, bool inverse) {
@@ -232,10 +233,10 @@ template <class T> struct Transport {
         for (int e = 0; e < 4; e++) add<T>(x, h * T(WEIGHT[e]), rates + e * size, size);
     }
     void run(bool inverse) {
-        const T h = T((inverse ? -stage.span : stage.span) / stage.steps);
-        for (int n = 0; n < stage.steps; n++) {
+        const T h = T((inverse ? -spec.span : spec.span) / spec.steps);
+        for (int n = 0; n < spec.steps; n++) {
             const Memory mark = block.memory;
-            if (stage.traced) step<true>(block.x, nullptr, n, h, inverse);
+            if (spec.traced) step<true>(block.x, nullptr, n, h, inverse);
             else step<false>(block.x, nullptr, n, h, inverse);
             block.memory = mark;
         }
@@ -243,8 +244,8 @@ template <class T> struct Transport {
     // The gradient of the steps themselves: each taken back through its four evaluations.
     void back(const T *x) {
         const DenseSpec &first = net.specs[0];
-        const T h = T(stage.span / stage.steps);
-        T *points = block.memory.template take<T>(4 * stage.steps * size);
+        const T h = T(spec.span / spec.steps);
+        T *points = block.memory.template take<T>(4 * spec.steps * size);
         T *state = block.memory.template take<T>(size), *g_points = block.memory.template take<T>(4 * size);
         T *g_out = block.memory.template take<T>(size);
         T *g_jacobian = block.memory.template take<T>(D * size), *g_extra = nullptr;
@@ -254,25 +255,25 @@ template <class T> struct Transport {
         }
         std::memcpy(state, x, size_t(size) * sizeof(T));
         const Memory mark = block.memory;
-        for (int n = 0; n < stage.steps; n++) {
+        for (int n = 0; n < spec.steps; n++) {
             step<false>(state, points + 4 * n * size, n, h, false);
             block.memory = mark;
         }
         clear(g_jacobian, D * size);
-        for (int n = stage.steps - 1; n >= 0; n--) {
+        for (int n = spec.steps - 1; n >= 0; n--) {
             clear(g_points, 4 * size);
             for (int e = 3; e >= 0; e--) {
                 clear(g_out, size);
                 add<T>(g_out, h * T(WEIGHT[e]), block.x, size);
                 for (int m = e + 1; m < 4; m++) add<T>(g_out, h * T(REACH[m][e]), g_points + m * size, size);
-                for (int k = 0; stage.traced && k < D; k++) {
+                for (int k = 0; spec.traced && k < D; k++) {
                     T *diagonal = g_jacobian + (k * D + k) * ROWS;
                     clear(diagonal, ROWS);
                     add<T>(diagonal, h * T(WEIGHT[e]), block.log_det, ROWS);
                 }
                 const T *point = points + (4 * n + e) * size;
                 evaluate<true>(point, n, e, false);
-                T *g_bias = stage.g_a ? block.sums + stage.sums + time(n, e, false) : nullptr;
+                T *g_bias = spec.g_biases ? block.sums + spec.sums + time(n, e, false) : nullptr;
                 net.back(point, g_out, g_jacobian, g_points + e * size, block.sums, g_bias, g_extra);
             }
             for (int e = 0; e < 4; e++) add<T>(block.x, T(1), g_points + e * size, size);

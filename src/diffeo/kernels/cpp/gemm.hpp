@@ -4,8 +4,8 @@
 // there, so masks cost no multiplication and masked weights are never read.
 #pragma once
 
-#include "program.hpp"
 #include "simd.hpp"
+#include "stage_spec.hpp"
 
 namespace diffeo::DIFFEO_ISA {
 

@@ -56,11 +56,11 @@ template <class T> struct Net {
     int layers, vectors, rows;
     uint32_t seed;
     int64_t first_row;
-    T *in;          // [in][ROWS]
-    T *raw[66];     // outputs of the hidden layers
-    T *act[66];     // what the next layer sees of them
+    T *in;              // [in][ROWS]
+    T *raw[MAX_LAYERS]; // outputs of the hidden layers
+    T *act[MAX_LAYERS]; // what the next layer sees of them
 
-    Net(const DenseSpec *specs, int layers, Memory &memory) : specs(specs), layers(layers) {
+    Net(const NetSpec &net, Memory &memory) : specs(net.layers), layers(net.num_layers) {
         in = memory.take<T>(int64_t(specs[0].in) * ROWS);
         for (int l = 0; l + 1 < layers; l++) {
             raw[l] = memory.take<T>(int64_t(specs[l].out) * ROWS);
@@ -135,10 +135,10 @@ template <class T> struct Net {
 // The gradient's way back through a net, on one block.
 template <class T> struct NetBack {
     const Net<T> &net;
-    T *sums;         // this worker's gradient sums
-    T *g_raw[66];    // of the hidden layers' outputs
-    T *g_act, *g_in; // of the input of the layer at hand; of the net's input
-    T *at;           // a layer's input, row-major
+    T *sums;              // this worker's gradient sums
+    T *g_raw[MAX_LAYERS]; // of the hidden layers' outputs
+    T *g_act, *g_in;      // of the input of the layer at hand; of the net's input
+    T *at;                // a layer's input, row-major
 
     NetBack(const Net<T> &net, T *sums, Memory &memory) : net(net), sums(sums) {
         int64_t widest = 0, pad = 0;

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "program.hpp"
+#include "stage_spec.hpp"
 
 namespace diffeo {
 
@@ -18,7 +18,62 @@ inline void require(bool condition, const char *what) {
 using Numbers = std::vector<int64_t>;
 using Reals = std::vector<double>;
 
-// A chain of stages as Python describes it: sizes and kinds, reals, addresses of tensors and of gradients.
+// Takes records off the wire, one after the other.
+class Reader {
+  public:
+    // gradients: an address for each tensor; null: none is wanted.
+    Reader(const Numbers &integers, const Reals &reals, const Numbers &tensors, const Numbers *gradients = nullptr)
+        : integers_(integers), reals_(reals), tensors_(tensors), gradients_(gradients) {
+        require(!gradients || gradients->size() == tensors.size(), "one gradient address for each tensor");
+    }
+    template <class Record> Record take() {
+        Record record;
+        record.read(*this);
+        return record;
+    }
+    void done() const {
+        require(integer_ == integers_.size() && real_ == reals_.size() && tensor_ == tensors_.size(),
+                "too many numbers");
+    }
+    // For the records, with the fields in their order.
+    template <class... Fields> void integers(Fields &...fields) { ((fields = next(integers_, integer_)), ...); }
+    template <class... Fields> void reals(Fields &...fields) { ((fields = next(reals_, real_)), ...); }
+    template <class... Fields> void tensors(Fields &...fields) { ((fields = tensor()), ...); }
+
+  private:
+    const Numbers &integers_;
+    const Reals &reals_;
+    const Numbers &tensors_, *gradients_;
+    size_t integer_ = 0, real_ = 0, tensor_ = 0;
+
+    template <class T> static T next(const std::vector<T> &numbers, size_t &at) {
+        require(at < numbers.size(), "too few numbers");
+        return numbers[at++];
+    }
+    wire::Tensor tensor() {
+        const size_t at = tensor_;
+        const int64_t data = next(tensors_, tensor_), gradient = gradients_ ? (*gradients_)[at] : 0;
+        return {reinterpret_cast<void *>(data), reinterpret_cast<void *>(gradient)};
+    }
+};
+
+inline FamilySpec family_of(const wire::Scalar &w) {
+    const FamilySpec f{FamilyKind(w.kind), int(w.bins), Ends(w.ends), w.low, w.high};
+    require(f.kind >= FamilyKind::additive && f.kind <= FamilyKind::spline, "unknown family");
+    if (f.kind == FamilyKind::spline) {
+        require(w.bins >= 1 && w.bins <= MAX_BINS, "too many bins, or none");
+        require(f.ends >= Ends::fixed && f.ends <= Ends::joined, "unknown ends");
+    }
+    return f;
+}
+
+inline int num_params(const FamilySpec &f) {
+    if (f.kind == FamilyKind::spline)
+        return 3 * f.bins + (f.ends == Ends::fixed ? -1 : f.ends == Ends::open ? 1 : 0);
+    return f.kind == FamilyKind::additive ? 1 : 2;
+}
+
+// A chain of stages, ready to be run, and the memory that takes.
 struct Program {
     std::vector<StageSpec> stages;
     std::vector<std::vector<DenseSpec>> layers;
@@ -26,18 +81,16 @@ struct Program {
     Call call{};
     int64_t number_size;
 
-    Program(bool wide, int features, const Numbers &ints, const Reals &reals, const Numbers &tensors,
-            const Numbers &gradients)
-        : number_size(wide ? 8 : 4), ints_(ints), reals_(reals), tensors_(tensors), gradients_(gradients) {
-        require(features > 0 && !ints.empty(), "no features or no stages");
+    Program(bool wide, int features, Reader reader) : number_size(wide ? 8 : 4), reader_(reader) {
+        require(features > 0, "no features");
         call.features = features;
-        const int64_t count = integer();
+        const int64_t count = reader_.take<wire::Program>().num_stages;
         require(count > 0 && count <= 100000, "bad number of stages");
         stages.reserve(size_t(count));
         layers.reserve(size_t(count));
         ready.reserve(size_t(count));
         for (int64_t i = 0; i < count; i++) stage();
-        require(int_ == ints.size() && real_ == reals.size() && tensor_ == tensors.size(), "too many numbers");
+        reader_.done();
         call.stages = stages.data();
         call.num_stages = int(count);
         call.sums = sums_;
@@ -45,27 +98,10 @@ struct Program {
     }
 
   private:
-    const Numbers &ints_;
-    const Reals &reals_;
-    const Numbers &tensors_, &gradients_;
-    size_t int_ = 0, real_ = 0, tensor_ = 0;
+    Reader reader_;
     int64_t sums_ = 0, most_ = 0;
 
-    int64_t integer() {
-        require(int_ < ints_.size(), "too few integers");
-        return ints_[int_++];
-    }
-    double real() {
-        require(real_ < reals_.size(), "too few reals");
-        return reals_[real_++];
-    }
-    // The next tensor, and where its gradient goes (null: nowhere).
-    const void *tensor(void **gradient = nullptr) {
-        require(tensor_ < tensors_.size(), "too few tensors");
-        if (gradient)
-            *gradient = gradients_.empty() ? nullptr : reinterpret_cast<void *>(gradients_.at(tensor_));
-        return reinterpret_cast<const void *>(tensors_[tensor_++]);
-    }
+    // Bytes that Memory::take gives for so many columns.
     int64_t take(int64_t features) const { return features * ROWS * number_size + 64; }
     int64_t sums(int64_t numbers) {
         const int64_t at = sums_;
@@ -77,142 +113,158 @@ struct Program {
     }
 
     void stage() {
+        const auto head = reader_.take<wire::Stage>();
         StageSpec s{};
-        s.kind = StageKind(integer());
-        s.inverted = integer() != 0;
-        const int D = call.features;
-        layers.emplace_back();
-        ready.emplace_back();
-        int64_t need = take(D);
-        switch (s.kind) {
-        case StageKind::conditional: need = conditional(s); break;
-        case StageKind::permute:
-            s.seen = static_cast<const int32_t *>(tensor());
-            indices(s.seen, D);
-            break;
-        case StageKind::normalize:
-            s.a = tensor(&s.g_a);
-            s.b = tensor(&s.g_b);
-            s.sums = sums(2 * D);
-            break;
-        case StageKind::lu:
-            s.a = tensor(&s.g_a);
-            s.b = tensor(&s.g_b);
-            s.c = tensor(&s.g_c);
-            s.bound = real();
-            s.sums = sums(int64_t(D) * D + 2 * D);
-            need = take(D) + take(D + 16) + take((int64_t(D) * (D + 16)) / ROWS + 1);
-            break;
-        case StageKind::residual:
-        case StageKind::transport: need = field(s); break;
-        default: require(false, "unknown stage");
-        }
+        s.kind = StageKind(head.kind);
+        s.inverted = head.inverted != 0;
         s.number = int(stages.size());
         s.kept = s.kind == StageKind::permute ? -1 : call.num_kept++;
-        most_ = need > most_ ? need : most_;
+        layers.emplace_back();
+        ready.emplace_back();
+        int64_t need = 0;
+        switch (s.kind) {
+        case StageKind::conditional: need = conditional(s.conditional = {}); break;
+        case StageKind::permute: need = permute(s.permute = {}); break;
+        case StageKind::normalize: need = normalize(s.normalize = {}); break;
+        case StageKind::lu: need = lu(s.lu = {}); break;
+        case StageKind::residual: need = residual(s.residual = {}); break;
+        case StageKind::transport: need = transport(s.transport = {}); break;
+        default: require(false, "unknown stage");
+        }
+        most_ = std::max(most_, need);
         stages.push_back(s);
     }
 
-    int64_t conditional(StageSpec &s) {
-        s.autoregressive = integer() != 0;
-        s.num_seen = int(integer());
-        s.num_changed = int(integer());
-        s.seen = static_cast<const int32_t *>(tensor());
-        s.changed = static_cast<const int32_t *>(tensor());
+    // Each kind: fills its part of the stage and gives the bytes a worker needs for it, either way.
+
+    int64_t permute(PermuteSpec &s) {
+        s.permutation = static_cast<const int32_t *>(reader_.take<wire::Permute>().permutation.data);
+        indices(s.permutation, call.features);
+        return take(call.features);
+    }
+
+    int64_t normalize(NormalizeSpec &s) {
+        const auto w = reader_.take<wire::Normalize>();
+        s = {w.loc.data, w.log_scale.data, w.loc.gradient, w.log_scale.gradient, sums(2 * call.features)};
+        return take(call.features);
+    }
+
+    int64_t lu(LUSpec &s) {
+        const auto w = reader_.take<wire::LU>();
+        const int64_t D = call.features;
+        s = {w.weight.data,     w.log_diagonal.data,     w.bias.data,
+             w.weight.gradient, w.log_diagonal.gradient, w.bias.gradient, w.bound, sums(D * D + 2 * D)};
+        return take(D) + take(D + 16) + take(D * (D + 16) / ROWS + 1);
+    }
+
+    int64_t conditional(ConditionalSpec &s) {
+        const auto w = reader_.take<wire::Conditional>();
+        s.autoregressive = w.autoregressive != 0;
+        s.num_seen = int(w.num_seen);
+        s.num_changed = int(w.num_changed);
+        s.seen = static_cast<const int32_t *>(w.seen.data);
+        s.changed = static_cast<const int32_t *>(w.changed.data);
         indices(s.seen, s.num_seen);
         indices(s.changed, s.num_changed);
-        FamilySpec &f = s.family;
-        f.kind = FamilyKind(integer());
-        f.bins = int(integer());
-        f.ends = Ends(integer());
-        f.low = real();
-        f.high = real();
-        const int params = num_params(f);
-        const int64_t count = integer();
-        require(count >= 1 && count <= 64, "1 to 64 layers");
+        s.family = family_of(reader_.take<wire::Scalar>());
+        const int params = num_params(s.family);
+        require(w.num_layers >= 1, "no layers");
+        s.net = net(w.num_layers, s.num_seen);
+        const auto &own = layers.back();
+        require(own.back().out == s.num_changed * params, "the last layer does not give the parameters");
+        int64_t need = 2 * take(s.num_seen), widest = 0, pad = 0;
+        for (size_t l = 0; l < own.size(); l++) {
+            if (l + 1 < own.size()) need += 3 * take(own[l].out);
+            widest = std::max(widest, int64_t(own[l].in));
+            pad = std::max(pad, int64_t(own[l].pad));
+        }
+        if (s.autoregressive) steps(s, own);
+        return need + 2 * take(std::max(params, GROUP)) + take(widest) + take(pad);
+    }
+
+    int64_t residual(ResidualSpec &s) {
+        const auto w = reader_.take<wire::Residual>();
+        s.with_x = w.with_x != 0;
+        s.iterations = int(w.iterations);
+        s.goal = w.goal;
+        require(w.iterations >= 1 && w.iterations <= MAX_ITERATIONS, "too many iterations, or none");
+        return smooth_net(s.net) + (3 + call.features) * take(call.features);
+    }
+
+    int64_t transport(TransportSpec &s) {
+        const auto w = reader_.take<wire::Transport>();
+        s.traced = w.traced != 0;
+        s.steps = int(w.steps);
+        s.span = w.span;
+        require(w.steps >= 1 && w.steps <= MAX_STEPS, "too many steps, or none");
+        s.biases = w.biases.data;
+        s.g_biases = w.biases.gradient;
+        const int64_t need = smooth_net(s.net);
+        s.sums = sums((3 * w.steps + 1) * s.net.stack.layers[0].out);
+        return need + (4 * w.steps + 16) * take(call.features);
+    }
+
+    // A net's layers, the first one's inputs given.
+    NetSpec net(int64_t count, int inputs) {
+        require(count <= MAX_LAYERS, "too many layers");
         auto &own = layers.back();
         own.reserve(size_t(count));
-        int64_t need = take(s.num_seen), back = 0, widest = 0, pad = 0;
         for (int64_t l = 0; l < count; l++) {
+            const auto w = reader_.take<wire::Dense>();
             DenseSpec d{};
-            d.in = int(integer());
-            d.out = int(integer());
-            d.ld = integer();
-            d.relu = integer() != 0;
-            d.add = int(integer());
-            d.drop = real();
-            require(d.drop == 0 || (d.drop > 0 && d.drop < 1 && d.relu && l > 0), "bad dropout");
-            d.weight = tensor(&d.g_weight);
-            d.bias = tensor(&d.g_bias);
-            d.extra = tensor(&d.g_extra);
-            d.limits = static_cast<const int32_t *>(tensor());
+            d.weight = w.weight.data;
+            d.bias = w.bias.data;
+            d.extra = w.extra.data;
+            d.ld = w.row_stride;
+            d.in = int(w.inputs);
+            d.out = int(w.outputs);
+            d.limits = static_cast<const int32_t *>(w.limits.data);
+            d.relu = w.relu != 0;
+            d.drop = w.drop;
+            d.add = int(w.add);
+            d.g_weight = w.weight.gradient;
+            d.g_bias = w.bias.gradient;
+            d.g_extra = w.extra.gradient;
             require(d.in >= 0 && d.out > 0 && d.ld >= d.in, "bad sizes");
-            require(d.in == (l ? own.back().out : s.num_seen), "a layer does not fit the one before it");
+            require(d.in == (l ? own.back().out : inputs), "a layer does not fit the one before it");
+            require(d.drop == 0 || (d.drop > 0 && d.drop < 1 && d.relu && l > 0), "bad dropout");
             require(d.add < l && (d.add < 0 || own[size_t(d.add)].out == d.out), "bad residual");
             for (int o = 0; d.limits && o < d.out; o++)
-                require(d.limits[o] <= d.in && d.limits[o] >= (o ? d.limits[o - 1] : 0), "no staircase");
+                require(d.limits[o] <= d.in && d.limits[o] >= (o ? d.limits[o - 1] : 0), "not a staircase");
             d.pad = (d.in + 15) / 16 * 16;
             d.sums = sums(int64_t(d.out) * d.pad + d.out);
-            if (l + 1 < count) need += 2 * take(d.out), back += take(d.out);
-            widest = d.in > widest ? d.in : widest;
-            pad = d.pad > pad ? d.pad : pad;
             own.push_back(d);
         }
-        require(own.back().out == s.num_changed * params, "the last layer does not give the parameters");
-        if (s.autoregressive) steps(s, own);
-        s.layers = own.data();
-        s.num_layers = int(count);
-        const int64_t wide = params > GROUP ? params : GROUP;
-        return need + 2 * take(wide) + back + take(widest) + take(s.num_seen) + take(pad);
+        return {own.data(), int(count)};
     }
 
     // A smooth net of all columns to all columns, with its Jacobian.
-    int64_t field(StageSpec &s) {
-        const bool transport = s.kind == StageKind::transport;
+    int64_t smooth_net(SmoothNetSpec &s) {
+        const auto w = reader_.take<wire::SmoothNet>();
         const int64_t D = call.features;
-        require(D <= MAX_TANGENTS, "too many columns");
-        s.activation = Activation(integer());
+        s.activation = Activation(w.activation);
+        s.reach = w.reach;
+        require(D <= MAX_COLUMNS, "too many columns");
         require(s.activation >= Activation::sine && s.activation <= Activation::silu, "unknown activation");
-        s.traced = integer() != 0;
-        s.steps = int(integer());
-        s.span = real();
-        s.reach = real();
         require(s.reach >= 0, "a negative reach");
-        require(s.steps >= 1 && s.steps <= (transport ? 4096 : 1000000), "bad number of steps");
-        const int64_t count = integer();
-        require(count >= 2 && count <= 64, "2 to 64 layers");
-        if (transport) s.a = tensor(&s.g_a);
-        auto &own = layers.back();
-        own.reserve(size_t(count));
+        require(w.num_layers >= 2, "too few layers");
+        s.stack = net(w.num_layers, int(D));
+        const auto &own = layers.back();
+        require(own.back().out == D, "the last layer does not give the columns");
         int64_t need = 0, widest = 0, pad = 0;
-        for (int64_t l = 0; l < count; l++) {
-            DenseSpec d{};
-            d.in = int(integer());
-            d.out = int(integer());
-            d.ld = integer();
-            d.add = -1;
-            d.weight = tensor(&d.g_weight);
-            d.bias = tensor(&d.g_bias);
-            d.extra = tensor(&d.g_extra);
+        for (size_t l = 0; l < own.size(); l++) {
+            const DenseSpec &d = own[l];
+            require(!d.relu && d.drop == 0 && d.add < 0 && !d.limits, "a smooth net's layers are plain");
             require(l == 0 || !d.extra, "a context beyond the first layer");
-            require(d.out > 0 && d.ld >= d.in && d.in == (l ? own.back().out : D), "bad sizes");
-            d.pad = (d.in + 15) / 16 * 16;
-            d.sums = sums(int64_t(d.out) * d.pad + d.out);
             need += (3 + 2 * D) * take(d.out);
             widest = std::max({widest, int64_t(d.in), int64_t(d.out)});
             pad = std::max(pad, int64_t(d.pad));
-            own.push_back(d);
         }
-        require(own.back().out == D, "the last layer does not give the columns");
-        s.layers = own.data();
-        s.num_layers = int(count);
-        if (transport) s.sums = sums((3 * int64_t(s.steps) + 1) * own[0].out);
-        need += 2 * (1 + D) * take(widest) + take(pad) + 2 * take(own[0].out) + (5 + 2 * D) * take(D);
-        return need + (transport ? (4 * int64_t(s.steps) + 16) * take(D) : (3 + D) * take(D));
+        return need + 2 * (1 + D) * take(widest) + take(pad) + 2 * take(own[0].out) + (5 + 2 * D) * take(D);
     }
 
     // The step at which each hidden unit can be computed: when the last input it sees can.
-    void steps(StageSpec &s, const std::vector<DenseSpec> &own) {
+    void steps(ConditionalSpec &s, const std::vector<DenseSpec> &own) {
         require(s.num_seen == call.features && s.num_changed == call.features, "autoregressive over all columns");
         auto &all = ready.back();
         std::vector<size_t> begin;
@@ -229,17 +281,6 @@ struct Program {
             }
         }
         s.ready = all.data();
-    }
-
-  public:
-    static int num_params(const FamilySpec &f) {
-        require(f.kind != FamilyKind::spline || (f.bins >= 1 && f.bins <= 64), "1 to 64 bins");
-        switch (f.kind) {
-        case FamilyKind::additive: return 1;
-        case FamilyKind::affine: return 2;
-        case FamilyKind::spline: return 3 * f.bins + (f.ends == Ends::fixed ? -1 : f.ends == Ends::open ? 1 : 0);
-        }
-        throw nanobind::value_error("unknown family");
     }
 };
 

@@ -2,12 +2,11 @@
 // are those of functional/rational_quadratic.py, their derivatives are below.
 #pragma once
 
-#include "program.hpp"
 #include "simd.hpp"
+#include "stage_spec.hpp"
 
 namespace diffeo::DIFFEO_ISA {
 
-constexpr int MAX_BINS = 64;
 #define UNROLL _Pragma("GCC unroll 16")
 
 // K is the number of bins where the compiler may know it, 0 where it is read from `count`.

@@ -31,33 +31,34 @@ ALWAYS void apply_column(const Family<T, K> &family, const T *params, const T *f
 }
 
 template <class T, int K> struct Conditional {
-    const StageSpec &stage;
+    const ConditionalSpec &spec;
     Block<T> &block;
     Family<T, K> family;
     Net<T> net;
     int P, group; // parameters of a column; columns whose parameters are made at once
     T *params;
 
-    Conditional(const StageSpec &stage, Block<T> &block)
-        : stage(stage), block(block), family(stage.family), net(stage.layers, stage.num_layers, block.memory),
+    // number: the stage's, which its draws depend on.
+    Conditional(const ConditionalSpec &spec, int number, Block<T> &block)
+        : spec(spec), block(block), family(spec.family), net(spec.net, block.memory),
           P(family.num_params()), group(P < GROUP ? GROUP / P : 1),
           params(block.memory.template take<T>(int64_t(P) * group * ROWS)) {
-        net.at_rows(block.first_row, block.rows, block.vectors, block.seed + uint32_t(stage.number) * 0x9e3779b9u);
+        net.at_rows(block.first_row, block.rows, block.vectors, block.seed + uint32_t(number) * 0x9e3779b9u);
     }
-    int last() const { return stage.num_layers - 1; }
+    int last() const { return spec.net.num_layers - 1; }
 
     void see(const T *x) {
-        for (int i = 0; i < stage.num_seen; i++)
-            std::memcpy(net.in + i * ROWS, x + stage.seen[i] * ROWS, size_t(ROWS) * sizeof(T));
+        for (int i = 0; i < spec.num_seen; i++)
+            std::memcpy(net.in + i * ROWS, x + spec.seen[i] * ROWS, size_t(ROWS) * sizeof(T));
     }
     template <bool inverse> void all() {
         see(block.x);
         net.all_hidden();
-        for (int first = 0; first < stage.num_changed; first += group) {
-            const int end = least(first + group, stage.num_changed);
+        for (int first = 0; first < spec.num_changed; first += group) {
+            const int end = least(first + group, spec.num_changed);
             net.units(last(), first * P, end * P, params);
             for (int j = first; j < end; j++) {
-                T *x = block.x + stage.changed[j] * ROWS;
+                T *x = block.x + spec.changed[j] * ROWS;
                 const T *own = params + (j - first) * P * ROWS;
                 apply_column<T, inverse, K>(family, own, x, x, block.log_det, block.vectors);
             }
@@ -66,11 +67,11 @@ template <class T, int K> struct Conditional {
     // The autoregressive inverse: with column d - 1 the hidden units of step d become known, with them the
     // parameters of column d. Together the steps are one pass.
     void columns() {
-        int at[66] = {};
-        for (int d = 0; d < stage.num_changed; d++) {
-            const int32_t *ready = stage.ready;
+        int at[MAX_LAYERS] = {};
+        for (int d = 0; d < spec.num_changed; d++) {
+            const int32_t *ready = spec.ready;
             for (int l = 0; l < last(); l++) {
-                const int out = stage.layers[l].out, begin = at[l];
+                const int out = spec.net.layers[l].out, begin = at[l];
                 int end = begin;
                 while (end < out && ready[end] <= d) end++;
                 if (end > begin) net.hidden(l, begin, end);
@@ -78,14 +79,14 @@ template <class T, int K> struct Conditional {
                 ready += out;
             }
             net.units(last(), d * P, (d + 1) * P, params);
-            T *y = block.x + stage.changed[d] * ROWS;
+            T *y = block.x + spec.changed[d] * ROWS;
             apply_column<T, true, K>(family, params, y, y, block.log_det, block.vectors);
             std::memcpy(net.in + d * ROWS, y, size_t(ROWS) * sizeof(T));
         }
     }
     void run(bool inverse) {
         if (!inverse) all<false>();
-        else if (stage.autoregressive) columns();
+        else if (spec.autoregressive) columns();
         else all<true>();
     }
 
@@ -97,13 +98,13 @@ template <class T, int K> struct Conditional {
         see(x);
         net.all_hidden();
         way.begin();
-        for (int first = 0; first < stage.num_changed; first += group) {
-            const int end = least(first + group, stage.num_changed);
+        for (int first = 0; first < spec.num_changed; first += group) {
+            const int end = least(first + group, spec.num_changed);
             net.units(last(), first * P, end * P, params);
             for (int j = first; j < end; j++) {
-                const T *from = x + stage.changed[j] * ROWS;
+                const T *from = x + spec.changed[j] * ROWS;
                 const int64_t at = int64_t(j - first) * P * ROWS;
-                T *g = block.x + stage.changed[j] * ROWS;
+                T *g = block.x + spec.changed[j] * ROWS;
                 for (int v = 0; v < block.vectors; v++) {
                     auto param = [&](int k) ALWAYS_LAMBDA { return load(params + at + k * ROWS + v * N); };
                     auto put = [&](int k, Vec<T> g) ALWAYS_LAMBDA { store(g_params + at + k * ROWS + v * N, g); };
@@ -114,8 +115,8 @@ template <class T, int K> struct Conditional {
             way.units(last(), first * P, end * P, g_params);
         }
         way.finish();
-        for (int i = 0; i < stage.num_seen; i++) {
-            T *g = block.x + stage.seen[i] * ROWS;
+        for (int i = 0; i < spec.num_seen; i++) {
+            T *g = block.x + spec.seen[i] * ROWS;
             for (int v = 0; v < block.vectors; v++)
                 store(g + v * N, load(g + v * N) + load(way.g_in + i * ROWS + v * N));
         }
@@ -125,19 +126,19 @@ template <class T, int K> struct Conditional {
 // ---- permutations, scales, LU ---------------------------------------------------------------------
 
 // Column j of the output is column permutation[j] of the input; `scatter` is the way back.
-template <class T> void permute(const StageSpec &stage, Block<T> &block, bool scatter) {
+template <class T> void permute(const PermuteSpec &spec, Block<T> &block, bool scatter) {
     T *copy = block.memory.template take<T>(int64_t(block.features) * ROWS);
     std::memcpy(copy, block.x, size_t(block.features) * ROWS * sizeof(T));
     for (int j = 0; j < block.features; j++) {
-        const int i = stage.seen[j];
+        const int i = spec.permutation[j];
         std::memcpy(block.x + (scatter ? i : j) * ROWS, copy + (scatter ? j : i) * ROWS, ROWS * sizeof(T));
     }
 }
 
 // z = (x - loc) e^(-log_scale)
-template <class T> void normalize(const StageSpec &stage, Block<T> &block, bool inverse) {
+template <class T> void normalize(const NormalizeSpec &spec, Block<T> &block, bool inverse) {
     constexpr int N = LANES<T>;
-    const T *loc = static_cast<const T *>(stage.a), *log_scale = static_cast<const T *>(stage.b);
+    const T *loc = static_cast<const T *>(spec.loc), *log_scale = static_cast<const T *>(spec.log_scale);
     T total = 0;
     for (int i = 0; i < block.features; i++) {
         total += log_scale[i];
@@ -151,10 +152,10 @@ template <class T> void normalize(const StageSpec &stage, Block<T> &block, bool 
         store(block.log_det + v * N, load(block.log_det + v * N) + (inverse ? total : -total));
 }
 
-template <class T> void normalize_back(const StageSpec &stage, Block<T> &block, const T *x) {
+template <class T> void normalize_back(const NormalizeSpec &spec, Block<T> &block, const T *x) {
     constexpr int N = LANES<T>;
-    const T *loc = static_cast<const T *>(stage.a), *log_scale = static_cast<const T *>(stage.b);
-    T *sums = block.sums + stage.sums;
+    const T *loc = static_cast<const T *>(spec.loc), *log_scale = static_cast<const T *>(spec.log_scale);
+    T *sums = block.sums + spec.sums;
     Vec<T> g_log_det{};
     for (int v = 0; v < block.vectors; v++) g_log_det += load(block.log_det + v * N);
     const T total = sum<T>(g_log_det);
@@ -168,8 +169,8 @@ template <class T> void normalize_back(const StageSpec &stage, Block<T> &block, 
             g_scale -= g * (load(x + i * ROWS + v * N) - loc[i]);
             store(p, g);
         }
-        if (stage.g_a) sums[i] += sum<T>(g_loc);
-        if (stage.g_b) sums[block.features + i] += sum<T>(g_scale) - total;
+        if (spec.g_loc) sums[i] += sum<T>(g_loc);
+        if (spec.g_log_scale) sums[block.features + i] += sum<T>(g_scale) - total;
     }
 }
 
@@ -181,9 +182,9 @@ template <class T> struct LU {
     T bound;
     Block<T> &block;
 
-    LU(const StageSpec &stage, Block<T> &block)
-        : w(static_cast<const T *>(stage.a)), log_diagonal(static_cast<const T *>(stage.b)),
-          bias(static_cast<const T *>(stage.c)), D(block.features), bound(T(stage.bound)), block(block) {}
+    LU(const LUSpec &spec, Block<T> &block)
+        : w(static_cast<const T *>(spec.weight)), log_diagonal(static_cast<const T *>(spec.log_diagonal)),
+          bias(static_cast<const T *>(spec.bias)), D(block.features), bound(T(spec.bound)), block(block) {}
 
     T clipped(int i) const {
         const T r = log_diagonal[i];
@@ -240,16 +241,16 @@ template <class T> struct LU {
                 store(x + i * ROWS + v * N, load(x + i * ROWS + v * N) + sign * bias[i]);
     }
     // g_x = U^T L^T g, dL = g u^T, dU = (L^T g) x^T, with u = U x.
-    void back(const StageSpec &stage, const T *x) const {
-        T *g = block.x, *sums = block.sums + stage.sums;
+    void back(const LUSpec &spec, const T *x) const {
+        T *g = block.x, *sums = block.sums + spec.sums;
         T *u = block.memory.template take<T>(int64_t(D) * ROWS);
         std::memcpy(u, x, size_t(D) * ROWS * sizeof(T));
         upper(u);
         Vec<T> g_log_det{};
         for (int v = 0; v < block.vectors; v++) g_log_det += load(block.log_det + v * N);
         const T total = sum<T>(g_log_det);
-        T *g_w = stage.g_a ? sums : nullptr, *g_diagonal = sums + int64_t(D) * D, *g_bias = g_diagonal + D;
-        for (int i = 0; stage.g_c && i < D; i++) g_bias[i] += row_sum(g, i);
+        T *g_w = spec.g_weight ? sums : nullptr, *g_diagonal = sums + int64_t(D) * D, *g_bias = g_diagonal + D;
+        for (int i = 0; spec.g_bias && i < D; i++) g_bias[i] += row_sum(g, i);
         const int pad = (D + N - 1) / N * N;
         T *at = block.memory.template take<T>(int64_t(pad) * ROWS);
         T *dw = block.memory.template take<T>(int64_t(pad) * D); // of the whole square, half of it of use
@@ -260,7 +261,7 @@ template <class T> struct LU {
         weigh(g, x, at, pad, dw);
         for (int i = 0; i < D; i++) {
             const T r = log_diagonal[i], per = 1 / (1 + (r < 0 ? -r : r) / bound);
-            if (stage.g_b) g_diagonal[i] += (dw[i * pad + i] * diagonal(i)[0] + total) * per * per;
+            if (spec.g_log_diagonal) g_diagonal[i] += (dw[i * pad + i] * diagonal(i)[0] + total) * per * per;
             for (int k = i + 1; g_w && k < D; k++) g_w[i * D + k] += dw[i * pad + k];
         }
         for (int k = D - 1; k >= 0; k--) columns(g, k, 0, k, diagonal(k)); // U^T

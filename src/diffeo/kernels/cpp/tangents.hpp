@@ -33,17 +33,17 @@ template <class T> struct TangentNet {
     const DenseSpec *specs;
     int layers, tangents, vectors, rows;
     Activation activation;
-    T *value[64], *slope[64], *bend[64]; // of the hidden layers
-    T *before[64], *after[64];           // their tangents before and behind the activation
+    T *value[MAX_LAYERS], *slope[MAX_LAYERS], *bend[MAX_LAYERS]; // of the hidden layers
+    T *before[MAX_LAYERS], *after[MAX_LAYERS]; // their tangents before and behind the activation
     T *out, *jacobian;                   // [out][row], [tangent][out][row]
     T *extra;                            // what the context adds to the first layer, or null
     T reach;                             // 0: the net sees x itself
     T *seen, *dim, *dimming;             // what it sees of x, with the first two derivatives
     T *ping, *pong, *at;                 // backward: gradients of a layer's value and tangents; a layer's input
 
-    TangentNet(const StageSpec &stage, int tangents, int rows, int vectors, int64_t first_row, Memory &memory)
-        : specs(stage.layers), layers(stage.num_layers), tangents(tangents), vectors(vectors), rows(rows),
-          activation(stage.activation) {
+    TangentNet(const SmoothNetSpec &net, int tangents, int rows, int vectors, int64_t first_row, Memory &memory)
+        : specs(net.stack.layers), layers(net.stack.num_layers), tangents(tangents), vectors(vectors), rows(rows),
+          activation(net.activation) {
         int64_t widest = 0, pad = 0;
         for (int l = 0; l < layers; l++) {
             const int64_t size = int64_t(specs[l].out) * ROWS;
@@ -63,7 +63,7 @@ template <class T> struct TangentNet {
         ping = memory.take<T>((1 + tangents) * widest * ROWS);
         pong = memory.take<T>((1 + tangents) * widest * ROWS);
         at = memory.take<T>(pad * ROWS);
-        reach = T(stage.reach);
+        reach = T(net.reach);
         seen = memory.take<T>(3 * int64_t(specs[0].in) * ROWS);
         dim = seen + int64_t(specs[0].in) * ROWS;
         dimming = dim + int64_t(specs[0].in) * ROWS;

@@ -1,12 +1,14 @@
-// What a call is made of: plain data, laid out by module.cpp and read by the kernels of every instruction
-// set. No functions: a function here would be compiled once per instruction set under one name.
+// What a call is made of: plain data, laid out by reader.hpp and module.cpp and run by the kernels of every
+// instruction set. No functions, and nothing of the standard library: either would be compiled once per
+// instruction set under one name, and the linker would keep one of them for all. Hence a union with a kind
+// beside it, where a std::variant would bring such functions along.
 #pragma once
 
 #include <cstdint>
 
-namespace diffeo {
+#include "wire.hpp"
 
-constexpr int ROWS = 64; // rows of a block, and the stride of every feature-major buffer
+namespace diffeo {
 
 // Parameters of how many columns are made at once: few of them leave a product too thin.
 constexpr int GROUP = 24;
@@ -25,8 +27,17 @@ struct DenseSpec {
     int pad;      // distance of two rows of those
 };
 
-enum class FamilyKind { additive, affine, spline };
-enum class Ends { fixed, open, joined };
+struct NetSpec {
+    const DenseSpec *layers;
+    int num_layers;
+};
+
+// A net of all columns to all columns, with one smooth activation between its layers.
+struct SmoothNetSpec {
+    NetSpec stack;
+    Activation activation;
+    double reach; // it sees x / sqrt(1 + (x / reach)^2); 0: it sees x
+};
 
 struct FamilySpec {
     FamilyKind kind;
@@ -35,38 +46,65 @@ struct FamilySpec {
     double low, high; // affine: high bounds the log-scale
 };
 
-// Smooth activations, known with their first two derivatives.
-enum class Activation { sine, tanh, silu };
+// ---- the kinds of stages; `sums`: where the stage's own gradient sums begin ---------------------------
 
-// Columns whose Jacobian the kernels compute in full.
-constexpr int MAX_TANGENTS = 8;
+// Columns through a family whose parameters a net gives.
+struct ConditionalSpec {
+    bool autoregressive;
+    int num_seen, num_changed;
+    const int32_t *seen, *changed; // columns
+    FamilySpec family;
+    NetSpec net;
+    const int32_t *ready; // autoregressive: for each hidden unit the step at which it can be computed
+};
 
-enum class StageKind { conditional, permute, normalize, lu, residual, transport };
+struct PermuteSpec {
+    const int32_t *permutation;
+};
+
+struct NormalizeSpec {
+    const void *loc, *log_scale;
+    void *g_loc, *g_log_scale;
+    int64_t sums;
+};
+
+struct LUSpec {
+    const void *weight, *log_diagonal, *bias;
+    void *g_weight, *g_log_diagonal, *g_bias;
+    double bound; // of the log-diagonal
+    int64_t sums;
+};
+
+struct ResidualSpec {
+    SmoothNetSpec net;
+    bool with_x;    // x + net(x) with its log-determinant; else the net alone
+    int iterations; // of the inverse, at most
+    double goal;    // of the inverse
+};
+
+struct TransportSpec {
+    SmoothNetSpec net;
+    const void *biases; // of the first layer, (3 steps + 1, out): at the ends of the steps and at their thirds
+    void *g_biases;
+    int64_t sums;
+    bool traced; // with the integral of the trace
+    int steps;
+    double span; // of time, over all steps
+};
 
 struct StageSpec {
     StageKind kind;
     bool inverted; // the stage's inverse stands in the chain
-    // conditional: columns the net sees and columns changed; permute: the permutation in `seen`
-    const int32_t *seen, *changed;
-    int num_seen, num_changed;
-    bool autoregressive;
-    FamilySpec family;
-    const DenseSpec *layers;
-    int num_layers;
-    const int32_t *ready; // autoregressive: for each hidden unit the step at which it can be computed
-    Activation activation; // residual, transport: of the hidden layers
-    double reach;          // of the net: it sees x / sqrt(1 + (x / reach)^2); 0: it sees x
-    bool traced;           // transport: with the integral of the trace; residual: else it is the net alone, not x + net
-    int steps;             // transport: of the solver; residual: most iterations of the inverse
-    double span;           // transport: of time, over all steps; residual: goal of the inverse
-    // normalize: loc, log_scale; lu: weight, log_diagonal, bias; transport: biases of the first layer by time,
-    // (3 steps + 1, out): at the ends of the steps and at their thirds
-    const void *a, *b, *c;
-    void *g_a, *g_b, *g_c;
-    int64_t sums;
-    double bound; // lu: of the log-diagonal
-    int number;   // in the chain
-    int kept;     // which of the inputs kept for the backward pass is this stage's; -1: none
+    int number;    // in the chain
+    int kept;      // which of the inputs kept for the backward pass is this stage's; -1: none
+    union {        // by `kind`
+        ConditionalSpec conditional;
+        PermuteSpec permute;
+        NormalizeSpec normalize;
+        LUSpec lu;
+        ResidualSpec residual;
+        TransportSpec transport;
+    };
 };
 
 struct Call {
@@ -107,6 +145,7 @@ struct ConvCall {
     void *y, *g_x, *g_w1, *g_b1, *g_w2, *g_b2, *g_w3, *g_b3;
 };
 
+// An instruction set's kernels.
 struct Table {
     void (*run_f32)(const Call &, char *scratch, int workers, ParallelFor);
     void (*run_f64)(const Call &, char *scratch, int workers, ParallelFor);
