@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import os
 import re
 import subprocess
 import sys
+from abc import ABC
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -162,6 +166,28 @@ def test_every_way_of_importing_is_seen(source: str, found: list[str]):
 def test_files_stay_small_and_import_nothing_dangerous(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
     assert {module.split(".")[0] for module, _ in imports_of(path)} & FORBIDDEN == set()
+
+
+def classes() -> set[type]:
+    """Every class that the source defines."""
+    found = set()
+    for module in MODULES:
+        for value in vars(importlib.import_module(module)).values():
+            if isinstance(value, type) and value.__module__ in MODULES:
+                found.add(value)
+    return found
+
+
+def test_a_class_is_abstract_or_final():
+    extended = {base for kind in classes() for base in kind.__bases__ if base.__module__ in MODULES}
+    open_ones = [
+        base.__qualname__
+        for base in extended
+        if not (inspect.isabstract(base) or {ABC, Protocol} & set(base.__bases__))
+        and not issubclass(base, Exception)
+        and not base.__name__.startswith("_")  # made to be extended, in its own file
+    ]
+    assert sorted(open_ones) == []
 
 
 def test_only_functional_sees_the_kernels():

@@ -12,13 +12,14 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffeo.bijections.base import Bijection
 from diffeo.bijections.columns import OnColumns
 from diffeo.contracts import Initializable, Traits
 from diffeo.errors import ConfigError, DomainError, ShapeError
 from diffeo.functional.domains import describe, same_interval
+from diffeo.functional.layers import Layers
 from diffeo.functional.programs import Program, Snapshot, applies
 from diffeo.functional.stages import Stage
 from diffeo.functional.wire import StageKind
@@ -85,7 +86,7 @@ class Chain(Bijection, Initializable):
                 )
             here = part.codomain
         self.codomain = here
-        self.parts = nn.ModuleList(parts)
+        self.parts: Layers[Bijection] = Layers(parts)
         self._known: tuple[Snapshot, list[_Run]] | None = None
         self.traits = reduce(Traits.then, (p.traits for p in parts))
 
@@ -137,7 +138,7 @@ class Chain(Bijection, Initializable):
         """The parts, neighbors that the kernels take in one call together."""
         if self._known is not None and self._known[0].same():
             return self._known[1]
-        described = [(part, part.as_stages(context)) for part in self.parts]  # type: ignore[operator]
+        described = [(part, part.as_stages(context)) for part in self.parts]
         runs = []
         for known, members in _together(described):
             parts, own = zip(*members, strict=True)
@@ -153,7 +154,7 @@ class Chain(Bijection, Initializable):
     def as_stages(self, context: Tensor | None = None) -> list[Stage] | None:
         found: list[Stage] = []
         for part in self.parts:
-            own = part.as_stages(context)  # type: ignore[operator]
+            own = part.as_stages(context)
             if own is None:
                 return None
             found += own
@@ -166,7 +167,7 @@ class Chain(Bijection, Initializable):
         for part in list(self.parts)[: last + 1]:
             if isinstance(part, Initializable):
                 part.initialize(x, context)
-            x = part.push(x, context)  # type: ignore[operator]
+            x = part.push(x, context)
 
 
 def _together(described: list[_Described]) -> Iterator[tuple[bool, list[_Described]]]:

@@ -19,7 +19,7 @@ from diffeo.functional.path_penalties import PathPenalties, active
 from diffeo.functional.programs import Program, applies
 from diffeo.functional.solvers import STAGES, Adaptive, Dynamics, FixedSteps, Solver
 from diffeo.functional.traces import ExactTrace, Trace, with_norm, with_trace
-from diffeo.nets.smooth import SmoothMLP
+from diffeo.nets.smooth import SmoothLayers
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ class _Field(Dynamics):
     def compiled(self, state: Tensor, start: float, end: float, steps: int) -> Tensor | None:
         net, x = self.layer.net, state[:, : self.x.shape[1]]
         estimated = self.with_trace and self.probes is not None
-        if self.costly or estimated or not applies(x) or not isinstance(net, SmoothMLP):
+        if self.costly or estimated or not applies(x) or not isinstance(net, SmoothLayers):
             return None
         stack = net.smooth_stack()
         if stack is None or net.of_context is None or not stack.lasting:

@@ -22,7 +22,7 @@ from diffeo.functional.log_dets import EXACT_FEATURES, Estimate, ExactLogDet, Lo
 from diffeo.functional.programs import run_alone
 from diffeo.functional.stages import Stage
 from diffeo.nets.lipschitz import LipschitzNet
-from diffeo.nets.smooth import SmoothMLP
+from diffeo.nets.smooth import SmoothLayers
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-8}
 """Bounds on the error of the inverse, relative to ``1 + |y|``, by the dtype of y; rounding comes on top."""
@@ -87,7 +87,7 @@ class Contractive(Bijection):
 
     def as_stages(self, context: Tensor | None = None) -> list[Stage] | None:
         exact = self.log_det.exact(self.event_shape.numel()) or not (self.training or self.probes is not None)
-        stack = self.net.smooth_stack(self._context(context)) if isinstance(self.net, SmoothMLP) else None
+        stack = self.net.smooth_stack(self._context(context)) if isinstance(self.net, SmoothLayers) else None
         if stack is None or not exact:
             return None
         lipschitz, tolerance = self.net.lipschitz, TOLERANCE[stack.weights[0].dtype]

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import reduce
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffeo.bijections.base import Bijection
 from diffeo.contracts import Initializable, Traits
 from diffeo.errors import ConfigError, DomainError, ShapeError
 from diffeo.functional.domains import describe, same_interval
+from diffeo.functional.layers import Layers
 
 
 class Multiscale(Bijection, Initializable):
@@ -76,7 +77,8 @@ class Multiscale(Bijection, Initializable):
             self._check_cut(levels, i, keep[i])
             channels, *size = levels[i].latent_shape
             self.parts.insert(0, torch.Size((channels - keep[i], *size)))
-        self.levels, self.keep = nn.ModuleList(levels), tuple(keep)
+        self.levels: Layers[Bijection] = Layers(levels)
+        self.keep = tuple(keep)
         known = [p for p in levels if p.domain is not None]
         self.domain = known[0].domain if known else None
         self.codomain = known[0].codomain if known else None
@@ -128,7 +130,7 @@ class Multiscale(Bijection, Initializable):
         x = total = None
         for level, part in zip(reversed(self.levels), reversed(self.split(y)), strict=True):
             x = part if x is None else torch.cat([x, part], -3)
-            x, log_det = level.inverse(x, context)  # type: ignore[operator]
+            x, log_det = level.inverse(x, context)
             total = log_det if total is None else total + log_det
         assert x is not None
         assert total is not None
@@ -140,4 +142,4 @@ class Multiscale(Bijection, Initializable):
         for level, keep in zip(self.levels, (*self.keep, 0), strict=True):
             if isinstance(level, Initializable):
                 level.initialize(x, context)
-            x = level.push(x, context)[..., :keep, :, :]  # type: ignore[operator]
+            x = level.push(x, context)[..., :keep, :, :]

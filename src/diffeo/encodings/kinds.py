@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -116,7 +117,7 @@ class Circular(Kind):
         return self.low + (self.high - self.low) * turn
 
 
-class Grid(Kind):
+class Grid(Kind, ABC):
     """The values ``offset + step * k``, k an integer.
 
     A value stands for its cell, ``value + step * u`` with u in [-1/2, 1/2); the mass of the cell is

@@ -25,7 +25,7 @@ from diffeo.errors import ConfigError
 from diffeo.functional.linearize import Linearizable, Product
 from diffeo.functional.norms import conv_norm_bound, norm_bound
 from diffeo.nets.mlp import check_sizes
-from diffeo.nets.smooth import Activation, LipSwish, SmoothMLP
+from diffeo.nets.smooth import Activation, LipSwish, SmoothLayers
 
 
 class LipschitzNet(nn.Module, Linearizable, Projectable, ABC):
@@ -72,7 +72,7 @@ def _check(lipschitz: float, activation: Activation) -> None:
         )
 
 
-class LipschitzMLP(SmoothMLP, LipschitzNet):
+class LipschitzMLP(SmoothLayers, LipschitzNet):
     """A multilayer perceptron that is a contraction, certified.
 
     Args:

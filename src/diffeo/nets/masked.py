@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffeo.contracts import MaskedNet, Stepper
+from diffeo.functional.layers import Layers
 from diffeo.functional.stages import Dense, Stacked
 from diffeo.nets.mlp import check_sizes, zero_
 
@@ -124,7 +125,7 @@ class MADE(_Masked):
         check_sizes(layers=len(hidden), **{f"hidden[{i}]": h for i, h in enumerate(hidden)})
         self.activation = activation
         self.hidden = tuple(hidden)
-        self.layers = nn.ModuleList(
+        self.layers: Layers[MaskedLinear] = Layers(
             self._layer(n, m) for n, m in zip(self.hidden, (None, *self.hidden), strict=False)
         )
         self.context_layer = self._context_layer(self.hidden[0])
@@ -134,7 +135,7 @@ class MADE(_Masked):
         h = self.layers[0](x)
         if self.context_layer is not None:
             h = h + self.context_layer(context)
-        for layer in self.layers[1:]:
+        for layer in list(self.layers)[1:]:
             h = layer(self.activation(h))
         return self.output(self.activation(h)).unflatten(-1, (self.features, self.params))
 
@@ -144,7 +145,7 @@ class MADE(_Masked):
             return None
         extra = None if self.context_layer is None else self.context_layer(context)
         first, *others = [*self.layers, self.output]
-        return [first.dense(extra), *(layer.dense(relu=True) for layer in others)]  # type: ignore[operator]
+        return [first.dense(extra), *(layer.dense(relu=True) for layer in others)]
 
     def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:
         """The same pass, a column at a time."""
@@ -177,7 +178,7 @@ class _MADEStepper:
         for i, (layer, known, cuts) in enumerate(zip(net.layers, self.hidden, self.cuts, strict=True)):
             start, stop = cuts[d], cuts[d + 1]
             if stop > start:
-                new = layer.rows(start, stop, below)  # type: ignore[operator]
+                new = layer.rows(start, stop, below)
                 if i == 0 and self.from_context is not None:
                     new = new + self.from_context[..., start:stop]
                 known.append(net.activation(new))
@@ -224,8 +225,8 @@ class ResMADE(_Masked):
         self.context_layers = nn.ModuleList(
             nn.Linear(context_features, hidden, bias=False) for _ in range(blocks + 1) if context_features
         )
-        self.first = nn.ModuleList(self._layer(hidden, hidden) for _ in range(blocks))
-        self.second = nn.ModuleList(self._layer(hidden, hidden) for _ in range(blocks))
+        self.first: Layers[MaskedLinear] = Layers(self._layer(hidden, hidden) for _ in range(blocks))
+        self.second: Layers[MaskedLinear] = Layers(self._layer(hidden, hidden) for _ in range(blocks))
         self.output = self._output(hidden)
 
     def _from_context(self, context: Tensor | None) -> list[Tensor | None]:
@@ -250,7 +251,7 @@ class ResMADE(_Masked):
         layers = [self.input.dense(at_input)]
         for first, second, c in zip(self.first, self.second, at_blocks, strict=True):
             stream = len(layers) - 1
-            layers += [first.dense(c, relu=True), second.dense(relu=True, add=stream, drop=drop)]  # type: ignore[operator]
+            layers += [first.dense(c, relu=True), second.dense(relu=True, add=stream, drop=drop)]
         return [*layers, self.output.dense()]
 
     def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:
@@ -284,10 +285,10 @@ class _ResMADEStepper:
             h = plus(net.input.rows(start, stop, x), 0)
             for i, (before, between) in enumerate(self.active):
                 first, second = net.first[i], net.second[i]
-                u = first.rows(start, stop, before.append(net.activation(h)))  # type: ignore[operator]
+                u = first.rows(start, stop, before.append(net.activation(h)))
                 u = net.activation(plus(u, i + 1))
                 u = F.dropout(u, net.dropout, net.training)
-                h = h + second.rows(start, stop, between.append(u))  # type: ignore[operator]
+                h = h + second.rows(start, stop, between.append(u))
             self.last.append(h)
         return net.output.rows(d * net.params, (d + 1) * net.params, self.last.value)
 

@@ -180,33 +180,8 @@ class LipSwish(Activation):
         return value / (self.SCALE * rate), slope / self.SCALE
 
 
-class SmoothMLP(nn.Module, Linearizable):
-    """A multilayer perceptron with smooth activations; products with its Jacobian are forward passes.
-
-    The first layer also sees the context. The output layer starts at zero: a flow built on it starts
-    neutral.
-
-    Args:
-        in_features: features seen.
-        out_features: features given.
-        hidden: widths of the hidden layers.
-        context_features: length of the context vector, 0 for none.
-        activation: makes the activation of one layer: an ``Activation`` class.
-        frequencies: how many times the usual size the first layer's weights and biases start with: from the
-            first number to the second, evenly in the logarithm. Some units are for coarse features then,
-            some for fine ones.
-        reach: the net sees ``x / sqrt(1 + (x / reach)^2)``, which is about x up to ``reach`` and never
-            beyond it: far out, where it has seen nothing, it is flat. 0 for x itself.
-
-    Shape: ``(*batch, in_features)`` and ``(*batch, context_features)`` to ``(*batch, out_features)``.
-
-    Example:
-        >>> import torch
-        >>> net = SmoothMLP(2, 2, (16,))
-        >>> value, product = net.linearize(torch.zeros(5, 2))
-        >>> product(torch.ones(3, 5, 2)).shape  # three tangents at each of five points
-        torch.Size([3, 5, 2])
-    """
+class SmoothLayers(nn.Module, Linearizable, ABC):
+    """Base class of nets of dense layers with smooth activations, with the arguments of ``SmoothMLP``."""
 
     def __init__(
         self,
@@ -302,3 +277,32 @@ class SmoothMLP(nn.Module, Linearizable):
             assert context is not None, "this net was built with a context"
             h = h + self.of_context(context)
         return h
+
+
+class SmoothMLP(SmoothLayers):
+    """A multilayer perceptron with smooth activations; products with its Jacobian are forward passes.
+
+    The first layer also sees the context. The output layer starts at zero: a flow built on it starts
+    neutral.
+
+    Args:
+        in_features: features seen.
+        out_features: features given.
+        hidden: widths of the hidden layers.
+        context_features: length of the context vector, 0 for none.
+        activation: makes the activation of one layer: an ``Activation`` class.
+        frequencies: how many times the usual size the first layer's weights and biases start with: from the
+            first number to the second, evenly in the logarithm. Some units are for coarse features then,
+            some for fine ones.
+        reach: the net sees ``x / sqrt(1 + (x / reach)^2)``, which is about x up to ``reach`` and never
+            beyond it: far out, where it has seen nothing, it is flat. 0 for x itself.
+
+    Shape: ``(*batch, in_features)`` and ``(*batch, context_features)`` to ``(*batch, out_features)``.
+
+    Example:
+        >>> import torch
+        >>> net = SmoothMLP(2, 2, (16,))
+        >>> value, product = net.linearize(torch.zeros(5, 2))
+        >>> product(torch.ones(3, 5, 2)).shape  # three tangents at each of five points
+        torch.Size([3, 5, 2])
+    """

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from diffeo.functional.linearize import trace
 from diffeo.functional.traces import Traced
-from diffeo.nets.smooth import SmoothMLP
+from diffeo.nets.smooth import SmoothLayers
 
 
-class VelocityMLP(SmoothMLP, Traced):
+class VelocityMLP(SmoothLayers, Traced):
     """A ``SmoothMLP`` whose trace costs one more product of its middle layer, for any D.
 
     With two hidden layers of slopes a and b the Jacobian is ``C diag(b) B diag(a) A``, whose trace is

@@ -86,7 +86,24 @@ def _mixed(shape: torch.Size, seed: int) -> Bijection:
 
 
 @dataclass(frozen=True)
-class Glow(_Multiscale):
+class _Steps(_Multiscale):
+    """Levels of Glow's steps: a squeeze, then convolution and coupling by turns."""
+
+    def level(self, shape: torch.Size, context_shape: torch.Size | None) -> list[Bijection]:
+        parts: list[Bijection] = [Squeeze(shape)]
+        shape = parts[0].latent_shape
+        for i in range(self.layers):
+            parts.append(_mixed(shape, i))
+            parts.append(self.coupling(channel_mask(shape[0]), shape, self.family(), context_shape))
+        return parts
+
+    @abstractmethod
+    def family(self) -> Elementwise:
+        """The scalar map of the couplings."""
+
+
+@dataclass(frozen=True)
+class Glow(_Steps):
     """Levels of activation normalization, invertible 1 x 1 convolution and affine coupling.
 
     The standard flow of images: exact, one pass either way, and with latents that interpolate.
@@ -114,21 +131,12 @@ class Glow(_Multiscale):
         torch.Size([4, 1, 8, 8])
     """
 
-    def level(self, shape: torch.Size, context_shape: torch.Size | None) -> list[Bijection]:
-        parts: list[Bijection] = [Squeeze(shape)]
-        shape = parts[0].latent_shape
-        for i in range(self.layers):
-            parts.append(_mixed(shape, i))
-            parts.append(self.coupling(channel_mask(shape[0]), shape, self.family(), context_shape))
-        return parts
-
     def family(self) -> Elementwise:
-        """The scalar map of the couplings."""
         return Affine()
 
 
 @dataclass(frozen=True)
-class SplineGlow(Glow):
+class SplineGlow(_Steps):
     """Glow with rational-quadratic splines in its couplings: better fits a step, slower steps.
 
     Departures from the paper: as in ``Glow``; the nets have three layers, not residual blocks.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from diffeo.targets import Evaluator, Target
 
 
 @dataclass(frozen=True)
-class DrawsForTarget(CountsEvaluations):
+class DrawsForTarget(CountsEvaluations, ABC):
     """What objectives share that draw from the flow and ask a target.
 
     Args:
