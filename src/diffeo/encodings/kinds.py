@@ -154,8 +154,8 @@ class Grid(Kind, ABC):
         x = x.masked_fill(outside, self.offset)
         k = (x - self.offset) / self.step
         nearest = k.round()
-        # x is known to eps |x|, which is so many steps
-        slack = (1e-6 + 4 * eps * x.abs() / self.step).clamp(max=0.25)
+        # x is known to eps |x|, which is so many steps; from half a step on nothing tells it from the grid
+        slack = (1e-6 + 4 * eps * x.abs() / self.step).clamp(max=0.5)
         outside = outside | ((k - nearest).abs() > slack)
         real = self.offset + self.step * (nearest + noise)
         return real, (_minus_inf(outside) + math.log(self.step)).expand_as(real)
