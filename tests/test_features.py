@@ -31,7 +31,7 @@ finally:
 
 def table(text: str) -> dict[str, dict[str, str]]:
     """The matrix of a page: what each row says of each library."""
-    found_at = re.search(r"^\| \|[^\n]* zuko \| nflows [^\n]*FrEIA[^\n]*\n(?:\|.*\n)+", text, re.M)
+    found_at = re.search(r"^\| +\|[^\n]* zuko \| nflows [^\n]*FrEIA[^\n]*\n(?:\|.*\n)+", text, re.M)
     assert found_at, "there is no table of features"
     head, _, *rows = found_at[0].splitlines()
     names = [cell.strip(" *") for cell in head.split("|")[2:-1]]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from peers.architecture import Spec
-from peers.contestants import ENTRIES
-from peers.machine import pin
+import kit
+
+from peers.libraries import ENTRIES
+from peers.spec import Spec
 
 SPEC = Spec("NSF", 64)
 BATCH = 1024
@@ -20,21 +21,14 @@ def fit() -> None:
     import torch
 
     import diffeo
-    from peers.contestants.diffeo import flow_of
+    from peers.libraries.diffeo import flow_of
 
     x = torch.randn(BATCH, SPEC.features)
     diffeo.fit(flow_of(SPEC), x, max_steps=1, batch_size=BATCH, validation=0)
 
 
-def main() -> None:
-    name, kind, threads = sys.argv[1:]
-    pin(int(threads))
-    if kind == "fit":
-        fit()
-    else:
-        ENTRIES[name].build(SPEC).prepare(kind, BATCH)()
-    print("done", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    name, kind, threads = sys.argv[1:]
+    kit.pin(int(threads))
+    fit() if kind == "fit" else ENTRIES[name].build(SPEC).prepare(kind, BATCH)()
+    print("done", flush=True)

@@ -1,42 +1,20 @@
-"""Workers from the driver's side, and the environments they run in."""
+"""Workers from the driver's side."""
 
 from __future__ import annotations
 
 import json
-import os
 import selectors
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-from peers.architecture import Unsupported
-from peers.contestants import ENTRIES
+import kit
 
-ROOT = Path(__file__).parents[2]
+from peers.libraries import ENTRIES
+from peers.spec import Unsupported
 
 
 class Failed(Exception):
     """A contestant raised, died or ran out of time."""
-
-
-def python(venv: str) -> Path:
-    """An environment's interpreter; without it the benchmark says so and stops."""
-    found = ROOT / ".bench" / venv / "bin" / "python"
-    if not found.exists():
-        sys.exit(f"{found.relative_to(ROOT)} is not there; `make bench` makes it.")
-    return found
-
-
-def environment(threads: int) -> dict[str, str]:
-    """This process's, with the number of threads and without compiled kernels of earlier runs."""
-    counts = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL")}
-    return {
-        **os.environ,
-        **counts,
-        "PYTHONPATH": str(ROOT / "benchmarks"),
-        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
-    }
 
 
 class Process:
@@ -71,17 +49,14 @@ class Process:
 
     def _running(self) -> subprocess.Popen[str]:
         if self.process is None:
-            logs = ROOT / ".bench" / "logs"
+            logs = kit.ROOT / ".bench" / "logs"
             logs.mkdir(parents=True, exist_ok=True)
-            command = [python(ENTRIES[self.name].venv), "-m", "peers.worker", self.name, str(self.threads)]
+            interpreter = kit.python(ENTRIES[self.name].venv)
+            command = [interpreter, "-m", "peers.worker", self.name, str(self.threads)]
+            env, pipe = kit.environment(self.threads), subprocess.PIPE
             with open(logs / f"{self.name.replace(' ', '_')}.txt", "a") as log:
                 self.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    env=environment(self.threads),
+                    command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=env
                 )
         return self.process
 

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from peers.architecture import Spec, Unsupported
-from peers.contestants import ENTRIES, Contestant
-from peers.machine import pin
+import kit
+
+from peers.libraries import ENTRIES, Contestant
+from peers.spec import Spec, Unsupported
 
 SLOW = 2.0
 """A call of so many seconds is not repeated for calibration."""
@@ -69,26 +70,18 @@ class Worker:
         """By how many MB two training steps push the peak above what the process held before."""
         assert self.flow is not None
         step = self.flow.prepare("train", batch)
-        self.flow.warm_up()
+        self.flow.prepare("train", 2)()  # allocations that come but once are not counted
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # what is free already must not hide what the steps take
-        before = _status("VmRSS")
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the peak starts anew
-        step()
-        step()
-        return (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    """A line of the process's status, in kB."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(field))
+        with kit.Peak() as peak:
+            step()
+            step()
+        return peak.mb
 
 
 def main() -> None:
     name, threads = sys.argv[1], int(sys.argv[2])
-    pin(threads)
+    kit.pin(threads)
     answers, sys.stdout = sys.stdout, sys.stderr
     worker = Worker(name)
     for line in sys.stdin:

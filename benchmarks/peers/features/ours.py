@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import kit
 import torch
+from torch import nn
 
 import diffeo
 from diffeo import Flow, bases, kernels, presets
 from diffeo.autoencoders import Bernoulli, autoencoder, iaf
-from diffeo.bijections import Autoregressive
-from diffeo.elementwise import CircularRationalQuadratic
+from diffeo.bijections import Autoregressive, Chain, Coupling, Reversible
+from diffeo.contracts import Projectable
+from diffeo.elementwise import Affine, CircularRationalQuadratic, DeepSigmoid, RationalQuadratic
 from diffeo.encodings import VariationalNoise
-from diffeo.nets import ResMADE
+from diffeo.nets import MLP, ResMADE
 from diffeo.targets import U1
-from peers.features import PARTLY, YES, Seen, absent
-from peers.features.common import both_ways, close, site_of_pyro
+from peers.features import PARTLY, YES, Seen, absent, console_scripts
+from peers.features import on_torch as probes
+from peers.libraries.diffeo import ours
+from peers.libraries.on_torch import stir
+from peers.spec import Spec
 
 PLAIN = """
 import json, torch
-from peers.features.common import both_ways
+from peers.features.on_torch import both_ways
 torch.manual_seed(0)
 torch.set_num_threads(1)
 print(json.dumps(both_ways("diffeo")))
@@ -37,18 +40,34 @@ def small(columns: int = 2) -> Flow:
     return presets.NSF(columns, layers=1, hidden=8).build()
 
 
+def contracting(flow: Flow) -> Flow:
+    """A residual flow with weights as after training."""
+    stir(flow, 1.0)
+    for part in flow.modules():
+        if isinstance(part, Projectable):
+            part.project_()
+    return flow
+
+
+def _stress() -> Seen:
+    family = RationalQuadratic(bins=8, bound=3.0)
+    return probes.round_trips(
+        lambda x, *p: family.forward(x, torch.cat(p, -1)),
+        lambda y, *p: family.inverse(y, torch.cat(p, -1))[0],
+    )
+
+
+def _far() -> Seen:
+    family = DeepSigmoid()
+    params = torch.randn(2, 1, family.num_params)
+    return probes.from_afar(lambda x: family.inverse(family.forward(x, params)[0], params)[0])
+
+
 def _both_ways() -> Seen:
     """With the kernels and, in a process of its own, without."""
     assert kernels.native is not None, "these times are of the compiled kernels"
-    verdict, text = both_ways("diffeo")
-    plain = subprocess.run(
-        [sys.executable, "-c", PLAIN],
-        env={**os.environ, "DIFFEO_KERNELS": "0"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    without, slower = json.loads(plain.stdout)
+    verdict, text = probes.both_ways("diffeo")
+    without, slower = kit.answer([sys.executable, "-c", PLAIN], DIFFEO_KERNELS="0")
     return verdict, f"{text}; without the kernels: {slower}, which would be “{without}”"
 
 
@@ -58,22 +77,28 @@ def _continuous() -> Seen:
     return YES, "`presets.FFJORD`; `presets.FlowMatching` trains it without solves"
 
 
+def _residual() -> Seen:
+    flow, x = contracting(presets.IResNet(4, layers=2).build()).eval(), torch.randn(20, 4)
+    return probes.close(flow.to_data(flow.to_latent(x)), x, "`Contractive`, `presets.IResNet`")
+
+
 def _images() -> Seen:
-    flow = presets.Glow((3, 8, 8), levels=2, layers=1, hidden=16).build().eval()
-    with torch.no_grad():
-        for weights in flow.parameters():
-            weights.add_(0.1 * torch.randn_like(weights))
-    x = torch.rand(2, 3, 8, 8)
-    return close(flow.to_data(flow.to_latent(x)), x, "`presets.Glow`")
+    flow, x = presets.Glow((3, 8, 8), levels=2, layers=1, hidden=16).build().eval(), torch.rand(2, 3, 8, 8)
+    stir(flow)
+    return probes.close(flow.to_data(flow.to_latent(x)), x, "`presets.Glow`")
 
 
 def _circular() -> Seen:
     family = CircularRationalQuadratic()
-    flow = Flow(
-        Autoregressive(ResMADE(2, family.num_params, 16), family), bases.Uniform((2,), -math.pi, math.pi)
-    )
+    layer = Autoregressive(ResMADE(2, family.num_params, 16), family)
+    flow = Flow(layer, bases.Uniform((2,), -math.pi, math.pi))
     assert flow.log_prob(6 * torch.rand(5, 2) - 3).isfinite().all()
     return YES, "`CircularRationalQuadratic`"
+
+
+def _deterministic() -> Seen:
+    flow = contracting(presets.ResidualFlow(4, layers=2).build())
+    return probes.deterministic("diffeo", residual=(flow, flow.log_prob))
 
 
 def _dequantization() -> Seen:
@@ -81,6 +106,20 @@ def _dequantization() -> Seen:
     assert u.isfinite().all()
     assert log_q.isfinite().all()
     return YES, "`VariationalNoise`"
+
+
+def _memory() -> Seen:
+    def built(layers: int):
+        masks = [[(i + k) % 2 == 0 for i in range(8)] for k in range(layers)]
+        chain = Chain([Coupling(mask, MLP(4, 8, (32,)), Affine()) for mask in masks])
+        return ours(Spec("RealNVP", 8), Flow(Reversible(chain), bases.Normal((8,))))
+
+    return probes.growth(built(4), built(16), ", in `Reversible`")
+
+
+def _tables() -> Seen:
+    assert console_scripts("diffeo") == ["diffeo"]
+    return YES, "`diffeo fit`, `diffeo score`, `diffeo sample`"
 
 
 def _trainer() -> Seen:
@@ -92,9 +131,8 @@ def _trainer() -> Seen:
 def _resume() -> Seen:
     x = torch.randn(200, 2)
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "run"
         for _ in range(2):
-            diffeo.fit(small(), x, max_steps=5, checkpoint=path)
+            diffeo.fit(small(), x, max_steps=5, checkpoint=Path(folder) / "run")
     return YES, "`diffeo.fit(checkpoint=)`"
 
 
@@ -104,7 +142,7 @@ def _files() -> Seen:
         path = Path(folder) / "model.safetensors"
         diffeo.save(flow, path)
         assert torch.equal(diffeo.load(path).log_prob(x), flow.log_prob(x))
-    return YES, "`diffeo.save`, `diffeo.load`: safetensors with a recipe"
+    return YES, "`diffeo.save`, `diffeo.load`: safetensors and the preset that builds the flow"
 
 
 def _targets() -> Seen:
@@ -120,25 +158,32 @@ def _evidence() -> Seen:
 
 
 def _vae() -> Seen:
-    model = autoencoder(torch.nn.Linear(6, 8), iaf(2, 8), Bernoulli(torch.nn.Linear(2, 6), (6,), 2))
+    model = autoencoder(nn.Linear(6, 8), iaf(2, 8), Bernoulli(nn.Linear(2, 6), (6,), 2))
     assert model.log_prob(torch.ones(5, 6)).isfinite().all()
     return YES, "`autoencoders.autoencoder`, `autoencoders.iaf`"
 
 
 def _program() -> Seen:
-    site_of_pyro(small().distribution)
-    return PARTLY, (
-        "`flow.distribution(c)` is a `torch.distributions` one; the adapter in Pyro for zuko, "
-        "`pyro.contrib.zuko.ZukoToPyro`, made it a site of a guide"
+    probes.site_of_pyro(small().distribution)
+    adapter = "the adapter in Pyro for zuko, `pyro.contrib.zuko.ZukoToPyro`"
+    return (
+        PARTLY,
+        f"`flow.distribution(c)` is a `torch.distributions` one; {adapter}, made it a site of a guide",
     )
 
 
 PROBES: dict[str, Callable[[], Seen]] = {
+    "stress": _stress,
+    "far": _far,
     "both_ways": _both_ways,
     "continuous": _continuous,
+    "residual": _residual,
     "images": _images,
     "circular": _circular,
+    "deterministic": _deterministic,
     "dequantization": _dequantization,
+    "memory": _memory,
+    "tables": _tables,
     "trainer": _trainer,
     "resume": _resume,
     "files": _files,
