@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+import kit
+from kit import Row
+
 KINDS_OF_CALL = {"log_prob": "`log_prob`", "step": "training step", "sample": "`sample`"}
 COLUMNS = (8, 64)
 TABLES = ("power", "protein")
@@ -19,23 +21,9 @@ PLAIN = {"Gaussian": "a Gaussian", "mixture": "a mixture of 20"}
 # -- rows ---------------------------------------------------------------------------------------------
 
 
-def key(row: Row) -> tuple[str, str, str]:
-    """What a row is of: part, preset, and where."""
-    return row["part"], row["preset"], row["where"]
-
-
-def read_rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def keep_row(path: Path, row: Row) -> None:
-    """Put a row in its place: the one of the same key goes, all others stay."""
-    rows = {key(old): old for old in read_rows(path)}
-    rows[key(row)] = row
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text("".join(json.dumps(rows[k]) + "\n" for k in sorted(rows)))
-    new.replace(path)
+def store(folder: Path) -> kit.Store:
+    """Rows by what they are of: part, preset, and where."""
+    return kit.Store(folder / "choosing.jsonl", "part", "preset", "where")
 
 
 def setting(fields: dict[str, Any], seconds: float) -> str:
@@ -73,7 +61,7 @@ def speed(rows: list[Row], columns: tuple[int, ...] = COLUMNS) -> str:
         line = [_ms(cells.get((preset, f"{d} {kind}"))) for d in columns for kind in KINDS_OF_CALL]
         if (preset, f"{columns[-1]} step") in cells:
             lines.append([f"`{preset}`", *line])
-    return table(head, lines)
+    return kit.markdown(head, lines)
 
 
 def wide(rows: list[Row]) -> str:
@@ -93,7 +81,7 @@ def quality(rows: list[Row]) -> str:
         shown = PLAIN.get(preset, f"`{preset}`")
         steps = [f"{row['steps']:,}, {row['seconds']:.0f}" if row and "steps" in row else "" for row in found]
         lines.append([shown, size, *(_nats(row) for row in found), *steps])
-    return table(head, lines)
+    return kit.markdown(head, lines)
 
 
 def trained(rows: list[Row]) -> str:
@@ -108,7 +96,7 @@ def trained(rows: list[Row]) -> str:
             worst = "not run" if row is None else f"{row['worst']:,.1f}"
             line += [_micro(row, "score_us"), _micro(row, "sample_us"), worst]
         lines.append(line)
-    return table(head, lines)
+    return kit.markdown(head, lines)
 
 
 def special(rows: list[Row]) -> str:
@@ -118,7 +106,7 @@ def special(rows: list[Row]) -> str:
     for preset in [*best_first(rows), *PLAIN]:
         shown = PLAIN.get(preset, f"`{preset}`")
         lines.append([shown, *(_gap(cells.get((preset, where))) for where in SPECIAL)])
-    return table(["preset", *(f"{where}, gap" for where in SPECIAL)], lines)
+    return kit.markdown(["preset", *(f"{where}, gap" for where in SPECIAL)], lines)
 
 
 def sweep(rows: list[Row]) -> str:
@@ -139,7 +127,7 @@ def sweep(rows: list[Row]) -> str:
             own = cells.get(("NSF", setting(row["fields"], t)))
             line += [f"{own['steps']:,}" if own else "", _nats(own)]
         lines.append(line)
-    return table(head, lines)
+    return kit.markdown(head, lines)
 
 
 def few(rows: list[Row]) -> str:
@@ -149,7 +137,7 @@ def few(rows: list[Row]) -> str:
     for name, n in sorted({(row["table"], row["rows"]) for row in cells.values()}, key=_protein_first):
         found = [cells.get((preset, f"{name} {n}")) for preset in (*PLAIN, "NSF", "Tabular")]
         lines.append([f"{name}, {n:,}", *(_nats(row) for row in found)])
-    return table(["rows of", *PLAIN.values(), "`NSF`", "`Tabular`, small"], lines)
+    return kit.markdown(["rows of", *PLAIN.values(), "`NSF`", "`Tabular`, small"], lines)
 
 
 TABLES_OF_GUIDE: dict[str, Callable[[list[Row]], str]] = {
@@ -202,11 +190,6 @@ def significant(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def table(head: list[str], lines: list[list[str]]) -> str:
-    rule = ["---" if i == 0 else "--:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
-
-
 # -- pages --------------------------------------------------------------------------------------------
 
 
@@ -255,26 +238,19 @@ def page(rows: list[Row]) -> str:
         "that size: 3 layers of 64, one block, dropout 0.2, and for 3,000 rows 5 layers of 128, dropout 0.1.",
         few(rows),
         "## Commands",
-        *_provenance(rows),
+        *_commands(rows),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _provenance(rows: list[Row]) -> list[str]:
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        place, versions = row["machine"], ", ".join(f"{k} {v}" for k, v in row["versions"].items())
-        made = (
-            f"{place['processor']}, {place['cores']} cores, one thread, {place['system']}, {place['date']}. "
-            f"{versions}."
-        )
-        if "budget" in row:
-            made = f"{row['budget']:g} s a fit, seed {row['seed']}. {made}"
-        groups.setdefault((row["command"], made), []).append(row["part"])
-    by_command: dict[str, list[str]] = {}
-    for command, made in groups:
-        by_command.setdefault(command, []).append(made)
-    return [f"    {command}\n\n{max(about, key=len)}" for command, about in by_command.items()]
+def _commands(rows: list[Row]) -> list[str]:
+    """A paragraph a command: of its rows one that was fitted, if there is one."""
+    found = {row["command"]: row for row in rows} | {row["command"]: row for row in rows if "budget" in row}
+
+    def about(row: Row) -> str:
+        return f"{row['budget']:g} s a fit, seed {row['seed']}. " if "budget" in row else ""
+
+    return kit.made_by(found.values(), about, lambda own: "")
 
 
 def write_page(path: Path, rows: list[Row]) -> None:

@@ -157,10 +157,10 @@ def made_by(rows: Iterable[Row], about: Callable[[Row], str], named: Callable[[l
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         place, versions = row["machine"], ", ".join(f"{k} {v}" for k, v in row["versions"].items())
-        where = (
-            f"{place['processor']}, {place['cores']} cores, one thread, {place['system']}, {place['date']}"
+        where = f"{place['processor']}, {place['cores']} cores, one thread, {place['system']}"
+        groups.setdefault((row["command"], f"{about(row)}{where}, {place['date']}. {versions}."), []).append(
+            row
         )
-        groups.setdefault((row["command"], f"{about(row)}{where}. {versions}."), []).append(row)
     return [f"    {command}\n\n{named(own)}{made}" for (command, made), own in groups.items()]
 
 
@@ -236,7 +236,7 @@ def mean_and_error(values: Any, digits: int = 4) -> Row:
 
 def fitted(report: Any) -> Row:
     """What a fit's report says of its course."""
-    course = {"steps": report.steps, "best step": report.best_step, "stopped": report.stopped}
+    course = {"steps": report.steps, "best_step": report.best_step, "stopped": report.stopped}
     return {**course, "seconds": round(report.seconds, 1)}
 
 
@@ -282,7 +282,7 @@ def in_own_process(function: Callable[..., Row], asked: Namespace, *arguments: A
 
 
 class Store:
-    """Rows in a file, one a line of JSON. A row takes the place of the one of the same key; all others stay."""
+    """Rows in a file, one a line of JSON. A row replaces the one of the same key; all others stay."""
 
     def __init__(self, path: Path, *key: str):
         self.path, self.names = path, key

@@ -24,7 +24,7 @@ JSON = json.loads((ROOT / "benchmarks" / "results" / "features.json").read_text(
 
 sys.path.append(str(ROOT / "benchmarks"))
 try:
-    features, probes, rows = (import_module(m) for m in ("features", "peers.features", "peers.features.rows"))
+    probes, page, rows = (import_module(f"peers.{m}") for m in ("features", "features.page", "features.rows"))
 finally:
     sys.path.pop()
 
@@ -51,7 +51,7 @@ def defined_in(path: Path) -> set[str]:
 
 
 def test_the_page_is_what_was_probed():
-    assert features.page(JSON) == PAGE, "run make features"
+    assert page.page(JSON) == PAGE, "run make features"
 
 
 @pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.key)

@@ -4,9 +4,9 @@
 
 Many wells in 32 dimensions, forty Gaussians in the plane, and a twisted normal in 10 dimensions that is
 only a NumPy function. For each seed: log Z, its error and how far it is off, the effective part of the flow's
-draws, and, as these cannot see modes that were dropped, the effective part seen from exact draws of the target
-and the flow's mean log-density there. Of the Gaussians also the least and greatest weight of a mode in the
-flow's own draws, in units of the exact one.
+draws, and, as these cannot see modes that were dropped, the effective part seen from exact draws of the
+target and the flow's mean log-density there. Of the Gaussians also the least and greatest weight of a mode
+in the flow's own draws, in units of the exact one.
 """
 
 from __future__ import annotations

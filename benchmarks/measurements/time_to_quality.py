@@ -4,11 +4,11 @@
 
 Mean test nats a row and seconds of wall-clock time from data in memory to a fitted flow. FlowJAX: five
 layers, nets with 2 hidden layers of 128, 8 knots, `fit_to_data` with its defaults until it stops, its
-compilation included. diffeo: `fit_table` with its defaults but for the budget, a fifth and a tenth of FlowJAX's
-seconds or the full one; its seconds include what it does after training (reference densities, score
-quantiles). Held-out nats are each library's own, on its own tenth of the training rows. ``reached``: after how
-many seconds diffeo's held-out nats first passed the better of FlowJAX's two figures; ``part`` is that over
-FlowJAX's time. One after the other, on a machine that does nothing else.
+compilation included. diffeo: `fit_table` with its defaults but for the budget, a fifth and a tenth of
+FlowJAX's seconds or the full one; its seconds include what it does after training (reference densities,
+score quantiles). Held-out nats are each library's own, on its own tenth of the training rows. ``reached``:
+after how many seconds diffeo's held-out nats first passed the better of FlowJAX's two figures; ``part`` is
+that over FlowJAX's time. One after the other, on a machine that does nothing else.
 """
 
 from __future__ import annotations

@@ -46,16 +46,7 @@ def test_every_title_is_a_library():
 
 @pytest.mark.skipif("diffeo" not in LIBRARIES, reason="diffeo is in the other environment")
 def test_our_names_exist():
-    rooms = (
-        "bijections",
-        "elementwise",
-        "nets",
-        "bases",
-        "presets",
-        "targets",
-        "objectives",
-        "autoencoders",
-    )
+    rooms = ("bijections", "elementwise", "nets", "bases", "presets", "targets", "objectives", "autoencoders")
     known = {name for room in rooms for name in import_module(f"diffeo.{room}").__all__}
     known |= {*import_module("diffeo").__all__, *import_module("diffeo.encodings").__all__, "False"}
     cells = re.findall(r"^\| .*`.*\| (.*) \|$", TEXT, re.M)

@@ -1,4 +1,4 @@
-"""Probes that libraries on PyTorch take alike, on flows of their adapters, and what their own probes share."""
+"""Probes that libraries on PyTorch take alike, on flows of their adapters, and what their own share."""
 
 from __future__ import annotations
 

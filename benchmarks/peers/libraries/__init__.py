@@ -1,7 +1,7 @@
 """The libraries, each in a module of its own, which has all that is written for it and imports it alone.
 
 A module's builders make a flow of a ``Spec``, which is timed (`make bench`), probed (`make features`) and
-checked (`make peers`). ``PROBES`` are the probes of features that are its own, by the keys of ``features.ini``;
+checked (`make peers`). ``PROBES`` are the probes of features that are its own, by the keys of ``rows.ini``;
 ``port`` carries the weights of a flow over to diffeo. A new library is a module and an entry here.
 """
 
