@@ -306,10 +306,11 @@ class Store:
 
 
 def write(folder: Path, name: str, found: Any, page: str) -> None:
-    """What was found as JSON, and its page."""
+    """What was found as JSON, and its page if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(page, encoding="utf-8")
+    if page:
+        (folder / f"{name}.md").write_text(page, encoding="utf-8")
 
 
 # -- Markdown -----------------------------------------------------------------------------------------
@@ -335,7 +336,7 @@ def cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         middle, least, greatest = statistics.median(value), min(value), max(value)
         return f"{cell(middle)} ({cell(least)}-{cell(greatest)})"
-    if isinstance(value, float):
+    if isinstance(value, float) and value:
         whole = f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"
-        return whole if value == 0 or abs(value) >= 1e-2 else f"{value:.2g}"
+        return whole if abs(value) >= 1e-2 else f"{value:.2g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -32,17 +32,17 @@ def run(name: str, measurement: Measurement, asked: Namespace) -> None:
     print("\n" + kit.shown(found["rows"], measurement.hidden))
     if asked.keep:
         found["versions"] |= versions(measurement.stands_on(asked), asked.threads)
-        kit.write(asked.results, name, found, page(measurement, found))
+        kit.write(asked.results, name, found, page(name, measurement, found) if measurement.page else "")
 
 
-def page(measurement: Measurement, found: kit.Row) -> str:
+def page(name: str, measurement: Measurement, found: kit.Row) -> str:
     """The docstring, the command, the rows, and where it ran."""
-    title, _, about = (measurement.doc or "").strip().partition("\n")
-    prose = [part for part in about.strip().split("\n\n") if not part.startswith("    ")]
+    prose = [part for part in measurement.doc.strip().split("\n\n") if not part.startswith("    ")]
     place, versions = found["machine"], ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     where = f"{place['processor']}, {place['threads']} threads, {place['date']}. {versions}."
-    parts = [f"# {title.rstrip('.')}", *prose, f"    {found['command']}"]
-    return "\n\n".join([*parts, kit.shown(found["rows"], measurement.hidden), where]) + "\n"
+    title = f"# {name.replace('_', ' ').capitalize()}"
+    parts = [title, *prose, f"    {found['command']}", kit.shown(found["rows"], measurement.hidden), where]
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 class Measurement:
     """What is asked, and a function that gives a row after the other."""
 
-    doc: str | None
+    doc: str
     """The module's docstring: the title, the command, what the columns mean."""
     rows: Callable[[Namespace], Iterable[kit.Row]]
     usual: dict[str, Any] = field(default_factory=dict)
@@ -26,7 +26,9 @@ class Measurement:
     options: dict[str, Any] = field(default_factory=dict)
     """Its own: a default, or a pair of default and help."""
     hidden: tuple[str, ...] = ()
-    """What is kept and is not on the page."""
+    """What is kept and not shown."""
+    page: bool = False
+    """Whether what is kept has a page, NAME.md."""
     stands_on: Callable[[Namespace], list[str]] = lambda asked: []
     """The other libraries it takes part of, whose versions are kept as well."""
 

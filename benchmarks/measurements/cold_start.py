@@ -49,4 +49,4 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
 
 OPTIONS = {"--contestants": ([OURS, "zuko", "FlowJAX"], f"of {', '.join(ENTRIES)}")}
 USUAL = {"rounds": ..., "threads": 2}
-MEASUREMENT = Measurement(__doc__, rows, USUAL, OPTIONS, stands_on=lambda asked: asked.contestants)
+MEASUREMENT = Measurement(__doc__, rows, USUAL, OPTIONS, page=True, stands_on=lambda asked: asked.contestants)

@@ -67,4 +67,5 @@ OPTIONS = {
     "--full": (120.0, "diffeo's default budget in seconds"),
 }
 USUAL = {"data": ..., "seeds": ..., "threads": 2}
-MEASUREMENT = Measurement(__doc__, rows, USUAL, OPTIONS, ("curve", "epochs"), lambda asked: ["FlowJAX"])
+HIDDEN = ("curve", "epochs")
+MEASUREMENT = Measurement(__doc__, rows, USUAL, OPTIONS, HIDDEN, True, lambda asked: ["FlowJAX"])

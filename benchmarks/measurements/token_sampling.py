@@ -100,4 +100,4 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
 
 
 OPTIONS = {"--tokens": [64, 256], "--batch": [1, 16], "--steps": 100}
-MEASUREMENT = Measurement(__doc__, rows, {"rounds": ..., "threads": 2, "seed": ...}, OPTIONS)
+MEASUREMENT = Measurement(__doc__, rows, {"rounds": ..., "threads": 2, "seed": ...}, OPTIONS, page=True)
