@@ -73,7 +73,7 @@ bench: .bench/torch/.installed .bench/jax/.installed
 # What the docs say of other libraries, run in the same environments: code side by side, signs, weights carried over.
 peers: .bench/torch/.installed .bench/jax/.installed
 	for venv in torch jax; do PYTHONPATH=benchmarks OMP_NUM_THREADS=1 \
-	.bench/$$venv/bin/python -m pytest -q -p no:cacheprovider benchmarks/peers/checks || exit 1; done
+	.bench/$$venv/bin/python -m pytest -q -p no:cacheprovider tests/libraries || exit 1; done
 
 # The feature table, each cell from a probe that runs there.
 features: .bench/torch/.installed .bench/jax/.installed

@@ -7,10 +7,13 @@ what was looked for; what was read in the source and not run ends in "(read)".
 from __future__ import annotations
 
 import ast
+import math
 import re
+from collections.abc import Callable
 from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 YES, PARTLY, NO = "yes", "partly", "no"
 Seen = tuple[str, str]
@@ -20,9 +23,23 @@ LAYERS = {"diffeo": "diffeo.bijections", "Pyro": "pyro.distributions.transforms"
 """Where the layers of a flow are, in packages that hold more than flows."""
 
 
-def stated(verdict: str, text: str) -> Seen:
+Probe = Callable[[], Seen]
+
+
+def stated(verdict: str, text: str) -> Probe:
     """A cell from reading the source or the manual; nothing ran."""
-    return verdict, f"{text} (read)"
+    return lambda: (verdict, f"{text} (read)")
+
+
+def ran(verdict: str, text: str, call: Callable[[], Any]) -> Probe:
+    """A cell whose text holds because a call went through and, where it gives a number, that is finite."""
+
+    def probe() -> Seen:
+        found = call()
+        assert found is None or math.isfinite(found)
+        return verdict, text
+
+    return probe
 
 
 def sources(package: str) -> dict[str, ast.Module]:

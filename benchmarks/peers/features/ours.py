@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +20,7 @@ from diffeo.elementwise import Affine, CircularRationalQuadratic, DeepSigmoid, R
 from diffeo.encodings import VariationalNoise
 from diffeo.nets import MLP, ResMADE
 from diffeo.targets import U1
-from peers.features import PARTLY, YES, Seen, absent, console_scripts
+from peers.features import PARTLY, YES, Probe, Seen, absent, console_scripts, ran
 from peers.features import on_torch as probes
 from peers.libraries.diffeo import ours
 from peers.libraries.on_torch import stir
@@ -71,12 +70,6 @@ def _both_ways() -> Seen:
     return verdict, f"{text}; without the kernels: {slower}, which would be “{without}”"
 
 
-def _continuous() -> Seen:
-    flow = presets.FFJORD(3, hidden=16).build().eval()
-    assert flow.log_prob(torch.randn(4, 3)).isfinite().all()
-    return YES, "`presets.FFJORD`; `presets.FlowMatching` trains it without solves"
-
-
 def _residual() -> Seen:
     flow, x = contracting(presets.IResNet(4, layers=2).build()).eval(), torch.randn(20, 4)
     return probes.close(flow.to_data(flow.to_latent(x)), x, "`Contractive`, `presets.IResNet`")
@@ -88,24 +81,15 @@ def _images() -> Seen:
     return probes.close(flow.to_data(flow.to_latent(x)), x, "`presets.Glow`")
 
 
-def _circular() -> Seen:
+def _circular() -> torch.Tensor:
     family = CircularRationalQuadratic()
     layer = Autoregressive(ResMADE(2, family.num_params, 16), family)
-    flow = Flow(layer, bases.Uniform((2,), -math.pi, math.pi))
-    assert flow.log_prob(6 * torch.rand(5, 2) - 3).isfinite().all()
-    return YES, "`CircularRationalQuadratic`"
+    return Flow(layer, bases.Uniform((2,), -math.pi, math.pi)).log_prob(6 * torch.rand(5, 2) - 3).sum()
 
 
 def _deterministic() -> Seen:
     flow = contracting(presets.ResidualFlow(4, layers=2).build())
     return probes.deterministic("diffeo", residual=(flow, flow.log_prob))
-
-
-def _dequantization() -> Seen:
-    u, log_q = VariationalNoise((1, 2, 2), hidden=4)(torch.rand(1, 5, 1, 2, 2), torch.zeros(5, 1, 2, 2))
-    assert u.isfinite().all()
-    assert log_q.isfinite().all()
-    return YES, "`VariationalNoise`"
 
 
 def _memory() -> Seen:
@@ -122,74 +106,54 @@ def _tables() -> Seen:
     return YES, "`diffeo fit`, `diffeo score`, `diffeo sample`"
 
 
-def _trainer() -> Seen:
-    report = diffeo.fit(small(), torch.randn(200, 2), max_steps=5)
-    assert math.isfinite(report.valid)
-    return YES, "`diffeo.fit(validation=)`"
-
-
-def _resume() -> Seen:
+def _resume() -> None:
     x = torch.randn(200, 2)
     with TemporaryDirectory() as folder:
         for _ in range(2):
             diffeo.fit(small(), x, max_steps=5, checkpoint=Path(folder) / "run")
-    return YES, "`diffeo.fit(checkpoint=)`"
 
 
-def _files() -> Seen:
+def _files() -> None:
     flow, x = small(), torch.randn(5, 2)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         diffeo.save(flow, path)
         assert torch.equal(diffeo.load(path).log_prob(x), flow.log_prob(x))
-    return YES, "`diffeo.save`, `diffeo.load`: safetensors and the preset that builds the flow"
 
 
-def _targets() -> Seen:
-    diffeo.fit_target(small(), U1(), max_steps=5)
-    return YES, "`diffeo.fit_target`"
-
-
-def _evidence() -> Seen:
-    report = diffeo.fit_target(small(), U1(), max_steps=5)
-    assert math.isfinite(report.log_z)
-    assert report.ess > 0
-    return YES, "`log_z`, `log_z_error` and `ess` of `fit_target`'s report"
-
-
-def _vae() -> Seen:
+def _vae() -> torch.Tensor:
     model = autoencoder(nn.Linear(6, 8), iaf(2, 8), Bernoulli(nn.Linear(2, 6), (6,), 2))
-    assert model.log_prob(torch.ones(5, 6)).isfinite().all()
-    return YES, "`autoencoders.autoencoder`, `autoencoders.iaf`"
+    return model.log_prob(torch.ones(5, 6)).sum()
 
 
-def _program() -> Seen:
-    probes.site_of_pyro(small().distribution)
-    adapter = "the adapter in Pyro for zuko, `pyro.contrib.zuko.ZukoToPyro`"
-    return (
-        PARTLY,
-        f"`flow.distribution(c)` is a `torch.distributions` one; {adapter}, made it a site of a guide",
-    )
-
-
-PROBES: dict[str, Callable[[], Seen]] = {
+CONTINUOUS = "`presets.FFJORD`; `presets.FlowMatching` trains it without solves"
+EVIDENCE = "`log_z`, `log_z_error` and `ess` of `fit_target`'s report"
+FILES = "`diffeo.save`, `diffeo.load`: safetensors and the preset that builds the flow"
+PROGRAM = """`flow.distribution(c)` is a `torch.distributions` one; the adapter in Pyro for zuko,
+`pyro.contrib.zuko.ZukoToPyro`, made it a site of a guide""".replace("\n", " ")
+FFJORD, NOISE, IMAGES = presets.FFJORD(3, hidden=16), VariationalNoise((1, 2, 2), hidden=4), (5, 1, 2, 2)
+PROBES: dict[str, Probe] = {
     "stress": _stress,
     "far": _far,
     "both_ways": _both_ways,
-    "continuous": _continuous,
+    "continuous": ran(YES, CONTINUOUS, lambda: FFJORD.build().eval().log_prob(torch.randn(4, 3)).sum()),
     "residual": _residual,
     "images": _images,
-    "circular": _circular,
+    "circular": ran(YES, "`CircularRationalQuadratic`", _circular),
     "deterministic": _deterministic,
-    "dequantization": _dequantization,
+    "dequantization": ran(
+        YES, "`VariationalNoise`", lambda: NOISE(torch.rand(1, *IMAGES), torch.zeros(IMAGES))[1].sum()
+    ),
     "memory": _memory,
     "tables": _tables,
-    "trainer": _trainer,
-    "resume": _resume,
-    "files": _files,
-    "targets": _targets,
-    "evidence": _evidence,
-    "vae": _vae,
+    "trainer": ran(
+        YES, "`diffeo.fit(validation=)`", lambda: diffeo.fit(small(), torch.randn(200, 2), max_steps=5).valid
+    ),
+    "resume": ran(YES, "`diffeo.fit(checkpoint=)`", _resume),
+    "files": ran(YES, FILES, _files),
+    "targets": ran(YES, "`diffeo.fit_target`", lambda: diffeo.fit_target(small(), U1(), max_steps=5).ess),
+    "evidence": ran(YES, EVIDENCE, lambda: diffeo.fit_target(small(), U1(), max_steps=5).log_z),
+    "vae": ran(YES, "`autoencoders.autoencoder`, `autoencoders.iaf`", _vae),
     "graph": lambda: absent("diffeo", "graph"),
-    "program": _program,
+    "program": ran(PARTLY, PROGRAM, lambda: probes.site_of_pyro(small().distribution)),
 }

@@ -73,7 +73,7 @@ PROBES = {
     "residual": _residual,
     "images": _images,
     "deterministic": _deterministic,
-    "targets": lambda: NO_DENSITY,
-    "vae": lambda: NO_DENSITY,
+    "targets": NO_DENSITY,
+    "vae": NO_DENSITY,
     "graph": lambda: (YES, _images()[1]),
 }

@@ -7,11 +7,11 @@ from functools import partial
 import torch
 import zuko
 from torch import Tensor, nn
-from zuko.flows import CNF, MAF, NSF
+from zuko.flows import CNF, MAF, NCSF, NSF
 from zuko.flows.coupling import RealNVP
 from zuko.transforms import MonotonicRQSTransform
 
-from peers.features import NO, PARTLY, YES, Seen
+from peers.features import NO, PARTLY, YES, Seen, ran
 from peers.features import on_torch as probes
 from peers.libraries.on_torch import OnTorch, copy, field
 from peers.spec import BINS, BOUND, FREQUENCIES, TOLERANCE, Spec
@@ -93,29 +93,19 @@ def _compile() -> Seen:
     return PARTLY, "log_prob of a distribution made outside the graph; `flow(c)` inside is not captured"
 
 
-def _continuous() -> Seen:
-    CNF(3, hidden_features=(16,))().log_prob(torch.randn(4, 3))
-    return YES, "`CNF`"
-
-
-def _circular() -> Seen:
-    zuko.flows.NCSF(2, hidden_features=(16,))().log_prob(6 * torch.rand(5, 2) - 3)
-    return YES, "`NCSF`"
-
-
-def _program() -> Seen:
-    probes.site_of_pyro(MAF(2, hidden_features=(8,)))
-    adapter = "`pyro.contrib.zuko.ZukoToPyro`"
-    return YES, f"in Pyro, whose own {adapter} makes `flow(c)` a site of a guide or model"
-
-
 PROBES = {
     "stress": _stress,
     "far": _far,
     "compile": _compile,
-    "continuous": _continuous,
-    "circular": _circular,
-    "targets": lambda: probes.BY_HAND,
-    "vae": lambda: probes.BY_HAND,
-    "program": _program,
+    "continuous": ran(
+        YES, "`CNF`", lambda: CNF(3, hidden_features=(16,))().log_prob(torch.randn(4, 3)).sum()
+    ),
+    "circular": ran(YES, "`NCSF`", lambda: NCSF(2, hidden_features=(16,))().log_prob(torch.rand(5, 2)).sum()),
+    "targets": probes.BY_HAND,
+    "vae": probes.BY_HAND,
+    "program": ran(
+        YES,
+        "in Pyro, whose own `pyro.contrib.zuko.ZukoToPyro` makes `flow(c)` a site of a guide or model",
+        lambda: probes.site_of_pyro(MAF(2, hidden_features=(8,))),
+    ),
 }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import AffineTransform
 
-PAGE = Path(__file__).parents[3] / "docs" / "conventions.md"
+PAGE = Path(__file__).parents[2] / "docs" / "conventions.md"
 SCALES = torch.tensor([2.0, 3.0])
 DOWN = -math.log(6.0)
 Z = torch.tensor([[0.5, -1.0], [0.0, 2.0], [1.5, 0.3]])

@@ -17,7 +17,7 @@ from flowjax.distributions import Normal, Transformed
 from flowjax.flows import coupling_flow
 from paramax import unwrap
 
-PAGE = Path(__file__).parents[3] / "docs" / "conventions.md"
+PAGE = Path(__file__).parents[2] / "docs" / "conventions.md"
 SCALES = jnp.array([2.0, 3.0])
 UP = float(np.log(6.0))
 Z = jnp.array([0.5, -1.0])

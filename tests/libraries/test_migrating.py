@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[3] / "docs" / "migrating.md"
+PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 ON_TORCH = ("diffeo", "nflows", "zuko", "normflows", "FrEIA", "Pyro")
 LIBRARIES = ON_TORCH if find_spec("torch") else ("FlowJAX",)
