@@ -15,7 +15,7 @@ from argparse import Namespace
 
 import kit
 from measurements import NAMES, Measurement, named
-from peers.processes import versions
+from peers.worker import versions
 
 
 def options() -> kit.Options:

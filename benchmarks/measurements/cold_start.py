@@ -9,42 +9,28 @@ files and bytecode does not count. Needs the environments of `make bench`.
 
 from __future__ import annotations
 
-import subprocess
-import time
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 
 import kit
 from peers.libraries import ENTRIES, OURS
+from peers.worker import once
 
 from measurements import Measurement
 
 KINDS = ("log_prob", "train", "sample")
 
 
-def first_result(name: str, kind: str, threads: int) -> float:
-    """Seconds until the process says that it has its result; its end is not waited for."""
-    command = ["-m", "peers.cold", name, kind, str(threads)]
-    if kind == "import":
-        command = ["-c", "import torch; print('done', flush=True)"]
-    interpreter = kit.python(ENTRIES[name].venv if name in ENTRIES else "torch")
-    env, pipe, null = kit.environment(threads), subprocess.PIPE, subprocess.DEVNULL
-    tick = time.perf_counter()
-    process = subprocess.Popen([interpreter, *command], stdout=pipe, stderr=null, text=True, env=env)
-    assert process.stdout is not None
-    said = process.stdout.readline()
-    spent = time.perf_counter() - tick
-    process.communicate()
-    if said.strip() != "done":
-        raise RuntimeError(f"{name} {kind} ended without a result")
-    return spent
-
-
 def rows(asked: Namespace) -> Iterator[kit.Row]:
-    cells = [("import torch", "import"), *((n, k) for k in KINDS for n in asked.contestants), (OURS, "fit")]
-    rounds = [[first_result(*cell, asked.threads) for cell in cells] for _ in range(asked.rounds + 1)]
-    for (name, kind), seconds in zip(cells, zip(*rounds[1:], strict=True), strict=True):
-        yield {"process": name, "first result": kind, "seconds": sorted(seconds)}
+    cells = [(OURS, "import"), *((name, kind) for kind in KINDS for name in asked.contestants), (OURS, "fit")]
+    runs = {cell: partial(once, cell[0], asked.threads, "first", kind=cell[1]) for cell in cells}
+    for (name, kind), seconds in kit.by_turns(runs, asked.rounds, warm_up=1).items():
+        yield {
+            "process": "import torch" if kind == "import" else name,
+            "first result": kind,
+            "seconds": seconds,
+        }
 
 
 OPTIONS = {"--contestants": ([OURS, "zuko", "FlowJAX"], f"of {', '.join(ENTRIES)}")}

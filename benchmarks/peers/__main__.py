@@ -18,10 +18,10 @@ from argparse import Namespace
 import kit
 
 from peers.libraries import ENTRIES, FLOOR, OURS
-from peers.pages import KINDS, MEMORY, PAGES, PLANS, ROUND_TRIP, TIMED, Page, markdown
-from peers.processes import versions
+from peers.pages import KINDS, MEMORY, PAGES, PLANS, TIMED, Page, markdown
 from peers.spec import Spec
 from peers.turns import Bench
+from peers.worker import versions
 
 
 def options() -> kit.Options:
@@ -58,24 +58,19 @@ def measure(page: Page, models: list[str], asked: Namespace) -> None:
         found["minutes"] = round((time.time() - started) / 60, 1)
         kit.write(asked.results, page.name, found, markdown(page, found))
 
-    weighed: list[tuple[Spec, int]] = []
     for model in models:
         plan = page.plans[model]
-        batches = sorted(asked.batch or plan.batch)
         kinds = [kind for kind in plan.rows if kind in asked.rows]
         for spec in [Spec(model, features) for features in asked.features or plan.features]:
             bench.build(spec)
             for kind in kinds:
-                for batch in batches if kind in TIMED else []:
-                    bench.time(spec, kind, batch)
-            if ROUND_TRIP in kinds:
-                for batch in batches:
-                    bench.round_trip(spec, batch)
-            weighed += [(spec, batch) for batch in batches] if MEMORY in kinds else []
+                for batch in sorted(asked.batch or plan.batch):
+                    if kind in TIMED:
+                        bench.time(spec, kind, batch)
+                    else:
+                        (bench.memory if kind == MEMORY else bench.round_trip)(spec, batch)
             keep()
     bench.end()
-    bench.memory(weighed)
-    keep()
     print(f"{asked.results / page.name}.md, {found['minutes']} minutes", flush=True)
 
 

@@ -185,13 +185,13 @@ def _table(rows: list[Found]) -> str:
     head = ["model", "D", "batch", *names, *best, *floor]
     lines = []
     for row in rows:
-        cells = [_cell(row["cells"].get(name), name, kind) for name in names]
+        cells = [cell(row["cells"].get(name), name, kind) for name in names]
         ratios = [*([_ratio(row)] if best else []), *([_number(to_floor(row))] if floor else [])]
         lines.append([row["model"], str(row["features"]), str(row["batch"]), *cells, *ratios])
     return kit.markdown(head, lines)
 
 
-def _cell(cell: Found | None, name: str, kind: str) -> str:
+def cell(cell: Found | None, name: str, kind: str) -> str:
     if not cell:
         return ""
     if "failed" in cell:

@@ -284,4 +284,4 @@ TOYS: dict[str, Toy] = {
         Toy("swissroll", 2.66965, _swissroll_draw, _swissroll_density),
     )
 }
-"""The eight toys by name, with entropies that ``benchmarks/measure.py toy_entropies`` derives again."""
+"""The eight toys by name, with entropies that the tests derive again."""
