@@ -25,7 +25,6 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
-from types import SimpleNamespace
 from typing import Any
 
 import choosing_pages as pages
@@ -42,14 +41,14 @@ from diffeo.errors import NotConverged
 from diffeo.objectives import Batch
 from diffeo.presets import PRESETS, VectorPreset, choose
 from diffeo.tables.baselines import gaussian_log_prob, mixture_log_prob
-from diffeo.train import loop
-from diffeo.train.loop import objective_of, recipe_of
-from diffeo.train.optimizer import FlatAdamW
+from diffeo.train.loop import objective_of
+from diffeo.train.optimizer import FlatAdamW, OptimizerSettings
 
 VECTORS = [name for name, kind in PRESETS.items() if issubclass(kind, VectorPreset)]
 PLAIN = {"Gaussian": gaussian_log_prob, "mixture": mixture_log_prob}
 PARTS = ("speed", "quality", "sweep", "rows", "special")
 BATCH = 1024
+CLOCK = time.process_time
 CALLS_SECONDS = 0.02
 """A timing lasts at least so long: fast calls are repeated within it."""
 SKIP_SECONDS = 5.0
@@ -114,10 +113,10 @@ def _round(value: float) -> float:
 
 def training_step(flow: Flow, x: Tensor) -> Callable[[], Any]:
     """What ``fit`` does with a batch."""
-    recipe, objective = recipe_of(flow), objective_of(flow)
+    settings, objective = OptimizerSettings(), objective_of(flow)
     params = [p for p in flow.parameters() if p.requires_grad]
     mean = [p.detach().clone() for p in params]
-    optimizer = FlatAdamW(params, mean, recipe.weight_decay, recipe.clip)
+    optimizer = FlatAdamW(params, mean, settings.weight_decay, settings.clip)
     projected = [m for m in flow.modules() if isinstance(m, Projectable)]
     batch = Batch(x, None, None, torch.arange(len(x)))
 
@@ -126,7 +125,7 @@ def training_step(flow: Flow, x: Tensor) -> Callable[[], Any]:
         optimizer.zero_grad()
         objective(flow, batch).backward()
         optimizer.gather()
-        optimizer.step(0.0, recipe.ema)  # the same work at every call, on the same flow
+        optimizer.step(0.0, settings.ema)  # the same work at every call, on the same flow
         with torch.no_grad():
             for module in projected:
                 module.project_()
@@ -139,7 +138,7 @@ def cells_of(preset: str, features: int) -> Iterator[Cell]:
     rows = chain_rows(features)
     torch.manual_seed(0)
     flow = PRESETS[preset](features=features).build()  # type: ignore[call-arg]
-    diffeo.fit(flow, rows, max_steps=WARM_STEPS, max_seconds=WARM_SECONDS)
+    diffeo.fit(flow, rows, max_steps=WARM_STEPS, max_seconds=WARM_SECONDS, clock=CLOCK)
     x, generator = rows[:BATCH], torch.Generator().manual_seed(0)
     log_prob, sample = torch.no_grad()(flow.log_prob), torch.no_grad()(flow.sample)
     calls = {
@@ -196,8 +195,8 @@ def jobs_of(parts: list[str], presets: list[str], tables: list[str], seconds: fl
             found.append(Job("sweep", "NSF", pages.setting(fields, seconds), "protein", fields))
     if "rows" in parts:
         for table, n in product(FEW_TABLES, FEW):
-            small = choose(n, 10)[0].to_recipe()["fields"]
-            small = {k: small[k] for k in ("layers", "hidden", "blocks", "dropout", "bins")}
+            chosen = choose(n, 10)[0]
+            small = {k: getattr(chosen, k) for k in ("layers", "hidden", "blocks", "dropout", "bins")}
             for name in (*PLAIN, "NSF", "Tabular"):
                 fields = small if name == "Tabular" else {}
                 found.append(Job("rows", name, f"{table} {n}", table, fields, n))
@@ -258,7 +257,7 @@ def fitted(job: Job, asked: Namespace) -> Row:
         return {**row, "seconds": round(time.process_time() - tick, 1)}
     torch.manual_seed(asked.seed)
     flow = PRESETS[job.preset](features=train.shape[1], **job.fields).build()  # type: ignore[call-arg]
-    report = diffeo.fit(flow, train, max_seconds=asked.seconds, seed=asked.seed)
+    report = diffeo.fit(flow, train, max_seconds=asked.seconds, seed=asked.seed, clock=CLOCK)
     with torch.no_grad():
         tick = time.process_time()
         row |= score(torch.cat([flow.log_prob(part) for part in test.split(BATCH)]), exact)
@@ -307,7 +306,6 @@ def main() -> None:
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"there is no part {sorted(unknown)[0]}; there are {', '.join(PARTS)}.")
     torch.set_num_threads(1)
-    loop.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
     store, provenance, failed = pages.store(asked.results), kit.provenance("choosing.py", asked), []
     if "speed" in asked.parts:
         for row in speed(asked.presets, asked.columns, asked.rounds):

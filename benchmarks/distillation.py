@@ -18,7 +18,7 @@ from measurements.sampling import full_passes
 
 import diffeo
 from diffeo.presets import IAF, MAF
-from diffeo.train import Recipe
+from diffeo.train import OptimizerSettings
 
 TEACHERS = ((64,), (128,), (64, 64), (128, 128))
 
@@ -29,9 +29,9 @@ def fitted(rows: np.ndarray, seconds: float) -> diffeo.Flow:
     for hidden in TEACHERS:
         flow, report = diffeo.fit_table(rows, preset=MAF(rows.shape[1], hidden=hidden), max_seconds=seconds)
         held = kit.cell(report.baselines)
-        print(f"teacher {hidden}: best step {report.best_step:,}, held-out nats: {held}", flush=True)
-        if report.valid > score:
-            best, score = flow, report.valid
+        print(f"teacher {hidden}: best step {report.training.best_step:,}, held-out nats: {held}", flush=True)
+        if report.training.valid > score:
+            best, score = flow, report.training.valid
     assert best is not None
     return best
 
@@ -67,12 +67,16 @@ def main() -> None:
         rows = file["X"][file["y"] == 0]
     teacher = fitted(rows, asked.seconds)
     preset = IAF(rows.shape[1], hidden=tuple(asked.hidden))
-    recipe = Recipe(learning_rate=5e-3)
-    student, report = diffeo.distill(teacher, preset, max_steps=asked.steps, batch_size=128, recipe=recipe)
+    settings = OptimizerSettings(learning_rate=5e-3)
+    student, report = diffeo.distill(
+        teacher, preset, max_steps=asked.steps, batch_size=128, optimizer=settings
+    )
     found = report.judgment
     kl = {"KL(teacher, student)": found.forward_kl, "standard error": found.forward_kl_error}
     kl |= {"KL(student, teacher)": found.reverse_kl, "its standard error": found.reverse_kl_error}
-    print(f"\ndistilled in {report.steps:,} steps, {report.seconds:.0f} s, {rows.shape[1]} columns\n")
+    print(
+        f"\ndistilled in {report.training.steps:,} steps, {report.seconds:.0f} s, {rows.shape[1]} columns\n"
+    )
     print(kit.shown([{**kl, "ESS of the student's draws": found.ess}]) + "\n")
     print(kit.shown(times(student.without_encoding(), teacher.without_encoding(), asked.rounds)))
 

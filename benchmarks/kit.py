@@ -207,26 +207,6 @@ def _resident(field: str) -> float:
     return int(found[1]) / 1024
 
 
-class Timeline:
-    """A callback of ``fit``: the curve of held-out nats by seconds, and every so often a word."""
-
-    def __init__(self, name: str = "", every: float = 15.0, clock: Callable[[], float] = time.perf_counter):
-        self.name, self.every, self.clock = name, every, clock
-        self.started, self.told, self.curve = clock(), time.monotonic(), []
-
-    def on_progress(self, progress: Any) -> None:
-        seconds = self.clock() - self.started
-        if not math.isnan(progress.valid):
-            self.curve.append((progress.step, round(seconds, 2), round(progress.valid, 4)))
-        nats = f"{progress.train:.3f} nats in training, {progress.valid:.3f} held out"
-        self.tell(f"step {progress.step} of {progress.steps or '?'}, {seconds:.0f} s, {nats}")
-
-    def tell(self, what: str) -> None:
-        if self.name and time.monotonic() - self.told > self.every:
-            self.told = time.monotonic()
-            print(f"{self.name}: {what}", file=sys.stderr, flush=True)
-
-
 def mean_and_error(values: Any, digits: int = 4) -> Row:
     """The mean of a test score and its standard error."""
     values = values.reshape(-1)
@@ -238,6 +218,13 @@ def fitted(report: Any) -> Row:
     """What a fit's report says of its course."""
     course = {"steps": report.steps, "best_step": report.best_step, "stopped": report.stopped}
     return {**course, "seconds": round(report.seconds, 1)}
+
+
+def fields(preset: Any) -> Row:
+    """Of a preset, as a model's file has them."""
+    from diffeo.io.recipes import to_recipe
+
+    return to_recipe(preset)["fields"]
 
 
 def size(module: Any) -> int:

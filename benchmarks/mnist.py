@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 import diffeo
-from diffeo.cli.options import settings
+from diffeo.cli.options import settings as fields
 from diffeo.images import fit_images
 from diffeo.images.pictures import grid, save_image
 from diffeo.presets import PRESETS, ImagePreset
-from diffeo.train import Recipe
+from diffeo.train import OptimizerSettings
 
 SHAPE = (1, 28, 28)
 IMAGES = [name for name, kind in PRESETS.items() if issubclass(kind, ImagePreset)]
@@ -40,11 +40,10 @@ def bits(flow: diffeo.Flow, x: Tensor) -> Tensor:
 def run(name: str, train: Tensor, test: Tensor, asked: Namespace) -> kit.Row:
     """One preset, fitted and scored."""
     kind = PRESETS[name]
-    preset = kind(SHAPE, **settings(kind, asked.set))  # type: ignore[call-arg]
-    recipe = Recipe(learning_rate=preset.learning_rate, products=torch.bfloat16 if asked.bf16 else None)
+    preset = kind(SHAPE, **fields(kind, asked.set))  # type: ignore[call-arg]
+    settings = OptimizerSettings(matmul_dtype=torch.bfloat16 if asked.bf16 else None)
     size = {"max_seconds": asked.seconds, "batch_size": asked.batch, "seed": asked.seed}
-    callbacks = [kit.Timeline(name)]
-    flow, report = fit_images(train, preset=preset, recipe=recipe, callbacks=callbacks, **size)
+    flow, report = fit_images(train, preset=preset, optimizer=settings, **size)
     tick = time.monotonic()
     scores = bits(flow, test)
     scoring = time.monotonic() - tick
@@ -58,12 +57,12 @@ def run(name: str, train: Tensor, test: Tensor, asked: Namespace) -> kit.Row:
         save_image(grid(pixels), asked.out / f"{name}.png")
     return {
         "preset": name,
-        "fields": preset.to_recipe()["fields"],
+        "fields": kit.fields(preset),
         "parameters": kit.size(flow),
         **{key: getattr(asked, key) for key in ("seconds", "threads", "bf16", "seed")},
-        "steps": report.steps,
-        "images_per_second": report.steps * asked.batch / report.seconds,
-        "stopped": report.stopped,
+        "steps": report.training.steps,
+        "images_per_second": report.training.steps * asked.batch / report.training.seconds,
+        "stopped": report.training.stopped,
         "valid": report.bits_per_dim["valid"],
         **kit.mean_and_error(scores, 6),
         f"first 1000, {asked.draws} draws": tighter.mean().item(),

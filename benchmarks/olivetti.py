@@ -67,11 +67,11 @@ def main() -> None:
     save_image(grid(path.transpose(0, 1).flatten(0, 1), COLUMNS), asked.out / "interpolations.png")
     found = {
         "preset": asked.preset,
-        "fields": preset.to_recipe()["fields"],
+        "fields": kit.fields(preset),
         "parameters": kit.size(flow),
         "seconds": report.seconds,
         "threads": asked.threads,
-        "steps": report.steps,
+        "steps": report.training.steps,
         "train_people_bits_per_dim": report.bits_per_dim,
         "held_out_people": kit.mean_and_error(scores),
         "plain_models_held_out": pixel_baselines(seen, unseen, asked.bits),

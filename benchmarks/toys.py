@@ -36,12 +36,12 @@ SETTINGS: dict[str, dict[str, Any]] = {"NSF": {"layers": 4, "hidden": 64, "bins"
 
 def run(preset: str, name: str, fields: dict[str, Any], asked: Namespace) -> tuple[kit.Row, Image.Image]:
     """One preset on one toy: its row, and its part of the picture."""
-    toy, timeline = TOYS[name], kit.Timeline(f"{preset} {name}")
+    toy = TOYS[name]
     generator = torch.Generator().manual_seed(asked.seed)
     rows, fresh = toy.sample(asked.rows, generator), toy.sample(asked.fresh, generator)
     torch.manual_seed(asked.seed)
     flow = PRESETS[preset](features=2, **fields).build()
-    report = diffeo.fit(flow, rows, max_seconds=asked.seconds, seed=asked.seed, callbacks=[timeline])
+    report = diffeo.fit(flow, rows, max_seconds=asked.seconds, seed=asked.seed)
     tick = time.monotonic()
     with torch.no_grad():
         log_prob = torch.cat([flow.log_prob(part).double() for part in fresh.split(8192)])

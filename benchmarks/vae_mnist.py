@@ -30,8 +30,7 @@ from diffeo import autoencoders as ae
 from diffeo.flow import Flow
 from diffeo.functional.matmul_precision import matmul_dtype
 from diffeo.objectives import Batch, Likelihood
-from diffeo.train import Recipe, fit
-from diffeo.train.data import Rows
+from diffeo.train import OptimizerSettings, TensorRows, fit
 from diffeo.train.optimizer import FlatAdamW
 
 PIXELS, LATENT = 784, 64
@@ -111,22 +110,21 @@ def products(asked: Namespace) -> torch.dtype | None:
 
 def train(name: str, seed: int, steps: int, rows: Tensor, asked: Namespace) -> tuple[Flow, kit.Row]:
     """One model, trained for so many steps."""
-    flow, rate = build(name, seed, asked), asked.learning_rate
-    kept = {"weight_decay": 1e-4, "clip": asked.clip, "patience": 1.0, "products": products(asked)}
-    timeline = kit.Timeline(name, every=60.0, clock=time.process_time)
+    flow = build(name, seed, asked)
+    kept = {"weight_decay": 1e-4, "clip": asked.clip, "patience": 1.0, "matmul_dtype": products(asked)}
     report = fit(
         flow,
         rows[:-HELD],
-        validation=Rows(rows[-HELD:], None, None, torch.arange(HELD)),
+        validation=TensorRows(rows[-HELD:], None, None, torch.arange(HELD)),
         objective=Binarized(),
         max_steps=steps,
         batch_size=asked.batch,
         seed=seed,
-        recipe=Recipe(learning_rate=rate, **kept),
-        callbacks=[timeline],
+        optimizer=OptimizerSettings(learning_rate=asked.learning_rate, **kept),
+        clock=time.process_time,
     )
     course = {**kit.fitted(report), "skipped": report.skipped, "valid": -report.valid, "train": -report.train}
-    return flow, {**course, "processor_seconds": timeline.curve[-1][1], "curve": timeline.curve}
+    return flow, {**course, "curve": [(point.step, point.seconds, -point.valid) for point in report.curves]}
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from diffeo.bijections import Reverse
 from diffeo.inference import neural_transport
 from diffeo.presets import IAF
 from diffeo.targets import Evaluator, Funnel
-from diffeo.train import Recipe
+from diffeo.train import OptimizerSettings
 from measurements import Measurement
 
 SIZES = {10: (32, 15_000), 100: (256, 30_000)}
@@ -58,9 +58,9 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
         flow = IAF(features, layers=1, hidden=(hidden,)).build()
         target, begin = Evaluator(Funnel(features)), time.perf_counter()
         start = 3 * torch.randn(1024, features)  # sets the flow's first spread; no draws of the target
-        recipe = Recipe(learning_rate=5e-3 if features < 50 else 3e-3, weight_decay=0.0)
+        settings = OptimizerSettings(learning_rate=5e-3 if features < 50 else 3e-3, weight_decay=0.0)
         steps = {"max_steps": asked.steps or steps, "batch_size": 512, "validation": 0.0}
-        fit(flow, start, objective=ReverseKL(target, path=False), seed=seed, recipe=recipe, **steps)
+        fit(flow, start, objective=ReverseKL(target, path=False), seed=seed, optimizer=settings, **steps)
         fitted = {"evaluations, fit": target.evaluations, "seconds, fit": time.perf_counter() - begin}
         yield chains("IAF", flow, features, seed, **fitted)
 

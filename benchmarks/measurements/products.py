@@ -16,7 +16,7 @@ import torch
 
 import diffeo
 from diffeo.presets import NSF, CouplingNSF
-from diffeo.train import Recipe
+from diffeo.train import OptimizerSettings
 from measurements import Measurement
 
 
@@ -29,9 +29,9 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
                 for label, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
                     torch.manual_seed(asked.seed)
                     flow = kind(train.shape[1], layers=4, hidden=hidden).build()
-                    recipe = Recipe(products=dtype, patience=1.0)
+                    settings = OptimizerSettings(matmul_dtype=dtype, patience=1.0)
                     size = {"max_steps": asked.steps, "batch_size": asked.batch}
-                    report = diffeo.fit(flow, train, seed=asked.seed, recipe=recipe, **size)
+                    report = diffeo.fit(flow, train, seed=asked.seed, optimizer=settings, **size)
                     with torch.no_grad():
                         nats = torch.cat([flow.log_prob(x) for x in test.split(8192)]).mean().item()
                     row[f"{label}, ms a step"] = 1e3 * report.seconds / report.steps

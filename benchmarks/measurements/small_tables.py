@@ -37,8 +37,8 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
                 "training rows": len(train),
                 **encoded_baselines(flow.encoding, *same),
                 **kit.mean_and_error(diffeo.tables.score_table(flow, test).log_prob, 3),
-                **kit.fitted(report),
-                "flow": flow.recipe["fields"],
+                **kit.fitted(report.training),
+                "flow": kit.fields(flow.preset),
             }
 
 

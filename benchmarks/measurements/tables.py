@@ -27,9 +27,9 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
                 "table": name,
                 "seed": seed,
                 **kit.mean_and_error(diffeo.tables.score_table(flow, test).log_prob, 3),
-                **kit.fitted(report),
+                **kit.fitted(report.training),
                 "held out": report.baselines,
-                "flow": flow.recipe["fields"],
+                "flow": kit.fields(flow.preset),
             }
 
 

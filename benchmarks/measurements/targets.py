@@ -80,7 +80,7 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
             "Pareto k": report.pareto_k,
             "evaluations": report.evaluations,
             "with gradients": report.gradients,
-            "seconds": report.seconds,
+            "seconds": sum(report.seconds.values()),
             "CPU seconds": cpu,
             **seen(target, flow.log_prob, seed),
             **modes(target, flow.sample(40_000, generator=torch.Generator().manual_seed(1))),
