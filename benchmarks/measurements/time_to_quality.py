@@ -25,6 +25,7 @@ import kit
 import numpy as np
 
 import diffeo
+from diffeo.train import Progress
 from measurements import Measurement
 
 PARTS = (5, 10)

@@ -83,33 +83,28 @@ Found = dict[str, Any]
 
 def markdown(page: Page, found: Found) -> str:
     """Headline, one table a kind, the flows' sizes, versions."""
+    kinds = {kind: [row for row in found["rows"] if row["kind"] == kind] for kind in TITLES}
     timed = [row for row in found["rows"] if row["kind"] in TIMED]
-    weighed = [row for row in found["rows"] if row["kind"] == MEMORY]
-    parts = [f"# {page.title}", *_headline(timed, "Time"), *_headline(weighed, "Memory")]
-    parts += [_below(timed)] if timed else []
-    parts += [_how(found)]
-    for kind, title in TITLES.items():
-        rows = [row for row in found["rows"] if row["kind"] == kind]
-        parts += [f"## {title}", _table(rows)] if rows else []
+    parts = [f"# {page.title}", *_headline(timed, "Time"), *_headline(kinds[MEMORY], "Memory")]
+    parts += [*([_below(timed)] if timed else []), _how(found)]
+    for kind, rows in kinds.items():
+        parts += [f"## {TITLES[kind]}", _table(rows)] if rows else []
     parts += ["## The flows", _flows(page, found["flows"]), *_notes(found["flows"])]
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     return "\n\n".join([*parts, "## Versions", versions]) + "\n"
 
 
-def best_peer(row: Found) -> tuple[str, float] | None:
+def best_peer(row: Found) -> tuple[float, str] | None:
     """The peer with the smallest figure; of one that was not run, what it takes at least."""
-    known = [
-        (cell["median"] if "median" in cell else cell["above"], peer)
-        for peer in PEERS
-        if (cell := row["cells"].get(peer)) and "failed" not in cell
-    ]
-    return min(known)[::-1] if known else None
+    cells = {peer: row["cells"].get(peer) or {"failed": ""} for peer in PEERS}
+    known = [(c.get("median", c.get("above")), peer) for peer, c in cells.items() if "failed" not in c]
+    return min(known, default=None)
 
 
 def ratio(row: Found, name: str = OURS) -> float | None:
     """The best peer's figure over ours: above 1 where we are better."""
     best, ours = best_peer(row), row["cells"].get(name, {}).get("median")
-    return None if best is None or not ours or ours <= 0 else best[1] / ours
+    return None if best is None or not ours or ours <= 0 else best[0] / ours
 
 
 def to_floor(row: Found, name: str = OURS) -> float | None:
@@ -122,48 +117,46 @@ def _place(row: Found) -> str:
     return f"{row['model']}, D = {row['features']}, batch {row['batch']}, {row['kind']}"
 
 
+def _ratios(rows: list[Found]) -> list[tuple[float, str, Found]]:
+    """Ratio, best peer and row, the least first, of the rows that have one."""
+    known = [(ratio(row), best_peer(row)[1], row) for row in rows if ratio(row) is not None]
+    return sorted(known, key=lambda found: found[0])
+
+
 def _headline(rows: list[Found], what: str) -> list[str]:
-    known = [(r, row) for row in rows if (r := ratio(row)) is not None]
-    if not known:
+    if not (known := _ratios(rows)):
         return []
-    least, row = min(known, key=lambda pair: pair[0])
-    best = best_peer(row)
-    assert best is not None
-    over = sum(r >= BELOW for r, _ in known)
+    (least, best, row), over = known[0], sum(r >= BELOW for r, _, _ in known)
     return [
         f"**{what}: the best peer's over diffeo's is at least {least:.2f}** ({_place(row)}, against "
-        f"{best[0]}); {over} of {len(known)} rows are at {BELOW:g} or above."
+        f"{best}); {over} of {len(known)} rows are at {BELOW:g} or above."
     ]
 
 
 def _below(rows: list[Found]) -> str:
     """Rows where the fastest peer takes less than twice our time, and how far we are from the floor there."""
-    known = sorted((r, i) for i, row in enumerate(rows) if (r := ratio(row)) is not None and r < BELOW)
-    if not known:
+    if not (known := [found for found in _ratios(rows) if found[0] < BELOW]):
         return f"No timed row is below {BELOW:g}."
+    floor = any(FLOOR in row["cells"] for row in rows)
     head = ["row", "fastest peer", "peer / diffeo"]
-    if floor := any(FLOOR in row["cells"] for row in rows):
-        head += ["diffeo / floor", "peer / compiled", "compiled / floor"]
+    head += ["diffeo / floor", "peer / compiled", "compiled / floor"] if floor else []
     lines = []
-    for r, i in known:
-        row = rows[i]
-        best = best_peer(row)
-        assert best is not None
+    for r, best, row in known:
         more = [to_floor(row), ratio(row, COMPILED), to_floor(row, COMPILED)] if floor else []
-        lines.append([_place(row), best[0], f"{r:.2f}", *map(_number, more)])
+        lines.append([_place(row), best, f"{r:.2f}", *map(_number, more)])
     return f"Timed rows below {BELOW:g}:\n\n" + kit.markdown(head, lines)
 
 
 def _how(found: Found) -> str:
-    machine, asked = found["machine"], found["options"]
-    place = f"{machine['processor']}, {machine['threads']} threads of {machine['cores']} cores"
+    place, asked = found["machine"], found["options"]
     present = {name for row in found["rows"] for name in row["cells"]}
-    waits = WAITS if present & {COMPILED, "FlowJAX"} else ""
-    told = f"""{place}, {machine["system"]}, {machine["date"]}, {found.get("minutes", "?")} minutes.
+    where = f"{place['processor']}, {place['threads']} threads of {place['cores']} cores, {place['system']}"
+    told = f"""{where}, {place["date"]}, {found.get("minutes", "?")} minutes.
 
 Float32. Contestants are timed in turns, one process each, in up to {asked["rounds"]} rounds; a cell is the
 median and, in brackets, least and greatest. n = 1: a single timing, as a second would have gone over
-{asked["cell_seconds"]:g} s a cell. `> X`: not run, as smaller batches foretell at least X.{waits}
+{asked["cell_seconds"]:g} s a cell. `> X`: not run, as smaller batches foretell at least X.\
+{WAITS if present & {COMPILED, "FlowJAX"} else ""}
 The libraries on PyTorch take `torch.optim.Adam(fused=True)`, diffeo the step of its own `fit`.
 `log_prob` and `sample` are without gradients."""
     return told + (FLOORED if FLOOR in present else "")
@@ -177,36 +170,32 @@ alone, measured in the same rounds: once for `log_prob` and `sample`, three time
 
 
 def _table(rows: list[Found]) -> str:
-    present = {name for row in rows for name in row["cells"]}
+    kind, present = rows[0]["kind"], {name for row in rows for name in row["cells"]}
     names = [name for name in ENTRIES if name in present]
-    kind = rows[0]["kind"]
-    floor = ["diffeo / floor"] if FLOOR in present else []
-    best = [] if kind == ROUND_TRIP else ["best peer / diffeo"]
-    head = ["model", "D", "batch", *names, *best, *floor]
+    extra = {} if kind == ROUND_TRIP else {"best peer / diffeo": _ratio}
+    extra |= {"diffeo / floor": lambda row: _number(to_floor(row))} if FLOOR in present else {}
     lines = []
     for row in rows:
         cells = [cell(row["cells"].get(name), name, kind) for name in names]
-        ratios = [*([_ratio(row)] if best else []), *([_number(to_floor(row))] if floor else [])]
-        lines.append([row["model"], str(row["features"]), str(row["batch"]), *cells, *ratios])
-    return kit.markdown(head, lines)
+        place = [row["model"], str(row["features"]), str(row["batch"])]
+        lines.append([*place, *cells, *(shown(row) for shown in extra.values())])
+    return kit.markdown(["model", "D", "batch", *names, *extra], lines)
 
 
-def cell(cell: Found | None, name: str, kind: str) -> str:
-    if not cell:
+def cell(found: Found | None, name: str, kind: str) -> str:
+    if not found:
         return ""
-    if "failed" in cell:
-        return f"failed: {cell['failed']}"
-    if "above" in cell:
-        return f"> {_figure(1e3 * cell['above'])}"
-    if kind == MEMORY:
-        return f"{cell['median']:.1f}"
-    if kind == ROUND_TRIP:
-        return f"{cell['median']:.1e}"
-    seconds = cell["seconds"]
-    least, greatest = _figure(1e3 * seconds[0]), _figure(1e3 * seconds[-1])
-    spread = f"({least}-{greatest})" if len(seconds) > 1 else "(n = 1)"
-    wait = f", {cell['wait']:.1f} s" if name in (COMPILED, "FlowJAX") else ""
-    return f"{_figure(1e3 * cell['median'])} {spread}{wait}"
+    if "failed" in found:
+        return f"failed: {found['failed']}"
+    if "above" in found:
+        return f"> {_figure(1e3 * found['above'])}"
+    if kind in (MEMORY, ROUND_TRIP):
+        return f"{found['median']:{'.1f' if kind == MEMORY else '.1e'}}"
+    times = found["median"], found["seconds"][0], found["seconds"][-1]
+    middle, least, greatest = (_figure(1e3 * t) for t in times)
+    spread = f"({least}-{greatest})" if len(found["seconds"]) > 1 else "(n = 1)"
+    wait = f", {found['wait']:.1f} s" if name in (COMPILED, "FlowJAX") else ""
+    return f"{middle} {spread}{wait}"
 
 
 def _flows(page: Page, flows: list[Found]) -> str:
@@ -216,18 +205,16 @@ def _flows(page: Page, flows: list[Found]) -> str:
         built = [flow["contestants"].get(name, {}).get("parameters") for name in names]
         counts = ["-" if n is None else f"{n:,}" for n in built]
         lines.append([flow["model"], str(flow["features"]), f"{flow['expected']:,}", *counts])
-    return f"{page.flows} Parameters:\n\n" + kit.markdown(
-        ["model", "D", "by the architecture", *names], lines
-    )
+    head = ["model", "D", "by the architecture", *names]
+    return f"{page.flows} Parameters:\n\n{kit.markdown(head, lines)}"
 
 
 def _notes(flows: list[Found]) -> list[str]:
-    notes: dict[tuple[str, str], list[str]] = {}
+    notes: dict[tuple[str, str], dict[str, None]] = {}
     for flow in flows:
         for name, built in flow["contestants"].items():
-            note = built.get("missing") or built.get("note")
-            models = notes.setdefault((name, note), []) if note else []
-            models += [] if flow["model"] in models else [flow["model"]]
+            if note := built.get("missing") or built.get("note"):
+                notes.setdefault((name, note), {})[flow["model"]] = None
     lines = [f"- {name}, {', '.join(models)}: {note}." for (name, note), models in notes.items()]
     return ["\n".join(lines)] if lines else []
 
@@ -242,8 +229,7 @@ def _number(value: float | None) -> str:
 
 def _ratio(row: Found) -> str:
     """In bold where it falls short; `>` where the best peer was not run."""
-    value, best = ratio(row), best_peer(row)
-    if value is None or best is None:
+    if (value := ratio(row)) is None:
         return ""
-    bound = "> " if "above" in row["cells"][best[0]] else ""
+    bound = "> " if "above" in row["cells"][best_peer(row)[1]] else ""
     return f"**{value:.2f}**" if value < BELOW else f"{bound}{value:.2f}"
