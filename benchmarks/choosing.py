@@ -323,7 +323,8 @@ def main() -> None:
         store.keep({**row, **provenance})
         print({**place, "test": row["test"], "seconds": row["seconds"]}, flush=True)
     if rows := store.read():
-        pages.write_page(asked.pages / "choosing.md", rows)
+        for page in (asked.pages / "choosing.md", asked.pages.parent / "choosing.md"):
+            kit.fill(page, pages.blocks(rows))
     if failed:
         sys.exit("failed:\n" + "\n".join(failed))
 

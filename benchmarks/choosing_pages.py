@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,16 +139,6 @@ def few(rows: list[Row]) -> str:
     return kit.markdown(["rows of", *PLAIN.values(), "`NSF`", "`Tabular`, small"], lines)
 
 
-TABLES_OF_GUIDE: dict[str, Callable[[list[Row]], str]] = {
-    "speed": speed,
-    "wide": wide,
-    "quality": quality,
-    "special": special,
-    "sweep": sweep,
-    "few": few,
-}
-
-
 def _protein_first(place: tuple[str, int]) -> tuple[bool, int]:
     return place[0] != "protein", place[1]
 
@@ -190,73 +179,28 @@ def significant(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
-# -- pages --------------------------------------------------------------------------------------------
-
-
-def filled(text: str, rows: list[Row]) -> str:
-    """The guide with its tables as the rows have them."""
-    for name, make in TABLES_OF_GUIDE.items():
-        block = rf"(<!-- {name} -->\n\n).*?(\n\n<!-- end -->)"
-        text = re.sub(block, lambda m, make=make: m[1] + make(rows) + m[2], text, flags=re.S)
-    return text
-
-
-def page(rows: list[Row]) -> str:
-    """All rows as Markdown."""
-    parts = [
-        "# Choosing, measured",
-        "The figures behind [Choosing a flow](../choosing.md). Seconds and milliseconds are CPU time of one "
-        "thread; alone on a core they are wall-clock time. One seed each. The other core was busy with other "
-        "work all the time, which slows even CPU seconds: `NSF` on protein, run twice for 40 s, "
-        "got 3,602 steps and 5.18 nats (Quality), and 2,825 and 4.79 (Sizes).",
-        "## Speed",
-        "Milliseconds a call, batch 1,024, medians over rounds in which all presets took turns. Flows were "
-        "trained for 200 steps or 5 s on bent chains of so many columns, so that solvers have work to do. "
-        "A training step has all that `fit` does with a batch. Where a call takes more than 5 s its time is "
-        "given in s, of one call.",
-        speed(rows),
-        wide(rows),
-        "## Quality",
-        "`diffeo.fit` at each preset's defaults on two real tables (43,160 rows of 5 columns, 41,157 rows of "
-        "10), a tenth held out to pick the weights, then the mean log-density of the test files' rows (4,795 "
-        "and 4,573), ± its standard error. All columns were standardized, and repeated values jittered, once "
-        "for all models.",
-        quality(rows),
-        "What a row costs then, in microseconds, and the lowest log-density of any test row:",
-        trained(rows),
-        "## A lone column, and heavy tails",
-        "20,000 rows of a known density, 5,000 fresh ones: `mean(log p(x) - log q(x))`, 0 is the truth. A "
-        "lone column: 0.7 N(0, 1) + 0.3 N(2, 0.2²). Heavy tails: Student's t with 2 degrees of freedom, and "
-        "another times 0.5 + |the first|.",
-        special(rows),
-        "## Sizes",
-        "`NSF` on protein, one field changed at a time, equal time.",
-        sweep(rows),
-        "## Few rows",
-        "The first rows of a random order of protein's and of kin8nm's (9 columns), and their test rows. The "
-        "mixture takes fewer components where rows are few. `Tabular`, small, is what `fit_table` takes at "
-        "that size: 3 layers of 64, one block, dropout 0.2, and for 3,000 rows 5 layers of 128, dropout 0.1.",
-        few(rows),
-        "## Commands",
-        *_commands(rows),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _commands(rows: list[Row]) -> list[str]:
+def commands(rows: list[Row]) -> str:
     """A paragraph a command: of its rows one that was fitted, if there is one."""
     found = {row["command"]: row for row in rows} | {row["command"]: row for row in rows if "budget" in row}
 
     def about(row: Row) -> str:
         return f"{row['budget']:g} s a fit, seed {row['seed']}. " if "budget" in row else ""
 
-    return kit.made_by(found.values(), about, lambda own: "")
+    return "\n\n".join(kit.made_by(found.values(), about, lambda own: ""))
 
 
-def write_page(path: Path, rows: list[Row]) -> None:
-    """The page of all figures, and the guide's tables where there is a guide above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(rows))
-    guide = path.parents[1] / path.name
-    if guide.exists():
-        guide.write_text(filled(guide.read_text(), rows))
+BLOCKS: dict[str, Callable[[list[Row]], str]] = {
+    "speed": speed,
+    "wide": wide,
+    "quality": quality,
+    "trained": trained,
+    "special": special,
+    "sweep": sweep,
+    "few": few,
+    "commands": commands,
+}
+
+
+def blocks(rows: list[Row]) -> dict[str, str]:
+    """What the page of all figures and the guide have of them."""
+    return {name: make(rows) for name, make in BLOCKS.items()}

@@ -309,6 +309,20 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], align: str = "
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
 
 
+def filled(text: str, blocks: Mapping[str, str]) -> str:
+    """A page whose parts between ``<!-- NAME -->`` and ``<!-- end -->`` are these."""
+    for name, made in blocks.items():
+        block = rf"(<!-- {name} -->\n\n).*?(\n\n<!-- end -->)"
+        text = re.sub(block, lambda m, made=made: m[1] + made + m[2], text, flags=re.S)
+    return text
+
+
+def fill(path: Path, blocks: Mapping[str, str]) -> None:
+    """Write the parts that were measured into a page, if there is one."""
+    if path.exists():
+        path.write_text(filled(path.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+
+
 def shown(rows: Sequence[Row], hidden: Sequence[str] = ()) -> str:
     """Rows as a table; a list of figures is its median and, in brackets, least and greatest."""
     head = list(dict.fromkeys(name for row in rows for name in row if name not in hidden))

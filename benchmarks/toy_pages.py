@@ -85,8 +85,8 @@ def _palette() -> Image.Image:
 # -- the page -----------------------------------------------------------------------------------------
 
 
-def page(rows: list[Row], folder: Path) -> str:
-    """All rows as Markdown; ``folder`` is where the pictures are."""
+def blocks(rows: list[Row], folder: Path) -> dict[str, str]:
+    """What the page has of all rows; ``folder`` is where the pictures are."""
     presets = list(dict.fromkeys([*TARGETS, *(row["preset"] for row in rows)]))
     presets = [preset for preset in presets if any(row["preset"] == preset for row in rows)]
     known = {(row["preset"], row["toy"]): row for row in rows}
@@ -96,29 +96,26 @@ def page(rows: list[Row], folder: Path) -> str:
     ]
     runs = [_run(known[key]) for key in ((p, t) for p in presets for t in TOYS) if key in known]
     head = ["preset", "toy", "target", "gap", "steps", "seconds of fit", "of scoring"]
-    parts = [
-        "# Toys",
-        "Gap to the exact entropy in nats, `mean(log p(x) - log q(x))` over fresh points, with its standard "
-        "error; 0 is the truth.",
-        *_verdict(rows),
-        kit.markdown(["toy", "entropy", *presets], gaps),
-        "## Runs",
-        kit.markdown(head, runs),
-        *kit.made_by(rows, _about, lambda own: f"{_named(own, rows)}: "),
-    ]
-    for preset in presets:
-        picture = f"toys-{preset}.png"
-        if (folder / picture).exists():
-            about = f"{preset}: for each toy training rows, samples and density"
-            parts += [f"## {preset}", f"Training rows, samples, density.\n\n![{about}]({picture})"]
-    return "\n\n".join(parts) + "\n"
+    pictures = [_picture(preset) for preset in presets if (folder / f"toys-{preset}.png").exists()]
+    return {
+        "verdict": _verdict(rows),
+        "gaps": kit.markdown(["toy", "entropy", *presets], gaps),
+        "runs": kit.markdown(head, runs),
+        "commands": "\n\n".join(kit.made_by(rows, _about, lambda own: f"{_named(own, rows)}: ")),
+        "pictures": "\n\n".join(pictures),
+    }
 
 
-def _verdict(rows: list[Row]) -> list[str]:
+def _picture(preset: str) -> str:
+    about = f"{preset}: for each toy training rows, samples and density"
+    return f"## {preset}\n\nTraining rows, samples, density.\n\n![{about}](toys-{preset}.png)"
+
+
+def _verdict(rows: list[Row]) -> str:
     aimed = [row for row in rows if row["target"] is not None]
     missed = [f"{row['preset']} on {row['toy']}" for row in aimed if missed_target(row)]
     told = f"**Missed: {', '.join(missed)}.**" if missed else "None is missed."
-    return [f"{len(aimed) - len(missed)} of {len(aimed)} targets are reached. {told}"] if aimed else []
+    return f"{len(aimed) - len(missed)} of {len(aimed)} targets are reached. {told}"
 
 
 def missed_target(row: Row) -> bool:

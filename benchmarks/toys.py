@@ -115,7 +115,7 @@ def main() -> None:
             toy_pages.keep_tile(asked.pages / f"toys-{preset}.png", name, part)
             print({k: row[k] for k in ("preset", "toy", "gap", "target", "steps", "seconds")}, flush=True)
     if rows := store.read():
-        (asked.pages / "toys.md").write_text(toy_pages.page(rows, asked.pages))
+        kit.fill(asked.pages / "toys.md", toy_pages.blocks(rows, asked.pages))
     if failed:
         sys.exit("failed:\n" + "\n".join(failed))
 

@@ -25,6 +25,7 @@ JSON = json.loads((ROOT / "benchmarks" / "results" / "features.json").read_text(
 sys.path.append(str(ROOT / "benchmarks"))
 try:
     probes, page, rows = (import_module(f"peers.{m}") for m in ("features", "features.page", "features.rows"))
+    kit = import_module("kit")
 finally:
     sys.path.pop()
 
@@ -51,7 +52,8 @@ def defined_in(path: Path) -> set[str]:
 
 
 def test_the_page_is_what_was_probed():
-    assert page.page(JSON) == PAGE, "run make features"
+    assert kit.filled(PAGE, page.blocks(JSON)) == PAGE, "run make features"
+    assert all(made in PAGE for made in page.blocks(JSON).values())
 
 
 @pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.key)

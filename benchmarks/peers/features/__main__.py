@@ -15,7 +15,7 @@ import json
 import kit
 
 from peers.features import LIBRARIES
-from peers.features.page import page
+from peers.features.page import blocks
 from peers.features.rows import ROWS
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     found = [kit.answer([kit.python(venv), "-m", "peers.features.probe"]) for venv in ("torch", "jax")]
     table = merged(*found)
     (asked.results / "features.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    (asked.pages / "features.md").write_text(page(table), encoding="utf-8")
+    kit.fill(asked.pages / "features.md", blocks(table))
 
 
 if __name__ == "__main__":

@@ -7,20 +7,6 @@ import kit
 from peers.features import LIBRARIES, NO
 from peers.features.rows import ROWS, Row
 
-HEAD = """# Features, probed
-
-What each library has, as probes found it on {date}: {versions}.
-
-`make features` runs them anew; they are in `benchmarks/peers`. A cell shows what ran, or which names
-were searched in the source, or ends in "(read)": then somebody read it there and nothing ran. Where a library
-has the thing under a name that was not looked for, the table errs; say so and it will be mended. Times are
-those of one thread.
-
-What no probe shows: the others have been in use for years, by many, and diffeo 0.1 has not; they run on GPUs,
-where diffeo is untested, and FlowJAX on TPUs. The last rows are things that others have and diffeo has not.
-
-"""
-
 
 def matrix(table: dict) -> str:
     """The verdicts, a row a feature."""
@@ -41,7 +27,9 @@ def details(table: dict, row: Row) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(table: dict) -> str:
+def blocks(table: dict) -> dict[str, str]:
+    """What the page has of the probes."""
     versions = ", ".join(f"{name} {version}" for name, version in table["versions"].items())
-    head = HEAD.format(date=table["date"], versions=versions) + matrix(table) + "\n"
-    return "\n".join([head, "## Row by row\n", *(details(table, row) for row in ROWS)])
+    when = f"What each library has, as probes found it on {table['date']}: {versions}."
+    rows = "\n".join(details(table, row) for row in ROWS).rstrip()
+    return {"date": when, "matrix": matrix(table), "rows": rows}
