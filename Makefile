@@ -72,12 +72,12 @@ bench: .bench/torch/.installed .bench/jax/.installed
 
 # What the docs say of other libraries, run in the same environments: code side by side, signs, weights carried over.
 peers: .bench/torch/.installed .bench/jax/.installed
-	OMP_NUM_THREADS=1 .bench/torch/bin/python -m pytest -q -p no:cacheprovider benchmarks/peers/checks
-	OMP_NUM_THREADS=1 .bench/jax/bin/python -m pytest -q -p no:cacheprovider benchmarks/peers/checks
+	for venv in torch jax; do PYTHONPATH=benchmarks OMP_NUM_THREADS=1 \
+	.bench/$$venv/bin/python -m pytest -q -p no:cacheprovider tests/libraries || exit 1; done
 
 # The feature table, each cell from a probe that runs there.
 features: .bench/torch/.installed .bench/jax/.installed
-	PYTHONPATH=benchmarks .bench/torch/bin/python benchmarks/features.py
+	PYTHONPATH=benchmarks .bench/torch/bin/python -m peers.features
 
 .bench/torch/.installed: benchmarks/peers/torch.txt constraints.txt pyproject.toml CMakeLists.txt $(shell find src -name '*.py' -o -name '*.?pp')
 	test -d .bench/torch || $(PYTHON) -m venv .bench/torch

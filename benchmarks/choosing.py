@@ -16,25 +16,21 @@ Every result is a row of RESULTS/choosing.jsonl as soon as it is there; runs tha
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
-import shlex
 import statistics
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import choosing_pages as pages
-import data
+import kit
 import torch
-from choosing_pages import Row
-from peers.machine import machine
+from kit import Row
 from torch import Tensor
 from torch.distributions import Normal, StudentT
 
@@ -45,15 +41,14 @@ from diffeo.errors import NotConverged
 from diffeo.objectives import Batch
 from diffeo.presets import PRESETS, VectorPreset, choose
 from diffeo.tables.baselines import gaussian_log_prob, mixture_log_prob
-from diffeo.train import loop
-from diffeo.train.loop import objective_of, recipe_of
-from diffeo.train.optimizer import FlatAdamW
-from diffeo.train.report import versions
+from diffeo.train.loop import objective_of
+from diffeo.train.optimizer import FlatAdamW, OptimizerSettings
 
-ROOT = Path(__file__).parents[1]
-PRESETS = [name for name, kind in PRESETS.items() if issubclass(kind, VectorPreset)]
+VECTORS = [name for name, kind in PRESETS.items() if issubclass(kind, VectorPreset)]
+PLAIN = {"Gaussian": gaussian_log_prob, "mixture": mixture_log_prob}
 PARTS = ("speed", "quality", "sweep", "rows", "special")
 BATCH = 1024
+CLOCK = time.process_time
 CALLS_SECONDS = 0.02
 """A timing lasts at least so long: fast calls are repeated within it."""
 SKIP_SECONDS = 5.0
@@ -84,15 +79,12 @@ def chain_rows(features: int, rows: int = 20_000) -> Tensor:
 class Cell:
     """One call of one preset, and its timings."""
 
-    preset: str
-    features: int
-    kind: str
-    parameters: int
+    row: Row
     call: Callable[[], Any]
     first: float = 0.0
     seconds: list[float] = field(default_factory=list)
 
-    def time(self, calls: int) -> float:
+    def time(self, calls: int = 1) -> float:
         tick = time.process_time()
         for _ in range(calls):
             self.call()
@@ -104,18 +96,15 @@ class Cell:
 
     def rounds(self, most: int) -> int:
         """How many it can afford: none where a call is too long."""
-        if self.first > SKIP_SECONDS:
-            return 0
-        return max(3, min(most, int(CELL_SECONDS / (self.calls * self.first))))
+        affordable = max(3, min(most, int(CELL_SECONDS / (self.calls * self.first))))
+        return affordable if self.first <= SKIP_SECONDS else 0
 
-    def row(self) -> Row:
-        row: Row = {"part": "speed", "preset": self.preset, "where": f"{self.features} {self.kind}"}
-        row |= {"features": self.features, "kind": self.kind, "batch": BATCH, "parameters": self.parameters}
+    def found(self) -> Row:
         if not self.seconds:
-            return {**row, "skipped": f"a call takes {self.first:.1f} s"}
+            return {**self.row, "skipped": f"a call takes {self.first:.1f} s"}
         ms = sorted(1e3 * s for s in self.seconds)
-        middle = statistics.median(ms)
-        return {**row, "ms": _round(middle), "low": _round(ms[0]), "high": _round(ms[-1]), "rounds": len(ms)}
+        times = {"ms": statistics.median(ms), "low": ms[0], "high": ms[-1]}
+        return {**self.row, **{name: _round(t) for name, t in times.items()}, "rounds": len(ms)}
 
 
 def _round(value: float) -> float:
@@ -124,10 +113,10 @@ def _round(value: float) -> float:
 
 def training_step(flow: Flow, x: Tensor) -> Callable[[], Any]:
     """What ``fit`` does with a batch."""
-    recipe, objective = recipe_of(flow), objective_of(flow)
+    settings, objective = OptimizerSettings(), objective_of(flow)
     params = [p for p in flow.parameters() if p.requires_grad]
     mean = [p.detach().clone() for p in params]
-    optimizer = FlatAdamW(params, mean, recipe.weight_decay, recipe.clip)
+    optimizer = FlatAdamW(params, mean, settings.weight_decay, settings.clip)
     projected = [m for m in flow.modules() if isinstance(m, Projectable)]
     batch = Batch(x, None, None, torch.arange(len(x)))
 
@@ -136,7 +125,7 @@ def training_step(flow: Flow, x: Tensor) -> Callable[[], Any]:
         optimizer.zero_grad()
         objective(flow, batch).backward()
         optimizer.gather()
-        optimizer.step(0.0, recipe.ema)  # the same work at every call, on the same flow
+        optimizer.step(0.0, settings.ema)  # the same work at every call, on the same flow
         with torch.no_grad():
             for module in projected:
                 module.project_()
@@ -144,34 +133,28 @@ def training_step(flow: Flow, x: Tensor) -> Callable[[], Any]:
     return step
 
 
-def cells_of(preset: str, features: int) -> list[Cell]:
+def cells_of(preset: str, features: int) -> Iterator[Cell]:
     """A preset's flow, trained a little, and its three calls, each made once."""
     rows = chain_rows(features)
     torch.manual_seed(0)
     flow = PRESETS[preset](features=features).build()  # type: ignore[call-arg]
-    diffeo.fit(flow, rows, max_steps=WARM_STEPS, max_seconds=WARM_SECONDS)
+    diffeo.fit(flow, rows, max_steps=WARM_STEPS, max_seconds=WARM_SECONDS, clock=CLOCK)
     x, generator = rows[:BATCH], torch.Generator().manual_seed(0)
-
-    def log_prob() -> None:
-        flow.eval()
-        with torch.no_grad():
-            flow.log_prob(x)
-
-    def sample() -> None:
-        flow.eval()
-        with torch.no_grad():
-            flow.sample(BATCH, generator=generator)
-
-    parameters = sum(p.numel() for p in flow.parameters())
-    found = []
-    for kind, call in {"log_prob": log_prob, "sample": sample, "step": training_step(flow, x)}.items():
-        cell = Cell(preset, features, kind, parameters, call)
-        cell.first = cell.time(1)
+    log_prob, sample = torch.no_grad()(flow.log_prob), torch.no_grad()(flow.sample)
+    calls = {
+        "log_prob": lambda: flow.eval() and log_prob(x),
+        "sample": lambda: flow.eval() and sample(BATCH, generator=generator),
+        "step": training_step(flow, x),
+    }
+    row: Row = {"part": "speed", "preset": preset, "features": features}
+    row |= {"batch": BATCH, "parameters": kit.size(flow)}
+    for kind, call in calls.items():
+        cell = Cell({**row, "kind": kind, "where": f"{features} {kind}"}, call)
+        cell.first = cell.time()
         if cell.first < SKIP_SECONDS / 5:  # what is made at the first call does not count
-            cell.first = cell.time(1)
-        found.append(cell)
+            cell.first = cell.time()
         print(f"{preset} D={features} {kind}: {1e3 * cell.first:.2f} ms", flush=True)
-    return found
+        yield cell
 
 
 def speed(presets: list[str], columns: list[int], rounds: int) -> Iterator[Row]:
@@ -183,7 +166,7 @@ def speed(presets: list[str], columns: list[int], rounds: int) -> Iterator[Row]:
         for cell in turn[start:] + turn[:start]:
             cell.seconds.append(cell.time(cell.calls))
         print(f"round {i + 1} of {rounds}, load {os.getloadavg()[0]:.1f}", flush=True)
-    yield from (cell.row() for cell in cells)
+    yield from (cell.found() for cell in cells)
 
 
 # -- quality ------------------------------------------------------------------------------------------
@@ -200,15 +183,11 @@ class Job:
     fields: dict[str, Any] = field(default_factory=dict)
     rows: int | None = None
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.part, self.preset, self.where
-
 
 def jobs_of(parts: list[str], presets: list[str], tables: list[str], seconds: float) -> list[Job]:
     found = []
     if "quality" in parts:
-        names = ["Gaussian", "mixture", *presets]
+        names = [*PLAIN, *presets]
         found += [Job("quality", name, table, table) for name in names for table in tables]
     if "sweep" in parts:
         swept: list[dict[str, Any]] = [{}, *({name: v} for name, values in SWEPT.items() for v in values)]
@@ -218,11 +197,11 @@ def jobs_of(parts: list[str], presets: list[str], tables: list[str], seconds: fl
         for table, n in product(FEW_TABLES, FEW):
             chosen = choose(n, 10)[0]
             small = {k: getattr(chosen, k) for k in ("layers", "hidden", "blocks", "dropout", "bins")}
-            for name in ("Gaussian", "mixture", "NSF", "Tabular"):
+            for name in (*PLAIN, "NSF", "Tabular"):
                 fields = small if name == "Tabular" else {}
                 found.append(Job("rows", name, f"{table} {n}", table, fields, n))
     if "special" in parts:
-        names = ["Gaussian", "mixture", *presets]
+        names = [*PLAIN, *presets]
         found += [Job("special", name, where, where) for where in SPECIAL for name in names]
     return found
 
@@ -249,56 +228,49 @@ def heavy_tails(generator: torch.Generator | None = None) -> tuple[Tensor, Tenso
 SPECIAL = {"one column": two_bumps, "heavy tails": heavy_tails}
 
 
-def read(folder: Path, name: str) -> Tensor:
-    return torch.from_numpy(diffeo.Table.read(folder / f"{name}.parquet").values).float()
+def rows_of(job: Job, asked: Namespace) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows to train and to test on, and the exact log-density of the latter where it is known."""
+    generator = torch.Generator().manual_seed(asked.seed)
+    if job.table in SPECIAL:
+        x, exact = SPECIAL[job.table](generator)
+        return x.float()[:SPECIAL_ROWS], x.float()[SPECIAL_ROWS:], exact[SPECIAL_ROWS:]
+    train, test = (torch.from_numpy(table.values).float() for table in kit.tables(asked, job.table))
+    if job.rows is not None:
+        train = train[torch.randperm(len(train), generator=generator)[: job.rows]]
+    return train, test, None
 
 
 def score(log_prob: Tensor, exact: Tensor | None = None) -> Row:
     """Mean, its standard error, and how bad the worst row is; less the exact density where it is known."""
     values = log_prob.double() - (0.0 if exact is None else exact)
-    return {
-        "test": round(values.mean().item(), 4),
-        "standard_error": round(values.std().item() / len(values) ** 0.5, 4),
-        "median": round(values.median().item(), 4),
-        "worst": round(values.min().item(), 2),
-    }
+    extremes = {"median": round(values.median().item(), 4), "worst": round(values.min().item(), 2)}
+    return {**kit.mean_and_error(values), **extremes}
 
 
-def fitted(job: Job, folder: Path, seconds: float, seed: int) -> Row:
+def fitted(job: Job, asked: Namespace) -> Row:
     """A fit, and its score on the test rows."""
-    exact = None
-    if job.table in SPECIAL:
-        x, exact = SPECIAL[job.table](torch.Generator().manual_seed(seed))
-        train, test, exact = x.float()[:SPECIAL_ROWS], x.float()[SPECIAL_ROWS:], exact[SPECIAL_ROWS:]
-    else:
-        train, test = read(folder, f"{job.table}_train"), read(folder, f"{job.table}_test")
-    if job.rows is not None:
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-        train = train[order[: job.rows]]
-    row: Row = {"table": job.table, "rows": len(train), "fields": job.fields, "seed": seed}
-    if job.preset in ("Gaussian", "mixture"):
-        tick = time.process_time()
-        log_prob = gaussian_log_prob if job.preset == "Gaussian" else mixture_log_prob
-        return {**row, **score(torch.from_numpy(log_prob(train, test)), exact), "seconds": _since(tick)}
-    torch.manual_seed(seed)
+    train, test, exact = rows_of(job, asked)
+    row: Row = {"table": job.table, "rows": len(train), "fields": job.fields, "seed": asked.seed}
+    tick = time.process_time()
+    if job.preset in PLAIN:
+        row |= score(torch.from_numpy(PLAIN[job.preset](train, test)), exact)
+        return {**row, "seconds": round(time.process_time() - tick, 1)}
+    torch.manual_seed(asked.seed)
     flow = PRESETS[job.preset](features=train.shape[1], **job.fields).build()  # type: ignore[call-arg]
-    report = diffeo.fit(flow, train, max_seconds=seconds, seed=seed)
+    report = diffeo.fit(flow, train, max_seconds=asked.seconds, seed=asked.seed, clock=CLOCK)
     with torch.no_grad():
         tick = time.process_time()
-        found = score(torch.cat([flow.log_prob(part) for part in test.split(BATCH)]), exact)
+        row |= score(torch.cat([flow.log_prob(part) for part in test.split(BATCH)]), exact)
         scoring = (time.process_time() - tick) / len(test)
-    row |= found | drawn(flow, seed)
     return {
         **row,
+        **drawn(flow, asked.seed),
+        **kit.fitted(report),
         "valid": round(report.valid, 4),
-        "steps": report.steps,
-        "best_step": report.best_step,
-        "stopped": report.stopped,
         "skipped_steps": report.skipped,
-        "seconds": round(report.seconds, 1),
         "score_us": _round(1e6 * scoring),
-        "parameters": sum(p.numel() for p in flow.parameters()),
-        "budget": seconds,
+        "parameters": kit.size(flow),
+        "budget": asked.seconds,
     }
 
 
@@ -316,71 +288,45 @@ def drawn(flow: Flow, seed: int) -> Row:
     return {"sample_us": _round(1e6 * each), "lost_samples": lost}
 
 
-def _since(tick: float) -> float:
-    return round(time.process_time() - tick, 1)
-
-
 # -- the run ------------------------------------------------------------------------------------------
 
 
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def options() -> kit.Options:
+    parser = kit.Options(__doc__, data=..., seconds=..., rounds=15, seed=..., results=..., pages=...)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; none: the page")
-    data.add_arguments(parser)
-    parser.add_argument("--presets", nargs="+", default=PRESETS, choices=PRESETS)
-    parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES, help="of quality")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each fit")
-    parser.add_argument("--columns", type=int, nargs="+", default=[8, 64], help="of the flows of speed")
-    parser.add_argument("--rounds", type=int, default=15, help="of timings")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--again", action="store_true", help="also what there is a row of")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results")
-    asked = parser.parse_args()
-    if unknown := set(asked.parts) - set(PARTS):
-        parser.error(f"there is no part {sorted(unknown)[0]}; there are {', '.join(PARTS)}.")
-    return asked
+    parser.option("--presets", VECTORS, choices=VECTORS)
+    parser.option("--tables", list(TABLES), "of quality", choices=TABLES)
+    parser.option("--columns", [8, 64], "of the flows of speed")
+    return parser.option("--again", False, "also what there is a row of")
 
 
 def main() -> None:
-    asked = options()
+    parser = options()
+    asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        parser.error(f"there is no part {sorted(unknown)[0]}; there are {', '.join(PARTS)}.")
     torch.set_num_threads(1)
-    loop.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
-    kept = asked.results / "choosing.jsonl"
-    provenance = {
-        "command": shlex.join(["python", "benchmarks/choosing.py", *_shown(sys.argv[1:])]),
-        "machine": machine(1),
-        "versions": {**versions(), "kernels": diffeo.kernels.describe().removeprefix("kernels: ")},
-    }
-    failed = []
+    store, provenance, failed = pages.store(asked.results), kit.provenance("choosing.py", asked), []
     if "speed" in asked.parts:
         for row in speed(asked.presets, asked.columns, asked.rounds):
-            pages.keep_row(kept, {**row, **provenance})
-    jobs = jobs_of(asked.parts, asked.presets, asked.tables, asked.seconds)
-    folder = data.folder(asked, "compare") if {j.table for j in jobs} - set(SPECIAL) else Path()
-    for job in jobs:
-        if not asked.again and job.key in {pages.key(row) for row in pages.read_rows(kept)}:
+            store.keep({**row, **provenance})
+    for job in jobs_of(asked.parts, asked.presets, asked.tables, asked.seconds):
+        place = {"part": job.part, "preset": job.preset, "where": job.where}
+        if not asked.again and store.key(place) in map(store.key, store.read()):
             continue
-        row: Row = dict(zip(("part", "preset", "where"), job.key, strict=True))
         try:
-            row |= fitted(job, folder, asked.seconds, asked.seed)
+            row = {**place, **fitted(job, asked)}
         except Exception as error:  # the others still run
             failed.append(f"{job}: {type(error).__name__}: {error}")
             print(failed[-1], flush=True)
             continue
-        pages.keep_row(kept, {**row, **provenance})
-        print({k: row[k] for k in ("part", "preset", "where", "test", "seconds")}, flush=True)
-    if rows := pages.read_rows(kept):
-        pages.write_page(asked.pages / "choosing.md", rows)
+        store.keep({**row, **provenance})
+        print({**place, "test": row["test"], "seconds": row["seconds"]}, flush=True)
+    if rows := store.read():
+        for page in (asked.pages / "choosing.md", asked.pages.parent / "choosing.md"):
+            kit.fill(page, pages.blocks(rows))
     if failed:
         sys.exit("failed:\n" + "\n".join(failed))
-
-
-def _shown(words: list[str]) -> list[str]:
-    """The command without this machine's folders."""
-    paths = ("--data", "--results", "--pages")
-    kept = [w for i, w in enumerate(words) if w not in paths and words[i - 1] not in paths]
-    return [*kept, "--data", "DIR"] if "--data" in words or set(words) & set(PARTS[1:4]) else kept
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+import kit
+from kit import Row
+
 KINDS_OF_CALL = {"log_prob": "`log_prob`", "step": "training step", "sample": "`sample`"}
 COLUMNS = (8, 64)
 TABLES = ("power", "protein")
@@ -19,23 +20,9 @@ PLAIN = {"Gaussian": "a Gaussian", "mixture": "a mixture of 20"}
 # -- rows ---------------------------------------------------------------------------------------------
 
 
-def key(row: Row) -> tuple[str, str, str]:
-    """What a row is of: part, preset, and where."""
-    return row["part"], row["preset"], row["where"]
-
-
-def read_rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def keep_row(path: Path, row: Row) -> None:
-    """Put a row in its place: the one of the same key goes, all others stay."""
-    rows = {key(old): old for old in read_rows(path)}
-    rows[key(row)] = row
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text("".join(json.dumps(rows[k]) + "\n" for k in sorted(rows)))
-    new.replace(path)
+def store(folder: Path) -> kit.Store:
+    """Rows by what they are of: part, preset, and where."""
+    return kit.Store(folder / "choosing.jsonl", "part", "preset", "where")
 
 
 def setting(fields: dict[str, Any], seconds: float) -> str:
@@ -73,7 +60,7 @@ def speed(rows: list[Row], columns: tuple[int, ...] = COLUMNS) -> str:
         line = [_ms(cells.get((preset, f"{d} {kind}"))) for d in columns for kind in KINDS_OF_CALL]
         if (preset, f"{columns[-1]} step") in cells:
             lines.append([f"`{preset}`", *line])
-    return table(head, lines)
+    return kit.markdown(head, lines)
 
 
 def wide(rows: list[Row]) -> str:
@@ -93,7 +80,7 @@ def quality(rows: list[Row]) -> str:
         shown = PLAIN.get(preset, f"`{preset}`")
         steps = [f"{row['steps']:,}, {row['seconds']:.0f}" if row and "steps" in row else "" for row in found]
         lines.append([shown, size, *(_nats(row) for row in found), *steps])
-    return table(head, lines)
+    return kit.markdown(head, lines)
 
 
 def trained(rows: list[Row]) -> str:
@@ -108,7 +95,7 @@ def trained(rows: list[Row]) -> str:
             worst = "not run" if row is None else f"{row['worst']:,.1f}"
             line += [_micro(row, "score_us"), _micro(row, "sample_us"), worst]
         lines.append(line)
-    return table(head, lines)
+    return kit.markdown(head, lines)
 
 
 def special(rows: list[Row]) -> str:
@@ -118,7 +105,7 @@ def special(rows: list[Row]) -> str:
     for preset in [*best_first(rows), *PLAIN]:
         shown = PLAIN.get(preset, f"`{preset}`")
         lines.append([shown, *(_gap(cells.get((preset, where))) for where in SPECIAL)])
-    return table(["preset", *(f"{where}, gap" for where in SPECIAL)], lines)
+    return kit.markdown(["preset", *(f"{where}, gap" for where in SPECIAL)], lines)
 
 
 def sweep(rows: list[Row]) -> str:
@@ -139,7 +126,7 @@ def sweep(rows: list[Row]) -> str:
             own = cells.get(("NSF", setting(row["fields"], t)))
             line += [f"{own['steps']:,}" if own else "", _nats(own)]
         lines.append(line)
-    return table(head, lines)
+    return kit.markdown(head, lines)
 
 
 def few(rows: list[Row]) -> str:
@@ -149,17 +136,7 @@ def few(rows: list[Row]) -> str:
     for name, n in sorted({(row["table"], row["rows"]) for row in cells.values()}, key=_protein_first):
         found = [cells.get((preset, f"{name} {n}")) for preset in (*PLAIN, "NSF", "Tabular")]
         lines.append([f"{name}, {n:,}", *(_nats(row) for row in found)])
-    return table(["rows of", *PLAIN.values(), "`NSF`", "`Tabular`, small"], lines)
-
-
-TABLES_OF_GUIDE: dict[str, Callable[[list[Row]], str]] = {
-    "speed": speed,
-    "wide": wide,
-    "quality": quality,
-    "special": special,
-    "sweep": sweep,
-    "few": few,
-}
+    return kit.markdown(["rows of", *PLAIN.values(), "`NSF`", "`Tabular`, small"], lines)
 
 
 def _protein_first(place: tuple[str, int]) -> tuple[bool, int]:
@@ -202,85 +179,28 @@ def significant(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def table(head: list[str], lines: list[list[str]]) -> str:
-    rule = ["---" if i == 0 else "--:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
+def commands(rows: list[Row]) -> str:
+    """A paragraph a command: of its rows one that was fitted, if there is one."""
+    found = {row["command"]: row for row in rows} | {row["command"]: row for row in rows if "budget" in row}
+
+    def about(row: Row) -> str:
+        return f"{row['budget']:g} s a fit, seed {row['seed']}. " if "budget" in row else ""
+
+    return "\n\n".join(kit.made_by(found.values(), about, lambda own: ""))
 
 
-# -- pages --------------------------------------------------------------------------------------------
+BLOCKS: dict[str, Callable[[list[Row]], str]] = {
+    "speed": speed,
+    "wide": wide,
+    "quality": quality,
+    "trained": trained,
+    "special": special,
+    "sweep": sweep,
+    "few": few,
+    "commands": commands,
+}
 
 
-def filled(text: str, rows: list[Row]) -> str:
-    """The guide with its tables as the rows have them."""
-    for name, make in TABLES_OF_GUIDE.items():
-        block = rf"(<!-- {name} -->\n\n).*?(\n\n<!-- end -->)"
-        text = re.sub(block, lambda m, make=make: m[1] + make(rows) + m[2], text, flags=re.S)
-    return text
-
-
-def page(rows: list[Row]) -> str:
-    """All rows as Markdown."""
-    parts = [
-        "# Choosing, measured",
-        "The figures behind [Choosing a flow](../choosing.md). Seconds and milliseconds are CPU time of one "
-        "thread; alone on a core they are wall-clock time. One seed each. The other core was busy with other "
-        "work all the time, which slows even CPU seconds: `NSF` on protein, run twice for 40 s, "
-        "got 3,602 steps and 5.18 nats (Quality), and 2,825 and 4.79 (Sizes).",
-        "## Speed",
-        "Milliseconds a call, batch 1,024, medians over rounds in which all presets took turns. Flows were "
-        "trained for 200 steps or 5 s on bent chains of so many columns, so that solvers have work to do. "
-        "A training step has all that `fit` does with a batch. Where a call takes more than 5 s its time is "
-        "given in s, of one call.",
-        speed(rows),
-        wide(rows),
-        "## Quality",
-        "`diffeo.fit` at each preset's defaults on two real tables (43,160 rows of 5 columns, 41,157 rows of "
-        "10), a tenth held out to pick the weights, then the mean log-density of the test files' rows (4,795 "
-        "and 4,573), ± its standard error. All columns were standardized, and repeated values jittered, once "
-        "for all models.",
-        quality(rows),
-        "What a row costs then, in microseconds, and the lowest log-density of any test row:",
-        trained(rows),
-        "## A lone column, and heavy tails",
-        "20,000 rows of a known density, 5,000 fresh ones: `mean(log p(x) - log q(x))`, 0 is the truth. A "
-        "lone column: 0.7 N(0, 1) + 0.3 N(2, 0.2²). Heavy tails: Student's t with 2 degrees of freedom, and "
-        "another times 0.5 + |the first|.",
-        special(rows),
-        "## Sizes",
-        "`NSF` on protein, one field changed at a time, equal time.",
-        sweep(rows),
-        "## Few rows",
-        "The first rows of a random order of protein's and of kin8nm's (9 columns), and their test rows. The "
-        "mixture takes fewer components where rows are few. `Tabular`, small, is what `fit_table` takes at "
-        "that size: 3 layers of 64, one block, dropout 0.2, and for 3,000 rows 5 layers of 128, dropout 0.1.",
-        few(rows),
-        "## Commands",
-        *_provenance(rows),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _provenance(rows: list[Row]) -> list[str]:
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        place, versions = row["machine"], ", ".join(f"{k} {v}" for k, v in row["versions"].items())
-        made = (
-            f"{place['processor']}, {place['cores']} cores, one thread, {place['system']}, {place['date']}. "
-            f"{versions}."
-        )
-        if "budget" in row:
-            made = f"{row['budget']:g} s a fit, seed {row['seed']}. {made}"
-        groups.setdefault((row["command"], made), []).append(row["part"])
-    by_command: dict[str, list[str]] = {}
-    for command, made in groups:
-        by_command.setdefault(command, []).append(made)
-    return [f"    {command}\n\n{max(about, key=len)}" for command, about in by_command.items()]
-
-
-def write_page(path: Path, rows: list[Row]) -> None:
-    """The page of all figures, and the guide's tables where there is a guide above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(rows))
-    guide = path.parents[1] / path.name
-    if guide.exists():
-        guide.write_text(filled(guide.read_text(), rows))
+def blocks(rows: list[Row]) -> dict[str, str]:
+    """What the page of all figures and the guide have of them."""
+    return {name: make(rows) for name, make in BLOCKS.items()}

@@ -10,14 +10,12 @@ each row goes from one held-out face to another, and its ends are checked to be 
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
-import data
+import kit
 import numpy as np
 import torch
-from mnist import IMAGES
 
 import diffeo
 from diffeo import latents
@@ -25,44 +23,35 @@ from diffeo.cli.options import settings
 from diffeo.images import fit_images
 from diffeo.images.pictures import grid, save_image
 from diffeo.images.scores import pixel_baselines
-from diffeo.io.recipes import to_recipe
-from diffeo.presets import PRESETS
+from diffeo.presets import PRESETS, ImagePreset
 
 SHAPE = (1, 64, 64)
+IMAGES = [name for name, kind in PRESETS.items() if issubclass(kind, ImagePreset)]
 HELD_OUT = 5
 TEMPERATURES = (0.5, 0.7, 1.0)
 ROWS, COLUMNS = 6, 9
 
 
+def options() -> kit.Options:
+    parser = kit.Options(__doc__, data=..., seconds=900.0, threads=2, seed=...)
+    parser.option("--out", None, "folder for what it writes", type=Path, required=True)
+    parser.option("--preset", "Glow", choices=IMAGES)
+    parser.option("--bits", 8)
+    return parser.option("--set", ["levels=4"], "of the preset", nargs="*", metavar="FIELD=VALUE")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    data.add_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--preset", default="Glow", choices=IMAGES)
-    parser.add_argument("--seconds", type=float, default=900)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--bits", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", nargs="*", default=["levels=4"], metavar="FIELD=VALUE")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    stored = np.load(data.folder(asked, "olivetti") / "olivetti.npz")
+    asked = options().ask()
+    stored = np.load(kit.folder(asked, "olivetti") / "olivetti.npz")
     faces, person = torch.from_numpy(stored["x"])[:, None], torch.from_numpy(stored["person"])
     held = person >= person.max() - HELD_OUT + 1
+    seen, unseen = faces[~held], faces[held]
     kind = PRESETS[asked.preset]
     preset = kind(SHAPE, **settings(kind, asked.set))  # type: ignore[call-arg]
-    flow, report = fit_images(
-        faces[~held],
-        preset=preset,
-        encoding=preset.encoding(asked.bits),  # type: ignore[attr-defined]
-        flips=True,
-        max_seconds=asked.seconds,
-        seed=asked.seed,
-    )
+    size = {"flips": True, "max_seconds": asked.seconds, "seed": asked.seed}
+    flow, report = fit_images(seen, preset=preset, encoding=preset.encoding(asked.bits), **size)  # type: ignore[attr-defined]
     with torch.no_grad():
-        scores = diffeo.bits_per_dim(flow.log_prob(faces[held]), SHAPE)
+        scores = diffeo.bits_per_dim(flow.log_prob(unseen), SHAPE)
     asked.out.mkdir(parents=True, exist_ok=True)
     diffeo.save(flow, asked.out / "olivetti.safetensors")
     for temperature in TEMPERATURES:
@@ -70,31 +59,25 @@ def main() -> None:
         pixels = latents.tempered(flow, temperature).sample(32, generator=generator)
         save_image(grid(pixels, 8), asked.out / f"samples_{temperature}.png")
 
-    unseen = faces[held]
     first = torch.arange(ROWS) * 10 % len(unseen)  # ten photographs a person: each row between two people
     x0, x1 = unseen[first], unseen[(first + 13) % len(unseen)]
     path = latents.interpolate(flow, x0, x1, COLUMNS)
     step = 2 ** (8 - asked.bits)
     ends = [bool(torch.equal(found // step, x // step)) for found, x in ((path[0], x0), (path[-1], x1))]
     save_image(grid(path.transpose(0, 1).flatten(0, 1), COLUMNS), asked.out / "interpolations.png")
-    print(
-        json.dumps(
-            {
-                "preset": asked.preset,
-                "fields": to_recipe(preset)["fields"],
-                "parameters": sum(p.numel() for p in flow.parameters()),
-                "seconds": report.seconds,
-                "threads": asked.threads,
-                "steps": report.steps,
-                "train_people_bits_per_dim": report.bits_per_dim,
-                "held_out_bits_per_dim": scores.mean().item(),
-                "held_out_standard_error": (scores.std() / len(scores) ** 0.5).item(),
-                "plain_models_held_out": pixel_baselines(faces[~held], unseen, asked.bits),
-                "ends_are_the_originals": ends,
-            },
-            indent=1,
-        )
-    )
+    found = {
+        "preset": asked.preset,
+        "fields": kit.fields(preset),
+        "parameters": kit.size(flow),
+        "seconds": report.seconds,
+        "threads": asked.threads,
+        "steps": report.training.steps,
+        "train_people_bits_per_dim": report.bits_per_dim,
+        "held_out_people": kit.mean_and_error(scores),
+        "plain_models_held_out": pixel_baselines(seen, unseen, asked.bits),
+        "ends_are_the_originals": ends,
+    }
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Stan posteriors by a flow and by Stan's own sampler, against posteriordb's reference draws.
 
-    python benchmarks/posteriordb.py --data DIR [--posteriors NAME ...] [--seeds 1] [--steps 1500]
+    python benchmarks/posteriordb.py --data DIR [--posteriors NAME ...] [--seeds 0] [--steps 1500]
 
 Every model is given as its Stan file alone. The flow's draws are resampled by their weights. Stan's sampler
 runs with PyStan's defaults, four chains of 1,000 draws, a process a chain. Of each parameter: the error of
@@ -11,7 +11,6 @@ its own about 0.01 and 0.007. Stan's gradients are leapfrog steps, warmup includ
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -22,7 +21,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-import data
+import kit
 import numpy as np
 import torch
 
@@ -32,31 +31,30 @@ DRAWS = 4000
 """As many as Stan's four chains give."""
 
 
+def options() -> kit.Options:
+    parser = kit.Options(__doc__, data=..., seeds=..., threads=...)
+    parser.option("--posteriors", None, "folders; all by default", nargs="+", metavar="NAME")
+    parser.option("--steps", 1500, "of a fit")
+    parser.option("--no-flow", False, "Stan's sampler only")
+    parser.option("--no-hmc", False, "the flow only")
+    return parser.option("--out", None, "JSON to write", type=Path)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    data.add_arguments(parser)
-    parser.add_argument("--posteriors", nargs="+", metavar="NAME", help="folders; all by default")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1500, help="of a fit")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-flow", action="store_true", help="Stan's sampler only")
-    parser.add_argument("--no-hmc", action="store_true", help="the flow only")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    folder = data.folder(arguments, "posteriordb")
-    torch.set_num_threads(arguments.threads)
-    found: list[dict[str, Any]] = []
-    for name in arguments.posteriors or sorted(path.name for path in folder.iterdir() if path.is_dir()):
+    asked = options().ask()
+    folder = kit.folder(asked, "posteriordb")
+    found: list[kit.Row] = []
+    for name in asked.posteriors or sorted(path.name for path in folder.iterdir() if path.is_dir()):
         reference = read_reference(folder / name)
-        for seed in range(arguments.seeds):
-            for run in [*[by_flow] * (not arguments.no_flow), *[by_hmc] * (not arguments.no_hmc)]:
-                row, draws = run(folder / name, seed, arguments.steps)
+        for seed in asked.seeds:
+            for run in [*[by_flow] * (not asked.no_flow), *[by_hmc] * (not asked.no_hmc)]:
+                row, draws = run(folder / name, seed, asked.steps)
                 row = {"posterior": name, "seed": seed, **row, **errors(draws, reference)}
                 print(json.dumps(row), file=sys.stderr, flush=True)
                 found.append(row)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(table(found))
+    if asked.out:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(kit.shown(summary(found)))
 
 
 def read_reference(folder: Path) -> dict[str, tuple[float, float]]:
@@ -65,7 +63,7 @@ def read_reference(folder: Path) -> dict[str, tuple[float, float]]:
         return {str(name): (float(mean), float(sd)) for name, mean, sd in rows}
 
 
-def by_flow(folder: Path, seed: int, steps: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def by_flow(folder: Path, seed: int, steps: int) -> tuple[kit.Row, dict[str, np.ndarray]]:
     target = diffeo.targets.Stan(folder / "model.stan", folder / "data.json")
     began = time.perf_counter()
     report = fit(target, seed, steps)
@@ -91,7 +89,7 @@ def fit(target: diffeo.targets.Stan, seed: int, steps: int) -> Any:
     return diffeo.fit_target(flow, target, seed=seed, max_steps=steps)
 
 
-def by_hmc(folder: Path, seed: int, steps: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def by_hmc(folder: Path, seed: int, steps: int) -> tuple[kit.Row, dict[str, np.ndarray]]:
     """PyStan's ``sample`` as it is; it takes as long as it takes."""
     stan = pystan()
     text = (folder / "model.stan").read_text(encoding="utf-8")
@@ -135,7 +133,7 @@ def forget(model: str) -> None:
         file.unlink()
 
 
-def errors(draws: dict[str, np.ndarray], reference: dict[str, tuple[float, float]]) -> dict[str, Any]:
+def errors(draws: dict[str, np.ndarray], reference: dict[str, tuple[float, float]]) -> kit.Row:
     """The worst errors of mean and standard deviation; the reference's names are such as ``beta[1]``."""
     means, spreads = {}, {}
     for name, (mean, sd) in reference.items():
@@ -154,35 +152,21 @@ def errors(draws: dict[str, np.ndarray], reference: dict[str, tuple[float, float
     }
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Markdown: a row for a posterior and a way; errors and diagnostics of the worst seed, average costs."""
-    lines = [
-        "| posterior | by | evaluations | with gradient | seconds | Pareto k | ESS | log Z | mean | sd, % |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+def summary(found: list[kit.Row]) -> list[kit.Row]:
+    """A row for a posterior and a way: errors and diagnostics of the worst seed, average costs."""
+    lines = []
     for name, by in dict.fromkeys((row["posterior"], row["by"]) for row in found):
         rows = [row for row in found if (row["posterior"], row["by"]) == (name, by)]
-        flow = by == "flow"
-
-        def average(key: str, rows: list[dict[str, Any]] = rows) -> float:
-            return sum(row[key] for row in rows) / len(rows)
-
-        worst_mean = max(rows, key=lambda row: row["mean_error"])
-        worst_spread = max(rows, key=lambda row: row["sd_error"])
-        cells = [
-            name,
-            by,
-            f"{average('evaluations') if flow else average('gradients'):,.0f}",
-            f"{average('gradients'):,.0f}",
-            f"{average('seconds'):.1f}",
-            f"{max(row['pareto_k'] for row in rows):.2f}" if flow else "",
-            f"{min(row['ess'] for row in rows):.2f}" if flow else "",
-            f"{average('log_z'):.2f}" if flow else "",
-            f"{worst_mean['mean_error']:.3f} ({worst_mean['mean_of']})",
-            f"{100 * worst_spread['sd_error']:.1f} ({worst_spread['sd_of']})",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        mean = max(rows, key=lambda row: row["mean_error"])
+        spread = max(rows, key=lambda row: row["sd_error"])
+        costs = ("evaluations", "gradients", "seconds", "log_z")
+        costs = {key: sum(row[key] for row in rows) / len(rows) for key in costs if key in rows[0]}
+        worst = {"pareto_k": max, "ess": min}
+        worst = {key: best(row[key] for row in rows) for key, best in worst.items() if key in rows[0]}
+        mean = {"mean, off": mean["mean_error"], "of": mean["mean_of"]}
+        spread = {"sd, off %": 100 * spread["sd_error"], "of it": spread["sd_of"]}
+        lines.append({"posterior": name, "by": by, **costs, **worst, **mean, **spread})
+    return lines
 
 
 if __name__ == "__main__":

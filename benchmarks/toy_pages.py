@@ -1,14 +1,15 @@
-"""What ``toys.py`` keeps and shows: its rows as JSON lines, their page, and a picture for each preset."""
+"""What ``toys.py`` shows: the page of all rows, and a picture for each preset."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
+import kit
 import numpy as np
 import torch
+from kit import Row
+from matplotlib import colormaps, colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -16,13 +17,10 @@ from PIL import Image
 from diffeo import Flow, plots
 from diffeo.targets import TOYS
 
-Row = dict[str, Any]
-
 TARGETS = {"IResNet": 0.05, "FFJORD": 0.05, "FlowMatching": 0.08, "NAF": 0.02}
 """Gaps to stay below, in nats."""
 OWN_TARGETS = {("IResNet", "checkerboard"): 0.12, ("FFJORD", "checkerboard"): 0.12}
 """Where one toy has another: maps that are smooth everywhere against a density that jumps."""
-
 PANEL, HEAD, GAP = 152, 20, 8
 """Pixels: the side of a panel, the line above it, and between panels."""
 TILE = (3 * PANEL + 4 * GAP, PANEL + HEAD + GAP)
@@ -35,21 +33,8 @@ def target(preset: str, toy: str) -> float | None:
     return OWN_TARGETS.get((preset, toy), TARGETS.get(preset))
 
 
-# -- rows ---------------------------------------------------------------------------------------------
-
-
-def read_rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def keep_row(path: Path, row: Row) -> None:
-    """Put a row in its place: the one of the same preset and toy goes, all others stay."""
-    rows = {(old["preset"], old["toy"]): old for old in read_rows(path)}
-    rows[row["preset"], row["toy"]] = row
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text("".join(json.dumps(rows[key]) + "\n" for key in sorted(rows)))
-    new.replace(path)
+def store(folder: Path) -> kit.Store:
+    return kit.Store(folder / "toys.jsonl", "preset", "toy")
 
 
 # -- pictures -----------------------------------------------------------------------------------------
@@ -76,85 +61,66 @@ def tile(flow: Flow, rows: torch.Tensor, name: str, gap: float, seed: int) -> Im
 
 def keep_tile(path: Path, name: str, part: Image.Image) -> None:
     """Put a tile in its place in a picture; the others stay as they are."""
-    lines = math.ceil(len(TOYS) / COLUMNS)
-    whole = Image.new("RGB", (COLUMNS * TILE[0], lines * TILE[1]), "white")
+    size = (COLUMNS * TILE[0], math.ceil(len(TOYS) / COLUMNS) * TILE[1])
+    whole = Image.new("RGB", size, "white")
     if path.exists():
         with Image.open(path) as old:
-            if old.size == whole.size:
-                whole.paste(old)
+            whole.paste(old.convert("RGB").crop((0, 0, *size)))
     line, column = divmod(list(TOYS).index(name), COLUMNS)
     whole.paste(part, (column * TILE[0], line * TILE[1]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _few_colors(whole).save(path, optimize=True)
+    whole.quantize(palette=_palette(), dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def _few_colors(image: Image.Image) -> Image.Image:
-    """A small file: each pixel the nearest of fixed colors, so that doing it again changes nothing."""
-    from matplotlib import colormaps, colors
-
+def _palette() -> Image.Image:
+    """Fixed colors, for a small file that doing it again does not change."""
     magma = colormaps["magma"](np.linspace(0, 1, 160))[:, :3]
-    fade = np.linspace(0, 1, 64)[:, None]
-    points = 1 - fade * (1 - np.array(colors.to_rgb(plots.COLORS["blue"])))
+    points = 1 - np.linspace(0, 1, 64)[:, None] * (1 - np.array(colors.to_rgb(plots.COLORS["blue"])))
     grays = np.linspace(0, 1, 32)[:, None].repeat(3, 1)
-    palette = np.rint(255 * np.concatenate([magma, points, grays])).astype(np.int64)
-    pixels = np.asarray(image).reshape(-1, 3).astype(np.int64)
-    found, place = np.unique(pixels @ (1 << 16, 1 << 8, 1), return_inverse=True)
-    apart = np.stack([found >> 16, found >> 8 & 255, found & 255], 1)[:, None] - palette
-    nearest = (apart**2).sum(-1).argmin(1).astype(np.uint8)
-    few = Image.fromarray(nearest[place].reshape(image.height, image.width), "P")
-    few.putpalette(palette.astype(np.uint8).tobytes())
-    return few
+    found = Image.new("P", (1, 1))
+    found.putpalette(np.rint(255 * np.concatenate([magma, points, grays])).astype(np.uint8).tobytes())
+    return found
 
 
 # -- the page -----------------------------------------------------------------------------------------
 
 
-def write_page(path: Path, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(rows, path.parent))
-
-
-def page(rows: list[Row], folder: Path) -> str:
-    """All rows as Markdown; ``folder`` is where the pictures are."""
+def blocks(rows: list[Row], folder: Path) -> dict[str, str]:
+    """What the page has of all rows; ``folder`` is where the pictures are."""
     presets = list(dict.fromkeys([*TARGETS, *(row["preset"] for row in rows)]))
     presets = [preset for preset in presets if any(row["preset"] == preset for row in rows)]
     known = {(row["preset"], row["toy"]): row for row in rows}
-    parts = [
-        "# Toys",
-        "Gap to the exact entropy in nats, `mean(log p(x) - log q(x))` over fresh points, with its standard "
-        "error; 0 is the truth.",
-        *_verdict(rows),
-        _gaps(presets, known),
-        "## Runs",
-        _runs(rows, presets),
-        *_provenance(rows),
+    gaps = [
+        [name, f"{toy.entropy:.4f}", *(_gap(known.get((preset, name))) for preset in presets)]
+        for name, toy in TOYS.items()
     ]
-    for preset in presets:
-        picture = f"toys-{preset}.png"
-        if (folder / picture).exists():
-            about = f"{preset}: for each toy training rows, samples and density"
-            parts += [f"## {preset}", f"Training rows, samples, density.\n\n![{about}]({picture})"]
-    return "\n\n".join(parts) + "\n"
+    runs = [_run(known[key]) for key in ((p, t) for p in presets for t in TOYS) if key in known]
+    head = ["preset", "toy", "target", "gap", "steps", "seconds of fit", "of scoring"]
+    pictures = [_picture(preset) for preset in presets if (folder / f"toys-{preset}.png").exists()]
+    return {
+        "verdict": _verdict(rows),
+        "gaps": kit.markdown(["toy", "entropy", *presets], gaps),
+        "runs": kit.markdown(head, runs),
+        "commands": "\n\n".join(kit.made_by(rows, _about, lambda own: f"{_named(own, rows)}: ")),
+        "pictures": "\n\n".join(pictures),
+    }
 
 
-def _verdict(rows: list[Row]) -> list[str]:
+def _picture(preset: str) -> str:
+    about = f"{preset}: for each toy training rows, samples and density"
+    return f"## {preset}\n\nTraining rows, samples, density.\n\n![{about}](toys-{preset}.png)"
+
+
+def _verdict(rows: list[Row]) -> str:
     aimed = [row for row in rows if row["target"] is not None]
     missed = [f"{row['preset']} on {row['toy']}" for row in aimed if missed_target(row)]
     told = f"**Missed: {', '.join(missed)}.**" if missed else "None is missed."
-    return [f"{len(aimed) - len(missed)} of {len(aimed)} targets are reached. {told}"] if aimed else []
+    return f"{len(aimed) - len(missed)} of {len(aimed)} targets are reached. {told}"
 
 
 def missed_target(row: Row) -> bool:
     """A gap above its target, or one that is no number."""
     return row["target"] is not None and not row["gap"] <= row["target"]
-
-
-def _gaps(presets: list[str], known: dict[tuple[str, str], Row]) -> str:
-    lines = []
-    for name, toy in TOYS.items():
-        cells = [_gap(known.get((preset, name))) for preset in presets]
-        lines.append([name, f"{toy.entropy:.4f}", *cells])
-    return _table(["toy", "entropy", *presets], lines)
 
 
 def _gap(row: Row | None) -> str:
@@ -164,29 +130,18 @@ def _gap(row: Row | None) -> str:
     return f"**missed {row['target']:g}:** {shown}" if missed_target(row) else shown
 
 
-def _runs(rows: list[Row], presets: list[str]) -> str:
-    order = {key: i for i, key in enumerate((p, t) for p in presets for t in TOYS)}
-    lines = []
-    for row in sorted(rows, key=lambda row: order[row["preset"], row["toy"]]):
-        aim = "" if row["target"] is None else f"{row['target']:g}"
-        seconds = [f"{row['seconds']:.0f}", f"{row['scoring']:.1f}"]
-        lines.append([row["preset"], row["toy"], aim, _gap(row), f"{row['steps']:,}", *seconds])
-    return _table(["preset", "toy", "target", "gap", "steps", "seconds of fit", "of scoring"], lines)
+def _run(row: Row) -> list[str]:
+    aim = "" if row["target"] is None else f"{row['target']:g}"
+    seconds = [f"{row['seconds']:.0f}", f"{row['scoring']:.1f}"]
+    return [row["preset"], row["toy"], aim, _gap(row), f"{row['steps']:,}", *seconds]
 
 
-def _provenance(rows: list[Row]) -> list[str]:
-    """Who made which rows, how, where and when: a paragraph for each way."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        place, versions = row["machine"], ", ".join(f"{k} {v}" for k, v in row["versions"].items())
-        at_once = "run" if row["jobs"] == 1 else "runs"
-        made = (
-            f"{row['rows']:,} training rows, {row['fresh']:,} fresh points, seed {row['seed']}, "
-            f"{row['budget']:g} s asked for, one thread, {row['jobs']} {at_once} at a time. "
-            f"{place['processor']}, {place['cores']} cores, {place['system']}, {place['date']}. {versions}."
-        )
-        groups.setdefault((row["command"], made), []).append(row)
-    return [f"    {command}\n\n{_named(own, rows)}: {made}" for (command, made), own in groups.items()]
+def _about(row: Row) -> str:
+    at_once = "run" if row["jobs"] == 1 else "runs"
+    return (
+        f"{row['rows']:,} training rows, {row['fresh']:,} fresh points, seed {row['seed']}, "
+        f"{row['budget']:g} s asked for, {row['jobs']} {at_once} at a time. "
+    )
 
 
 def _named(group: list[Row], rows: list[Row]) -> str:
@@ -199,8 +154,3 @@ def _named(group: list[Row], rows: list[Row]) -> str:
         toys = "" if whole else f" on {', '.join(row['toy'] for row in own)}"
         names.append(f"{preset}{f' ({fields})' if fields else ''}{toys}")
     return "; ".join(names)
-
-
-def _table(head: list[str], lines: list[list[str]]) -> str:
-    rule = ["--" if i == 0 else "--:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])

@@ -11,101 +11,58 @@ all rows, old and new, PAGES/toys.md is written. ``--jobs 2`` runs two at a time
 
 from __future__ import annotations
 
-import argparse
 import ast
-import math
 import multiprocessing
 import os
-import shlex
 import sys
 import time
+from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.queues import Queue
-from pathlib import Path
 from typing import Any
 
+import kit
 import torch
-from peers.machine import machine
+import toy_pages
 from PIL import Image
-from toy_pages import Row, keep_row, keep_tile, read_rows, target, tile, write_page
 
 import diffeo
-from diffeo import Flow
 from diffeo.presets import PRESETS
 from diffeo.targets import TOYS
-from diffeo.train.report import Progress, versions
 
-ROOT = Path(__file__).parents[1]
-FRESH = 100_000
-CHUNK = 8192
-TELL_SECONDS = 15.0
 SETTINGS: dict[str, dict[str, Any]] = {"NSF": {"layers": 4, "hidden": 64, "bins": 16}}
 """Where a preset is not taken as it comes."""
 
 
-class Tell:
-    """Says every now and then where a run stands."""
-
-    def __init__(self, preset: str, name: str):
-        self.start, self.last = f"{preset} {name}", time.monotonic()
-
-    def __call__(self, what: str) -> None:
-        if time.monotonic() - self.last > TELL_SECONDS:
-            self.last = time.monotonic()
-            print(f"{self.start}: {what}", flush=True)
-
-    def on_progress(self, progress: Progress) -> None:
-        steps = "?" if progress.steps is None else progress.steps
-        self(f"step {progress.step} of {steps}, {progress.seconds:.0f} s, {progress.train:.3f} nats a row")
-
-
-def scores(flow: Flow, x: torch.Tensor, tell: Tell) -> torch.Tensor:
-    """Log-densities in float64, a part at a time: the solve of a continuous flow is long."""
-    found: list[torch.Tensor] = []
-    with torch.no_grad():
-        for part in x.split(CHUNK):
-            found.append(flow.log_prob(part).double())
-            tell(f"scored {sum(map(len, found))} of {len(x)} fresh points")
-    return torch.cat(found)
-
-
-def run(preset: str, name: str, fields: dict[str, Any], asked: argparse.Namespace) -> tuple[Row, Image.Image]:
+def run(preset: str, name: str, fields: dict[str, Any], asked: Namespace) -> tuple[kit.Row, Image.Image]:
     """One preset on one toy: its row, and its part of the picture."""
-    toy, tell = TOYS[name], Tell(preset, name)
+    toy = TOYS[name]
     generator = torch.Generator().manual_seed(asked.seed)
-    rows, fresh = toy.sample(asked.rows, generator), toy.sample(FRESH, generator)
+    rows, fresh = toy.sample(asked.rows, generator), toy.sample(asked.fresh, generator)
     torch.manual_seed(asked.seed)
     flow = PRESETS[preset](features=2, **fields).build()
-    report = diffeo.fit(flow, rows, max_seconds=asked.seconds, seed=asked.seed, callbacks=[tell])
+    report = diffeo.fit(flow, rows, max_seconds=asked.seconds, seed=asked.seed)
     tick = time.monotonic()
-    log_prob = scores(flow, fresh, tell)
+    with torch.no_grad():
+        log_prob = torch.cat([flow.log_prob(part).double() for part in fresh.split(8192)])
     scoring = time.monotonic() - tick
-    excess = toy.log_prob(fresh).double() - log_prob
-    gap = excess.mean().item()
-    row: Row = {
+    gap = kit.mean_and_error(toy.log_prob(fresh).double() - log_prob)
+    row = {
         "preset": preset,
         "toy": name,
-        "gap": round(gap, 4),
-        "standard_error": round(excess.std().item() / math.sqrt(FRESH), 4),
-        "target": target(preset, name),
+        "gap": gap["test"],
+        "standard_error": gap["standard_error"],
+        "target": toy_pages.target(preset, name),
         "nll": round(-log_prob.mean().item(), 4),
         "entropy": toy.entropy,
-        "steps": report.steps,
-        "best_step": report.best_step,
-        "stopped": report.stopped,
-        "seconds": round(report.seconds, 1),
+        **kit.fitted(report),
         "scoring": round(scoring, 1),
-        "parameters": sum(p.numel() for p in flow.parameters()),
+        "parameters": kit.size(flow),
         "fields": fields,
-        "rows": asked.rows,
-        "fresh": FRESH,
-        "seed": asked.seed,
+        **{key: getattr(asked, key) for key in ("rows", "fresh", "seed", "jobs")},
         "budget": asked.seconds,
-        "jobs": asked.jobs,
-        "machine": machine(1),
-        "versions": {**versions(), "kernels": diffeo.kernels.describe().removeprefix("kernels: ")},
     }
-    return row, tile(flow, rows, name, gap, asked.seed)
+    return row, toy_pages.tile(flow, rows, name, row["gap"], asked.seed)
 
 
 def settle(cores: Queue[int]) -> None:
@@ -121,31 +78,20 @@ def setting(item: str) -> tuple[str, Any]:
     return name, ast.literal_eval(value)
 
 
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def options() -> kit.Options:
+    parser = kit.Options(__doc__, seconds=90.0, seed=..., results=..., pages=...)
     some = ["IResNet", "FFJORD", "FlowMatching", "NAF"]
-    parser.add_argument("--presets", nargs="*", default=some, help="none: only write the page again")
-    parser.add_argument("--names", nargs="+", default=list(TOYS), choices=list(TOYS))
-    parser.add_argument("--seconds", type=float, default=90.0, help="of each fit")
-    parser.add_argument("--rows", type=int, default=100_000, help="to train on")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--set", nargs="*", default=[], type=setting, help="fields of the presets: layers=4")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results")
-    asked = parser.parse_args()
-    for preset in asked.presets:
-        if preset not in PRESETS:
-            parser.error(f"there is no preset {preset}; there are {', '.join(PRESETS)}.")
-    if not 1 <= asked.jobs <= (os.cpu_count() or 1):
-        parser.error(f"--jobs must be from 1 to {os.cpu_count()}, the number of cores.")
-    return asked
+    parser.option("--presets", some, "none: only write the page again", nargs="*", choices=list(PRESETS))
+    parser.option("--names", list(TOYS), choices=list(TOYS))
+    parser.option("--rows", 100_000, "to train on")
+    parser.option("--fresh", 100_000, "points to score")
+    parser.option("--jobs", 1, "runs at a time", choices=range(1, len(available()) + 1))
+    return parser.option("--set", [], "fields of the presets: layers=4", nargs="*", type=setting)
 
 
 def main() -> None:
-    asked = options()
-    kept, page = asked.results / "toys.jsonl", asked.pages / "toys.md"
-    command = shlex.join(["python", "benchmarks/toys.py", *sys.argv[1:]])
+    asked = options().parse_args()
+    store, provenance = toy_pages.store(asked.results), kit.provenance("toys.py", asked)
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     context = multiprocessing.get_context("spawn")
     cores: Queue[int] = context.Queue()
@@ -165,14 +111,11 @@ def main() -> None:
                 print(failed[-1], flush=True)
                 continue
             row, part = future.result()
-            keep_row(kept, {**row, "command": command})
-            keep_tile(asked.pages / f"toys-{preset}.png", name, part)
-            gap = f"gap {row['gap']:.4f} +- {row['standard_error']:.4f}, target {row['target']}"
-            work = f"{row['steps']} steps in {row['seconds']} s, scored in {row['scoring']} s"
-            print(f"{preset} {name}: {gap}, {work}", flush=True)
-    if rows := read_rows(kept):
-        write_page(page, rows)
-        print(page)
+            store.keep({**row, **provenance})
+            toy_pages.keep_tile(asked.pages / f"toys-{preset}.png", name, part)
+            print({k: row[k] for k in ("preset", "toy", "gap", "target", "steps", "seconds")}, flush=True)
+    if rows := store.read():
+        kit.fill(asked.pages / "toys.md", toy_pages.blocks(rows, asked.pages))
     if failed:
         sys.exit("failed:\n" + "\n".join(failed))
 

@@ -13,20 +13,16 @@ importance-weighted bound, each with its standard error over images, and paired 
 
 from __future__ import annotations
 
-import argparse
-import copy
 import json
-import math
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import data
+import kit
 import numpy as np
 import torch
-from diffeo.train.data import Rows
 from torch import Tensor, nn
 
 import diffeo
@@ -34,13 +30,13 @@ from diffeo import autoencoders as ae
 from diffeo.flow import Flow
 from diffeo.functional.matmul_precision import matmul_dtype
 from diffeo.objectives import Batch, Likelihood
-from diffeo.train import Recipe, fit
+from diffeo.train import OptimizerSettings, TensorRows, fit
 from diffeo.train.optimizer import FlatAdamW
 
 PIXELS, LATENT = 784, 64
 HELD = 2000
 """Training images that choose the weights kept."""
-POSTERIORS: dict[str, Callable[[int, argparse.Namespace], Flow]] = {
+POSTERIORS: dict[str, Callable[[int, Namespace], Flow]] = {
     "none": lambda h, asked: ae.diagonal(LATENT, h),
     "planar": lambda h, asked: ae.planar(LATENT, h, asked.planar_layers),
     "sylvester": lambda h, asked: ae.sylvester(
@@ -72,7 +68,7 @@ def layers(*widths: int) -> nn.Sequential:
     return nn.Sequential(*parts[:-1])
 
 
-def build(name: str, seed: int, asked: argparse.Namespace) -> Flow:
+def build(name: str, seed: int, asked: Namespace) -> Flow:
     """The model; what all posteriors share starts alike for one seed."""
     torch.manual_seed(seed)
     encoder = nn.Sequential(layers(PIXELS, asked.hidden, asked.context), nn.SiLU())
@@ -83,83 +79,56 @@ def build(name: str, seed: int, asked: argparse.Namespace) -> Flow:
     return ae.autoencoder(encoder, posterior, decoder)
 
 
-class Clock:
-    """Processor time and validation score at the steps where a run is measured."""
-
-    def __init__(self, name: str):
-        self.name = name
-        self.curve: list[tuple[int, float, float]] = []
-        self.started = time.process_time()
-
-    def on_progress(self, progress: Any) -> None:
-        if not math.isnan(progress.valid):
-            seconds = time.process_time() - self.started
-            self.curve.append((progress.step, round(seconds, 1), round(-progress.valid, 3)))
-            if len(self.curve) % 10 == 1:
-                print(
-                    f"{self.name}: {seconds:.0f} s, step {progress.step}: {-progress.valid:.2f}", flush=True
-                )
-
-
-def pace(asked: argparse.Namespace, rows: Tensor) -> dict[str, float]:
+def pace(asked: Namespace, rows: Tensor) -> dict[str, float]:
     """Processor seconds of a step of each, in turns, so that other work on the machine slows all alike."""
     batch = Batch(rows[: asked.batch], None, None, torch.arange(asked.batch))
-    flows = {name: build(name, 0, asked).train() for name in asked.posteriors}
-    optimizers = {
-        name: FlatAdamW(list(flow.parameters()), list(copy.deepcopy(flow).parameters()), 0.0, 1.0)
-        for name, flow in flows.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in flows}
-    for _ in range(60):
-        for name, flow in flows.items():
-            tick = time.process_time()
-            optimizers[name].zero_grad()
+
+    def stepping(name: str) -> Callable[[], None]:
+        flow = build(name, 0, asked).train()
+        params = list(flow.parameters())
+        optimizer = FlatAdamW(params, [p.detach().clone() for p in params], 0.0, 1.0)
+
+        def step() -> None:
+            optimizer.zero_grad()
             with matmul_dtype(products(asked)):
                 loss = Binarized()(flow, batch)
             loss.backward()
-            optimizers[name].gather()
-            optimizers[name].step(1e-5, 0.9)
-            times[name].append(time.process_time() - tick)
-    return {name: float(np.median(found[10:])) for name, found in times.items()}
+            optimizer.gather()
+            optimizer.step(1e-5, 0.9)
+
+        return step
+
+    runs = {name: stepping(name) for name in asked.posteriors}
+    times = kit.by_turns(runs, 50, warm_up=10, clock=time.process_time)
+    return {name: float(np.median(found)) for name, found in times.items()}
 
 
-def products(asked: argparse.Namespace) -> torch.dtype | None:
+def products(asked: Namespace) -> torch.dtype | None:
     """What nets multiply in while training."""
     return None if asked.full else torch.bfloat16
 
 
-def train(
-    name: str, seed: int, steps: int, rows: Tensor, asked: argparse.Namespace
-) -> tuple[Flow, dict[str, Any]]:
+def train(name: str, seed: int, steps: int, rows: Tensor, asked: Namespace) -> tuple[Flow, kit.Row]:
     """One model, trained for so many steps."""
     flow = build(name, seed, asked)
-    recipe = Recipe(
-        learning_rate=asked.learning_rate,
-        weight_decay=1e-4,
-        clip=asked.clip,
-        patience=1.0,
-        products=products(asked),
-    )
-    valid = Rows(rows[-HELD:], None, None, torch.arange(HELD))
-    clock = Clock(name)
+    kept = {"weight_decay": 1e-4, "clip": asked.clip, "patience": 1.0, "matmul_dtype": products(asked)}
     report = fit(
-        flow, rows[:-HELD], validation=valid, objective=Binarized(), max_steps=steps, batch_size=asked.batch,
-        seed=seed, recipe=recipe, callbacks=[clock],
-    )  # fmt: skip
-    return flow, {
-        "steps": report.steps,
-        "best_step": report.best_step,
-        "skipped": report.skipped,
-        "processor_seconds": clock.curve[-1][1],
-        "seconds": report.seconds,
-        "valid": -report.valid,
-        "train": -report.train,
-        "curve": clock.curve,
-    }
+        flow,
+        rows[:-HELD],
+        validation=TensorRows(rows[-HELD:], None, None, torch.arange(HELD)),
+        objective=Binarized(),
+        max_steps=steps,
+        batch_size=asked.batch,
+        seed=seed,
+        optimizer=OptimizerSettings(learning_rate=asked.learning_rate, **kept),
+        clock=time.process_time,
+    )
+    course = {**kit.fitted(report), "skipped": report.skipped, "valid": -report.valid, "train": -report.train}
+    return flow, {**course, "curve": [(point.step, point.seconds, -point.valid) for point in report.curves]}
 
 
 @torch.no_grad()
-def score(flow: Flow, test: Tensor, asked: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
+def score(flow: Flow, test: Tensor, asked: Namespace) -> tuple[kit.Row, Tensor]:
     """Negative ELBO of all test images, and the importance-weighted bound of the first."""
     found = ae.evidence(flow, test, num_draws=asked.elbo_draws)
     few = ae.evidence(flow, test[: asked.subset], num_draws=asked.draws)
@@ -176,62 +145,56 @@ def score(flow: Flow, test: Tensor, asked: argparse.Namespace) -> tuple[dict[str
     }, nelbo
 
 
+def options() -> kit.Options:
+    parser = kit.Options(__doc__, data=..., seeds=[0, 1], seconds=480.0, threads=...)
+    parser.option("--posteriors", list(POSTERIORS), choices=list(POSTERIORS))
+    parser.option("--steps", 0, "so many for all, whatever they cost")
+    parser.option("--full", False, "nets multiply in float32, not bfloat16")
+    parser.option("--hidden", 512)
+    parser.option("--context", 256, "numbers that the encoder gives")
+    parser.option("--batch", 256)
+    parser.option("--learning-rate", 4e-3)
+    parser.option("--clip", 100.0)
+    parser.option("--planar-layers", 2)
+    parser.option("--sylvester-layers", 1)
+    parser.option("--sylvester-rank", 16)
+    parser.option("--sylvester-reflections", 8)
+    parser.option("--iaf-layers", 2)
+    parser.option("--iaf-hidden", 256)
+    parser.option("--elbo-draws", 4, "of each test image")
+    parser.option("--draws", 64, "of the importance-weighted bound")
+    parser.option("--subset", 1000, "test images for that bound")
+    parser.option("--test", 10_000, "test images")
+    return parser.option("--out", None, "file to which a line of JSON is added for every run", type=Path)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    data.add_arguments(parser)
-    parser.add_argument("--posteriors", nargs="+", default=list(POSTERIORS), choices=list(POSTERIORS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--seconds", type=float, default=480, help="processor time of each run")
-    parser.add_argument("--steps", type=int, help="so many for all, whatever they cost")
-    parser.add_argument("--full", action="store_true", help="nets multiply in float32, not bfloat16")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--context", type=int, default=256, help="numbers that the encoder gives")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=4e-3)
-    parser.add_argument("--clip", type=float, default=100.0)
-    parser.add_argument("--planar-layers", type=int, default=2)
-    parser.add_argument("--sylvester-layers", type=int, default=1)
-    parser.add_argument("--sylvester-rank", type=int, default=16)
-    parser.add_argument("--sylvester-reflections", type=int, default=8)
-    parser.add_argument("--iaf-layers", type=int, default=2)
-    parser.add_argument("--iaf-hidden", type=int, default=256)
-    parser.add_argument("--elbo-draws", type=int, default=4, help="of each test image")
-    parser.add_argument("--draws", type=int, default=64, help="of the importance-weighted bound")
-    parser.add_argument("--subset", type=int, default=1000, help="test images for that bound")
-    parser.add_argument("--out", type=Path, help="file to which a line of JSON is added for every run")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    stored = np.load(data.folder(asked, "mnist") / "mnist.npz")
-    rows = torch.from_numpy(stored["x_train"]).reshape(-1, PIXELS)
-    test = binary(torch.from_numpy(stored["x_test"]).reshape(-1, PIXELS), torch.Generator().manual_seed(1))
-    fields = {k: v for k, v in vars(asked).items() if k not in ("data", "out", "seeds", "posteriors")}
+    asked = options().ask()
+    stored = np.load(kit.folder(asked, "mnist") / "mnist.npz")
+    rows, test = (torch.from_numpy(stored[k]).reshape(-1, PIXELS) for k in ("x_train", "x_test"))
+    test = binary(test[: asked.test], torch.Generator().manual_seed(1))
     costs = pace(asked, rows)
-    steps = {name: asked.steps or int(asked.seconds / cost) for name, cost in costs.items()}
     for seed in asked.seeds:
         first = None
         for name in asked.posteriors:
-            flow, how = train(name, seed, steps[name], rows, asked)
+            flow, course = train(name, seed, asked.steps or int(asked.seconds / costs[name]), rows, asked)
             scores, nelbo = score(flow, test, asked)
             first = nelbo if first is None else first
             gain = first - nelbo
             found = {
                 "posterior": name,
                 "seed": seed,
-                "parameters": sum(p.numel() for p in flow.parameters()),
+                "parameters": kit.size(flow),
                 **scores,
                 "gain": gain.mean().item(),
                 "gain_error": (gain.std() / len(gain) ** 0.5).item(),
                 "milliseconds_a_step": 1000 * costs[name],
-                **how,
-                "settings": fields,
+                **course,
+                "settings": kit.settings(asked),
                 "versions": {"diffeo": diffeo.__version__, "torch": torch.__version__},
             }
             if asked.out is not None:
-                with asked.out.open("a") as file:
-                    file.write(json.dumps(found) + "\n")
+                kit.Store(asked.out).keep(found)
             found.pop("curve")
             print(json.dumps(found), flush=True)
 

@@ -6,6 +6,7 @@ import importlib
 import re
 import runpy
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -142,6 +143,17 @@ def test_the_gallerys_scripts_draw_their_pictures(script, empty_folder, capsys):
         assert (ROOT / "docs" / "gallery" / name).exists(), f"make gallery has not made {name}"
 
 
+def benchmark_options(script: str, measurement: str | None = None) -> set[str]:
+    """The options of a script of ``benchmarks`` or, of measure.py, those of the measurement."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    try:
+        if script == "measure":
+            return importlib.import_module("measurements").named(measurement).parser().names
+        return importlib.import_module(script).options().names
+    finally:
+        sys.path.pop()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_options_exist(page):
     text = read(page)
@@ -151,10 +163,9 @@ def test_commands_and_options_exist(page):
     commands += [below for group in commands for below in getattr(group, "commands", {}).values()]
     known = {o for command in commands for p in command.params for o in p.opts + p.secondary_opts}
     for line in text.splitlines():
-        script = re.search(r"benchmarks/\w+\.py", line)
-        parsers = [script.group(), "benchmarks/data.py"] if script else []
-        parsers += ["benchmarks/peers/__main__.py"] if "make bench" in line else []
-        own = {o for p in parsers for o in re.findall(r'"(--[a-z][a-z-]+)"', read(ROOT / p))}
+        script = re.search(r"benchmarks/(\w+)\.py(?: (\w+))?", line)
+        own = benchmark_options(*script.groups()) if script else set()
+        own |= benchmark_options("peers.__main__") if "make bench" in line else set()
         for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", line):
             pips = {"--index-url"} if "pip install" in line else set()
             assert option in own | pips | known | {"--help", "--version"}, f"{page.name}: no option {option}"

@@ -24,14 +24,15 @@ JSON = json.loads((ROOT / "benchmarks" / "results" / "features.json").read_text(
 
 sys.path.append(str(ROOT / "benchmarks"))
 try:
-    features, probes, rows = (import_module(m) for m in ("features", "peers.features", "peers.features.rows"))
+    probes, page, rows = (import_module(f"peers.{m}") for m in ("features", "features.page", "features.rows"))
+    kit = import_module("kit")
 finally:
     sys.path.pop()
 
 
 def table(text: str) -> dict[str, dict[str, str]]:
     """The matrix of a page: what each row says of each library."""
-    found_at = re.search(r"^\| \|[^\n]* zuko \| nflows [^\n]*FrEIA[^\n]*\n(?:\|.*\n)+", text, re.M)
+    found_at = re.search(r"^\| +\|[^\n]* zuko \| nflows [^\n]*FrEIA[^\n]*\n(?:\|.*\n)+", text, re.M)
     assert found_at, "there is no table of features"
     head, _, *rows = found_at[0].splitlines()
     names = [cell.strip(" *") for cell in head.split("|")[2:-1]]
@@ -51,7 +52,8 @@ def defined_in(path: Path) -> set[str]:
 
 
 def test_the_page_is_what_was_probed():
-    assert features.page(JSON) == PAGE, "run make features"
+    assert kit.filled(PAGE, page.blocks(JSON)) == PAGE, "run make features"
+    assert all(made in PAGE for made in page.blocks(JSON).values())
 
 
 @pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.key)

@@ -7,10 +7,13 @@ what was looked for; what was read in the source and not run ends in "(read)".
 from __future__ import annotations
 
 import ast
+import math
 import re
+from collections.abc import Callable
 from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 YES, PARTLY, NO = "yes", "partly", "no"
 Seen = tuple[str, str]
@@ -20,9 +23,23 @@ LAYERS = {"diffeo": "diffeo.bijections", "Pyro": "pyro.distributions.transforms"
 """Where the layers of a flow are, in packages that hold more than flows."""
 
 
-def stated(verdict: str, text: str) -> Seen:
+Probe = Callable[[], Seen]
+
+
+def stated(verdict: str, text: str) -> Probe:
     """A cell from reading the source or the manual; nothing ran."""
-    return verdict, f"{text} (read)"
+    return lambda: (verdict, f"{text} (read)")
+
+
+def ran(verdict: str, text: str, call: Callable[[], Any]) -> Probe:
+    """A cell whose text holds because a call went through and, where it gives a number, that is finite."""
+
+    def probe() -> Seen:
+        found = call()
+        assert found is None or math.isfinite(found)
+        return verdict, text
+
+    return probe
 
 
 def sources(package: str) -> dict[str, ast.Module]:
@@ -83,3 +100,12 @@ def console_scripts(distribution_name: str) -> list[str]:
     """The commands that an installed distribution brings."""
     points = distribution(distribution_name).entry_points
     return [point.name for point in points if point.group == "console_scripts"]
+
+
+def verdict_of_times(times: dict[str, list[float]]) -> Seen:
+    """One rule for all, of the shortest times: a pass for each of the 32 columns takes about 32 times one."""
+    score, draw = times["score"][0], times["draw"][0]
+    ratio = max(score, draw) / min(score, draw)
+    slow, fast = ("sample", "log_prob") if draw > score else ("log_prob", "sample")
+    verdict = YES if ratio < 6 else PARTLY if ratio < 16 else NO
+    return verdict, f"{slow} takes {ratio:.1f} times as long as {fast}"

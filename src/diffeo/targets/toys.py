@@ -292,4 +292,4 @@ TOYS: dict[str, Toy] = {
         Toy("swissroll", 2.66965, _swissroll_draw, _swissroll_density),
     )
 }
-"""The eight toys by name, with entropies that ``benchmarks/toy_entropies.py`` derives again."""
+"""The eight toys by name, with entropies that the tests derive again."""
