@@ -2,8 +2,8 @@
 
     python benchmarks/mnist.py --data DIR --presets Glow [--seconds 600] [--threads 2] [--bf16]
 
-Each preset is fitted by ``fit_images`` with its own door and defaults for so many seconds of training (the
-closing score comes on top), 1,000 of the 60,000 training images held out to pick the weights; the test
+Each preset is fitted by ``fit_images`` with its own encoding and defaults for so many seconds of training
+(the closing score comes on top), 1,000 of the 60,000 training images held out to pick the weights; the test
 images are scored once, at the end. Adds a line for each to RESULTS/mnist.jsonl, which says how many threads
 and seconds it had; ``--out`` keeps the model and a picture of samples.
 """

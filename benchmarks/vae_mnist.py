@@ -132,8 +132,8 @@ def score(flow: Flow, test: Tensor, asked: Namespace) -> tuple[kit.Row, Tensor]:
     """Negative ELBO of all test images, and the importance-weighted bound of the first."""
     found = ae.evidence(flow, test, num_draws=asked.elbo_draws)
     few = ae.evidence(flow, test[: asked.subset], num_draws=asked.draws)
-    door = flow.encoding
-    assert isinstance(door, ae.VariationalEncoding)
+    encoding = flow.encoding
+    assert isinstance(encoding, ae.VariationalEncoding)
     nelbo, bound = -found.elbo, -few.log_prob
     return {
         "negative_elbo": nelbo.mean().item(),

@@ -16,7 +16,7 @@ from diffeo.errors import DataError
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary file that takes the place of ``path`` when the block ends well, else leaves no trace.
 
-    What is no regular file (a pipe, ``/dev/null``) is written directly.
+    Anything but a regular file (a pipe, ``/dev/null``) is written directly.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -52,7 +52,7 @@ def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -
     if target.is_dir():
         raise DataError(f"{target} is a folder; give the path of a file in it.")
     if not suffixes and target.exists() and not target.is_file():
-        raise DataError(f"{target} is no regular file; give the path of one.")
+        raise DataError(f"{target} is not a regular file; give the path of one.")
     if not target.parent.is_dir():
         raise DataError(f"the folder {target.parent} does not exist; create it first.")
     if not os.access(target if target.exists() else target.parent, os.W_OK):

@@ -36,7 +36,7 @@ class Flow(nn.Module, Initializable):
     Args:
         bijection: takes data (behind the encoding, if any) to latent.
         base: density over the latent space; its event shape is the bijection's latent shape.
-        encoding: door for data that are not real vectors yet; None when they are.
+        encoding: turns data that are not real vectors yet into such; None when they are.
         context_encoding: takes the user's context to the vector that the layers see.
 
     Shape:
@@ -125,7 +125,7 @@ class Flow(nn.Module, Initializable):
         return self._log_prob(v, context) + log_weight
 
     def _enter(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The door: points and context checked, broadcast, and the context as the layers see it."""
+        """Points and context, checked and broadcast, the context as the layers see it."""
         self._check_dtype(x, "x")
         x, context = broadcast_batch(x, context, self.event_shape, self.context_shape)
         return x, self._encode_context(context)
@@ -192,7 +192,7 @@ class Flow(nn.Module, Initializable):
         return FlowDistribution(self, context)
 
     def without_encoding(self) -> Flow:
-        """The flow of the encoded vectors alone: the same bijection, base and context, without the door.
+        """The flow of the encoded vectors alone: the same bijection, base and context.
 
         Its ``log_prob`` takes what ``encoding.encode`` gives and is differentiable in it, where data may be
         whole numbers. The parts are shared; preset and notes are not, as no preset builds this flow.

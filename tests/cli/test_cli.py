@@ -395,7 +395,7 @@ def test_python_takes_tables_of_every_make():
         ("fit t.parquet -o m --preset nsf --set bins=x", "'x' is not a whole number"),
         ("fit t.parquet -o m --given age --given age", "'age' stands twice among given and weights"),
         ("fit t.parquet -o m --given age --weights age", "'age' stands twice among given and weights"),
-        ("fit t.parquet -o /dev/full", "/dev/full is no regular file"),
+        ("fit t.parquet -o /dev/full", "/dev/full is not a regular file"),
         ("fit t.parquet -o n --checkpoint ./n", "--output and --checkpoint are both n; name two"),
         ("fit t.parquet -o t.parquet", "TABLE and --output are both"),
         ("fit t.parquet -o m --preset nsf --set bins=0", "NSF.bins must be"),

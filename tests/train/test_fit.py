@@ -112,7 +112,7 @@ def test_weights_that_cannot_be(weights: Tensor):
 
 @pytest.mark.parametrize("x", [[["a", "b"], ["c", "d"]], [[1.0, None], [2.0, 3.0]], [[1.0, 2.0], [3.0]]])
 def test_what_is_no_array_of_numbers(x: Any):
-    with pytest.raises(DataError, match="x is no array of numbers"):
+    with pytest.raises(DataError, match="x is not an array of numbers"):
         diffeo.fit(small(), x, max_steps=1)
 
 

@@ -12,6 +12,7 @@ from diffeo.bases.base import Base
 from diffeo.bases.normal import MAX_LOG_SCALE
 from diffeo.errors import ConfigError
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.seeding import generator
 from diffeo.functional.shapes import sum_event
 
 
@@ -102,5 +103,5 @@ def _standard_points(count: int, event_shape: Sequence[int]) -> Tensor:
     """``count`` distinct points with mean 0 and variance 1 in every feature; always the same ones."""
     if count == 1:
         return torch.zeros(1, *event_shape)
-    points = torch.randn((count, *event_shape), generator=torch.Generator().manual_seed(0))
+    points = torch.randn((count, *event_shape), generator=generator(0))
     return (points - points.mean(0)) / points.std(0, correction=0)

@@ -20,6 +20,7 @@ from diffeo.functional.fixed_point import MEMORY, FixedPoint, fixed_point, picar
 from diffeo.functional.linearize import jacobian, linearize
 from diffeo.functional.log_dets import EXACT_FEATURES, Estimate, ExactLogDet, LogDet, rademacher
 from diffeo.functional.programs import run_alone
+from diffeo.functional.seeding import generator
 from diffeo.functional.stages import Stage
 from diffeo.nets.lipschitz import LipschitzNet
 from diffeo.nets.smooth import SmoothLayers
@@ -79,8 +80,7 @@ class Contractive(Bijection):
             inverse_passes=10,
         )
         shape = self.log_det.probe_shape(self.event_shape)
-        generator = torch.Generator().manual_seed(0)
-        fixed = None if shape is None else rademacher(shape, torch.empty(0), generator)
+        fixed = None if shape is None else rademacher(shape, torch.empty(0), generator(0))
         self.register_buffer("probes", fixed)
 
     # -- forward ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 from typing_extensions import Unpack
 
-from diffeo.distillation.objectives import LayerByLayer, mirrored
+from diffeo.distillation.objectives import LayerByLayer, layer_pairs
 from diffeo.errors import ConfigError, ContextError, Cure, TrainingError
 from diffeo.flow import Flow, device_of, evaluating, in_parts
 from diffeo.functional.domains import describe, same_interval
@@ -60,7 +60,7 @@ class Judgment:
         reverse_kl_error: its standard error.
         ess: effective fraction, in [0, 1], of the student's draws as importance draws of the teacher.
         num_draws: of each.
-        lost: draws of the student that were not finite, and so are in none of the means; they count as
+        lost: draws of the student that were not finite, which the means leave out; they count as
             worthless in ``ess``.
     """
 
@@ -174,7 +174,7 @@ def distill(
                 f"not stable; fit it with more weight decay, or fewer steps."
             )
         valid, _ = _draw(source, "teacher", context, POOL // 20, draws)
-    layers = objective is None and mirrored(source, core) is not None
+    layers = objective is None and layer_pairs(source, core) is not None
     default = LayerByLayer(source) if layers else Likelihood()
     settings = OptimizerSettings(RATE if layers else None, weight_decay=0.0, patience=1.0)
     with shown(options.progress, options.callbacks) as callbacks:
@@ -278,10 +278,10 @@ def default_student(teacher: Flow) -> Preset:
 
 
 def _student(teacher: Flow, student: Flow | Preset | None) -> Flow:
-    """The flow to train, behind a copy of the teacher's doors."""
+    """The flow to train, behind a copy of the teacher's encodings."""
     if isinstance(student, Flow):
         found = student
-        if _door(student) != _door(teacher):
+        if _encoding_of(student) != _encoding_of(teacher):
             raise ConfigError("teacher and student have different encodings; pass a preset as the student.")
     else:
         preset = default_student(teacher) if student is None else student
@@ -314,7 +314,7 @@ def _shown(shape: Sequence[int] | None) -> str:
     return "none" if shape is None else str(tuple(shape))
 
 
-def _door(flow: Flow) -> Any:
+def _encoding_of(flow: Flow) -> Any:
     return None if flow.encoding is None else (type(flow.encoding), flow.encoding.to_json())
 
 

@@ -1,4 +1,4 @@
-"""Learning from a teacher, a flow itself: its density, and where its mirror image can learn it, its map."""
+"""Learning from a teacher, a flow itself: its density, and where layers pair, its map."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LayerByLayer:
             parameters that are frozen, or they gather gradients.
 
     Raises:
-        ConfigError: for a teacher and a flow that are no mirror images.
+        ConfigError: for a teacher and a flow whose layers do not pair, each with one that can undo it.
 
     References: van den Oord et al. 2018, "Parallel WaveNet", for the idea of such a student; Ping, Peng and
     Chen 2019, "ClariNet", section 3.3, who compare the two step by step as well.
@@ -58,10 +58,10 @@ class LayerByLayer:
     teacher: Flow
 
     def __call__(self, flow: Flow, batch: Batch) -> Tensor:
-        pairs = mirrored(self.teacher, flow)
+        pairs = layer_pairs(self.teacher, flow)
         if pairs is None:
             raise ConfigError(
-                "teacher and student are no mirror images; that of a MAF is an IAF of as many layers."
+                "the student's layers cannot undo the teacher's; pair a MAF with an IAF of as many layers."
             )
         theirs, own = _encoded(self.teacher, batch.context), _encoded(flow, batch.context)
         if not flow.training:
@@ -87,8 +87,8 @@ class LayerByLayer:
         return flow.base.log_prob(z, own) - log_det - log_p
 
 
-def mirrored(teacher: Flow, student: Flow) -> list[tuple[Segment, Segment]] | None:
-    """The teacher's layers, each with the student's that can undo it; None where there are no such pairs."""
+def layer_pairs(teacher: Flow, student: Flow) -> list[tuple[Segment, Segment]] | None:
+    """The teacher's layers, each with the student's that can undo it; None where they do not pair."""
     one, other = _segments(teacher.bijection), _segments(student.bijection)
     if len(one) != len(other) or not one or teacher.event_shape != student.event_shape:
         return None

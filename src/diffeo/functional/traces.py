@@ -12,6 +12,7 @@ from torch import Tensor
 from diffeo.errors import ConfigError
 from diffeo.functional.linearize import basis, linearize, trace
 from diffeo.functional.log_dets import EXACT_FEATURES, rademacher
+from diffeo.functional.seeding import generator
 
 
 class Traced(ABC):
@@ -103,5 +104,4 @@ class Hutchinson(Trace):
     def fixed_probes(self, features: int) -> Tensor | None:
         if features <= EXACT_FEATURES:
             return None
-        generator = torch.Generator().manual_seed(0)
-        return rademacher(torch.Size((self.fixed, 1, features)), torch.empty(0), generator)
+        return rademacher(torch.Size((self.fixed, 1, features)), torch.empty(0), generator(0))

@@ -38,7 +38,7 @@ class Annealing:
     Args:
         transition: by default Hamiltonian where the target brings gradients, else a random walk.
         moves: transitions of each stage; 0 for a single raise, as far as ``keep`` allows, and no evaluation
-            but the first: reweighted draws of a tempered target, whose mean weight is no evidence.
+            but the first: reweighted draws of a tempered target, whose mean weight is not the evidence.
         keep: conditional effective fraction that a raise must leave, in (0, 1).
         resample: effective fraction below which draws are resampled, in [0, 1]; 0 never does.
         end: last exponent of p; 2 makes ``p^2 / q``, whose draws FAB learns from.

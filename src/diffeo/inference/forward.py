@@ -84,7 +84,7 @@ def forward_check(
         batch_size: rows at a time.
 
     Raises:
-        ShapeError, ConfigError: where x are no rows of the flow's, or there are none.
+        ShapeError, ConfigError: for x that are not rows of the flow's, or are empty.
 
     Example:
         >>> import torch, diffeo

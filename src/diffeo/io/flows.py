@@ -21,6 +21,7 @@ from diffeo import encodings
 from diffeo.encodings.base import Encoding
 from diffeo.errors import ConfigError, FormatError
 from diffeo.flow import Flow
+from diffeo.functional.seeding import seeded
 from diffeo.io.files import FileInfo, naming, one_line, read_header, read_tensors, write
 from diffeo.io.recipes import from_recipe, to_recipe
 
@@ -149,10 +150,10 @@ def _plain(value: Any) -> Any:
 
 def _rebuild(recipe: dict[str, Any], encoding: dict[str, Any] | None, limit: float = math.inf) -> Flow:
     """The flow of a recipe, on the CPU, in at most ``limit`` bytes; torch's generator stays as it was."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _Budget(limit):
-        door = None if encoding is None else _rebuild_encoding(encoding)
+    with seeded(0), torch.device("cpu"), _Budget(limit):
+        before = None if encoding is None else _rebuild_encoding(encoding)
         try:
-            return from_recipe(recipe).build(door)
+            return from_recipe(recipe).build(before)
         except Exception as error:  # the recipe comes from the file: whatever it breaks is the file's fault
             raise FormatError(f"its preset cannot be rebuilt: {one_line(error)}") from error
 

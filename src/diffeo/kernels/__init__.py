@@ -33,7 +33,7 @@ def load(wanted: str) -> Kernels:
     if wanted == "0":
         return Kernels(None, None, "off (DIFFEO_KERNELS=0)")
     if wanted not in ("", *SETS):
-        raise ValueError(f"DIFFEO_KERNELS={wanted} is none of the choices: 0, {', '.join(SETS)}.")
+        raise ValueError(f"DIFFEO_KERNELS={wanted} is not one of 0, {', '.join(SETS)}.")
     try:
         native = _import()
     except ImportError as error:

@@ -35,7 +35,7 @@ from diffeo.functional.shapes import image_shape
 from diffeo.objectives import Likelihood, Objective
 
 LOGIT = 1e-4
-"""How far from 0 and 1 the logits of images end, of a preset's own door."""
+"""How far from 0 and 1 the logits of images end, in a preset's own encoding."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class ImagePreset(Preset):
         return self.context
 
     def encoding(self, bits: int = 8) -> Dequantization:
-        """The door that suits this preset: logits of variationally dequantized pixels as a rule.
+        """The encoding that suits this preset: logits of variationally dequantized pixels as a rule.
 
         On logits black and white grounds are as wide as what is between them, which shortens training
         many times where images have such grounds.

@@ -25,6 +25,7 @@ from diffeo.bijections import (
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Affine, RationalQuadratic
 from diffeo.elementwise.base import Elementwise
+from diffeo.functional.seeding import generator
 from diffeo.nets import ConvNet, ResidualConvNet
 from diffeo.presets.base import ImagePreset
 
@@ -81,7 +82,7 @@ def _mixed(shape: torch.Size, seed: int) -> Bijection:
     The permutation is fixed, one a layer; without it the LU factors start where every half meets itself.
     """
     channels = shape[0]
-    order = torch.randperm(channels, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(channels, generator=generator(seed))
     return OnChannels(Chain([ActNorm((channels,)), Permute(order), LU(channels)]), shape)
 
 

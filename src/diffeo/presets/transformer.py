@@ -29,6 +29,7 @@ from diffeo.encodings.context import OneHotContext
 from diffeo.encodings.dequantization import Dequantization
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
+from diffeo.functional.seeding import generator
 from diffeo.nets import CausalTransformer, VisionTransformer
 from diffeo.objectives import Likelihood, NoisyLikelihood, Objective
 from diffeo.presets.base import ImagePreset
@@ -157,7 +158,7 @@ class Jet(ImagePreset):
         passing, moved = channels // 2, torch.arange(channels)
         parts: list[Bijection] = [squeeze, _normalized(squeeze)]
         for i in range(self.layers):
-            order = torch.randperm(channels, generator=torch.Generator().manual_seed(i))
+            order = torch.randperm(channels, generator=generator(i))
             net = VisionTransformer(
                 (passing, *size),
                 ((channels - passing) * family.num_params, *size),

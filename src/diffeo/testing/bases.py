@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from diffeo.bases.base import Base
+from diffeo.functional.seeding import generator, seeded
 from diffeo.testing.density import require_integral, require_sampled
-from diffeo.testing.points import draw, ends, generator, inside, outside, randomize_
+from diffeo.testing.points import draw, ends, inside, outside, randomize_
 from diffeo.testing.rules import Rules, require, require_close
 
 rules = Rules()
@@ -94,7 +95,7 @@ def _sampler(s: Subject) -> None:
     first, second = s.sample((7,), seed=1), s.sample((7,), seed=1)
     require(torch.equal(first, second), "one generator, two answers")
     require(not torch.equal(first, s.sample((7,), seed=2)), "the generator is not used")
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         before = torch.get_rng_state()
         s.sample((7,))
         require(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffeo.contracts import Initializable
+from diffeo.functional.seeding import seeded
 from diffeo.testing.points import clamp_to, outside, randomize_
 from diffeo.testing.rules import Rules, require, require_close
 from diffeo.testing.subject import Subject
@@ -120,8 +121,7 @@ def _inputs_stay(s: Subject) -> None:
 @behavior_rules.add("determinism", 6)
 def _determinism(s: Subject) -> None:
     state = {k: v.clone() for k, v in s.kind.state_dict().items()}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+    with seeded(1):
         rng, default = torch.get_rng_state(), torch.get_default_dtype()
         first = s.results()
         require(torch.equal(rng, torch.get_rng_state()), "evaluation draws from torch's default generator")

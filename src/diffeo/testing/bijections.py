@@ -18,9 +18,10 @@ from diffeo.bijections import (
     Pointwise,
 )
 from diffeo.contracts import Traits
+from diffeo.functional.seeding import generator
 from diffeo.testing.behavior import behavior_rules
 from diffeo.testing.derivatives import derivative_rules
-from diffeo.testing.points import draw, ends, generator, inside, randomize_
+from diffeo.testing.points import draw, ends, inside, randomize_
 from diffeo.testing.precision import check_round_trips, scalar_points
 from diffeo.testing.rules import Rules, require, require_close, round_off
 from diffeo.testing.subject import Side, Subject

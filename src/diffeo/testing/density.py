@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from diffeo.functional.domains import bounds, columns_of
-from diffeo.testing.points import ends, generator
+from diffeo.functional.seeding import generator
+from diffeo.testing.points import ends
 from diffeo.testing.rules import require
 
 LogProb = Callable[[Tensor], Tensor]

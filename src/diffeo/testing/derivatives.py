@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffeo.testing.points import generator
+from diffeo.functional.seeding import generator, seeded
 from diffeo.testing.rules import Rules, require, require_close
 from diffeo.testing.subject import Side, Subject
 
@@ -73,8 +73,7 @@ def _estimates(s: Subject) -> None:
     )
     wanted = value_and_slope(exact)
     kind.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         draws = torch.tensor([value_and_slope(side()[1]) for _ in range(DRAWS)], dtype=torch.float64)
     require(
         bool((draws.std(0) > 0).any()), "log_det is declared an estimate, but no two draws in training differ"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffeo.encodings.base import Encoding
-from diffeo.testing.points import generator
+from diffeo.functional.seeding import generator, seeded
 from diffeo.testing.rules import Rules, require, require_close
 
 rules = Rules()
@@ -130,8 +130,7 @@ def _weights(s: Subject) -> None:
 @rules.add("determinism", 6)
 def _determinism(s: Subject) -> None:
     x = s.x.clone()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+    with seeded(1):
         before = torch.get_rng_state()
         first = s.encoding.encode(x)
         require(

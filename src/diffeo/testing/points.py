@@ -12,13 +12,9 @@ from torch.distributions import constraints
 
 from diffeo.contracts import Projectable
 from diffeo.functional.domains import bounds, columns_of
+from diffeo.functional.seeding import generator
 
 T = TypeVar("T", bound=nn.Module)
-
-
-def generator(seed: int) -> Generator:
-    """A generator of one's own: the checks leave torch's default one alone."""
-    return torch.Generator().manual_seed(seed)
 
 
 @torch.no_grad()

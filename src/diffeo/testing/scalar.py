@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from diffeo.bijections.pointwise import Pointwise
 from diffeo.elementwise.base import Elementwise
+from diffeo.functional.seeding import generator
 from diffeo.testing.bijections import check_bijection
-from diffeo.testing.points import draw, ends, generator, inside, outside
+from diffeo.testing.points import draw, ends, inside, outside
 from diffeo.testing.precision import ULPS, check_round_trips, neighbors, scalar_points
 from diffeo.testing.rules import Rules, naming, require, require_close
 

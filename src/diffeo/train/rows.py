@@ -187,7 +187,7 @@ def _whole(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
         unit = bool(tensor.min() >= 0) and bool(tensor.max() <= 1)
         cure = f"multiply by {high} and round." if unit else "round and clip them first."
         raise DataError(
-            f"{name} has {int(bad.sum())} values that are no whole numbers from {low} to {high}, the first "
+            f"{name} has {int(bad.sum())} values that are not whole numbers from {low} to {high}, the first "
             f"in row {row} at ({', '.join(map(str, where))}): {tensor[row][tuple(where)].item():.6g}; {cure}"
         )
     return tensor.to(dtype)
@@ -197,4 +197,4 @@ def _from_numpy(values: ArrayLike, name: str) -> Tensor:
     try:
         return torch.from_numpy(np.array(values))  # a copy: arrays may be read-only or reversed
     except (TypeError, ValueError) as error:
-        raise DataError(f"{name} is no array of numbers ({error}); pass numbers of one shape.") from None
+        raise DataError(f"{name} is not an array of numbers ({error}); pass numbers of one shape.") from None

@@ -53,8 +53,9 @@ class Budget:
         """The length of a time-limited run with ``left`` seconds to go, from what its steps took."""
         done = len(timings)
         timed = sorted(timings[_UNTIMED:] or timings[-1:])
-        usual = [t for t in timed if t <= 10 * timed[len(timed) // 2]]  # a hiccup is none of the run's own
+        usual = [t for t in timed if t <= 10 * timed[len(timed) // 2]]  # without hiccups of the machine
         per_step = sum(usual) / len(usual)  # their mean: an objective may do more work at every fourth step
+        per_step = max(per_step, 1e-9)  # a clock may stand still
         evaluations = min(EVALUATIONS, max(5, int(0.1 * left / max(evaluation, 1e-9))))
         steps = done + int(max(0.0, left - evaluations * evaluation) / per_step)
         steps = min(limit, max(done, steps))

@@ -35,7 +35,7 @@ class AlphaDivergence(DrawsForTarget):
         alpha: above 0, not 1.
 
     Raises:
-        ConfigError: for an alpha that is none, or a target without gradients.
+        ConfigError: for another alpha, or a target without gradients.
 
     References: Li and Turner 2016, "Renyi divergence variational inference", eq. 4; Tucker et al. 2019,
     "Doubly reparameterized gradient estimators", eq. 8; Daudel, Benton, Shi and Doucet 2023,

@@ -97,7 +97,7 @@ def draw(
     no slope, which spares the flow's density at x.
 
     Raises:
-        ConfigError: for a flow of data that are no real vectors.
+        ConfigError: for a flow behind an encoding.
     """
     if flow.encoding is not None:
         raise ConfigError(
