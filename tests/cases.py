@@ -251,6 +251,8 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "IntervalRationalQuadratic": lambda: e.IntervalRationalQuadratic(5, -1.0, 3.0),
         "Mixed": lambda: e.Mixed([e.Affine(), Circular4, Linear(4), e.Affine()]),
         "Mixed, of one": lambda: e.Mixed([Quadratic(4)] * 3),
+        "LocationScale": lambda: e.LocationScale(Rational(8)),
+        "LocationScale, of PiecewiseQuadratic": lambda: e.LocationScale(Quadratic(4)),
         "MixtureCDF": lambda: e.MixtureCDF(5),
         "MonotonicNet": lambda: e.MonotonicNet(3, (8, 8)),
         "PiecewiseLinear": lambda: Linear(5),
@@ -359,6 +361,13 @@ def knots_of(family: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
     """The knots of a family's maps, where it has any, for the precision rule."""
     if isinstance(family, e.RationalQuadratic | e.IntervalRationalQuadratic | e.CircularRationalQuadratic):
         return lambda q: tuple(k.movedim(0, -1) for k in family._knots(q, q.dim() - 1)[:2])
+    if isinstance(family, e.LocationScale) and (inner := knots_of(family.family)):
+
+        def moved(q: Tensor) -> tuple[Tensor, Tensor]:
+            xs, ys = inner(q[..., 2:])
+            return xs, family.affine.forward(ys, q[..., None, :2])[0]
+
+        return moved
     if isinstance(family, e.PiecewiseLinear):
         return lambda q: linear_spline._parts(q, family.low, family.high, family.min_slope)[:2]
     if isinstance(family, e.PiecewiseQuadratic):

@@ -135,7 +135,32 @@
     }
   }
 
-  const FAMILIES = { additive: Additive, affine: Affine, rational_quadratic: RationalQuadratic };
+  // a family, then an affine map, whose two parameters come first
+  class LocationScale {
+    logSlope = 0;
+
+    constructor(spec) {
+      this.family = family(spec.family);
+      this.affine = new Affine(spec.affine ?? {});
+      this.numParams = 2 + this.family.numParams;
+    }
+
+    apply(value, params, start, inverse) {
+      const { family, affine } = this;
+      if (inverse) value = affine.apply(value, params, start, true);
+      value = family.apply(value, params, start + 2, inverse);
+      if (!inverse) value = affine.apply(value, params, start, false);
+      this.logSlope = family.logSlope + affine.logSlope;
+      return value;
+    }
+  }
+
+  const FAMILIES = {
+    additive: Additive,
+    affine: Affine,
+    location_scale: LocationScale,
+    rational_quadratic: RationalQuadratic,
+  };
 
   function family(spec) {
     if (!Object.hasOwn(FAMILIES, spec?.kind)) throw new Error(`the family ${spec?.kind} is not known here.`);

@@ -77,6 +77,7 @@ Bins = Annotated[int, Whole(1, MOST_BINS)]
 Side = Annotated[int, Whole(1, 4096)]
 Shape = Annotated[tuple[int, int, int], Several(Whole(1, 4096), 3, 3)]
 Scale = Annotated[float, Number(0, 1e6)]
+Stretch = Annotated[float, Number(1, 1e6)]
 Probability = Annotated[float, Number(0, 1)]
 
 

@@ -29,6 +29,7 @@ from diffeo.elementwise import (
     Affine,
     CircularRationalQuadratic,
     IntervalRationalQuadratic,
+    LocationScale,
     RationalQuadratic,
 )
 from diffeo.functional import native
@@ -83,11 +84,12 @@ FAMILIES = {
     CircularRationalQuadratic: (),
 }
 SPLINES = [kind(bins, *box) for bins in (1, 2, 5, 8, 64) for kind, box in FAMILIES.items()]
+SPLINES += [LocationScale(RationalQuadratic(bins, 2.5), 3.0) for bins in (1, 5, 8, 64)]
 
 
 def points(family: Any, count: int, dtype: torch.dtype) -> Tensor:
     """Inside the box, on its ends and beyond, NaN and infinities."""
-    low, high = family.box
+    low, high = family.family.box if isinstance(family, LocationScale) else family.box
     inside = torch.rand(max(0, count - 8), generator=generator(1), dtype=FULL) * (high - low) + low
     edge = [low, high, 0.5 * (low + high), low - 1e-3, high + 1e6, float("nan"), float("inf"), -float("inf")]
     return torch.cat([inside, torch.tensor(edge, dtype=FULL)])[-count:].to(dtype)
@@ -198,7 +200,7 @@ def chain_run(chain: Any, x: Tensor, context: Tensor | None) -> list[Tensor]:
 
 def layers(features: int, bins: int, context: int, hidden: int) -> list[Any]:
     """One layer of each kind the kernels know."""
-    spline, affine = RationalQuadratic(bins), Affine()
+    spline, affine, both = RationalQuadratic(bins), Affine(), LocationScale(RationalQuadratic(bins), 3.0)
     mask = [i % 2 == 0 and features > 1 for i in range(features)]
     seen, changed = sum(mask), features - sum(mask)
     order = list(range(features))[::-1]
@@ -214,12 +216,14 @@ def layers(features: int, bins: int, context: int, hidden: int) -> list[Any]:
         LU(features),
         ActNorm((features,)),
         Reverse(features),
+        Autoregressive(ResMADE(features, rq + 2, hidden, 1, **c), both, order),
+        Coupling(mask, MLP(seen, changed * (rq + 2), (hidden,), **c), both),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("features", [1, 2, 7, 16, 33])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", range(10))
+@pytest.mark.parametrize("kind", range(12))
 def test_each_layer(features: int, dtype: torch.dtype, kind: int):
     for rows, context, bins in ((1, 0, 8), (200, 0, 5), (63, 3, 8), (0, 0, 8)):
         layer = moderate_(layers(features, bins, context, 21)[kind], dtype)
@@ -232,7 +236,7 @@ def test_each_layer(features: int, dtype: torch.dtype, kind: int):
 @settings(max_examples=30)
 @given(
     features=st.integers(1, 9),
-    kinds=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    kinds=st.lists(st.integers(0, 11), min_size=1, max_size=6),
     context=st.integers(0, 2),
     rows=st.integers(0, 150),
     seed=st.integers(0, 99),

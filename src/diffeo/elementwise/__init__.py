@@ -5,6 +5,7 @@ from diffeo.elementwise.affine import Affine
 from diffeo.elementwise.base import Elementwise
 from diffeo.elementwise.bernstein import Bernstein
 from diffeo.elementwise.linear_spline import PiecewiseLinear
+from diffeo.elementwise.location_scale import LocationScale
 from diffeo.elementwise.mixed import Mixed
 from diffeo.elementwise.mixture_cdf import MixtureCDF
 from diffeo.elementwise.monotonic_net import MonotonicNet
@@ -25,6 +26,7 @@ __all__ = [
     "DeepSigmoid",
     "Elementwise",
     "IntervalRationalQuadratic",
+    "LocationScale",
     "Mixed",
     "MixtureCDF",
     "MonotonicNet",

@@ -74,7 +74,7 @@ def _call(
     native.native.scalar(
         wide=x.dtype is torch.float64, inverse=inverse, threads=torch.get_num_threads(),
         kind=int(scalar.kind), bins=scalar.bins, ends=int(scalar.ends), low=scalar.low, high=scalar.high,
-        count=x.numel(), inner=inner, outer_stride=outer_stride, row_stride=row_stride,
+        reach=scalar.reach, count=x.numel(), inner=inner, outer_stride=outer_stride, row_stride=row_stride,
         param_stride=params.stride(-1), g_param_stride=g_param_stride,
         x=x.data_ptr(), params=params.data_ptr(), y=y, log_slope=log_slope,
         g_y=g_y, g_log_slope=g_log_slope, g_x=g_x, g_params=g_params,

@@ -171,7 +171,8 @@ class Dense(NamedTuple):
 class Scalar(NamedTuple):
     """A family as the kernels know it: which, how many bins, which slopes are free; and its box.
 
-    Of an affine family ``high`` bounds the log-scale.
+    Of an affine family ``high`` bounds the log-scale. Where ``reach`` is above 0, an affine map stands behind
+    a spline, its log-scale bounded by that; its two parameters come first.
     """
 
     kind: FamilyKind
@@ -179,6 +180,7 @@ class Scalar(NamedTuple):
     ends: Ends = Ends.FIXED
     low: float = 0.0
     high: float = 0.0
+    reach: float = 0.0
 
 
 @cache

@@ -27,7 +27,7 @@ from diffeo.bijections import (
     Standardize,
 )
 from diffeo.bijections.linear import MAX_LOG_DIAGONAL
-from diffeo.elementwise import Additive, Affine, RationalQuadratic
+from diffeo.elementwise import Additive, Affine, LocationScale, RationalQuadratic
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
@@ -51,8 +51,8 @@ def browser_json(flow: Flow) -> str:
 
     Limits: vectors, no context, no encoding, a standard normal base; ``Chain``, ``Standardize``, ``ActNorm``,
     ``LU``, ``Permute``, ``Reverse``, ``Pointwise``, ``Coupling`` and ``Autoregressive``, with ``Additive``,
-    ``Affine`` or ``RationalQuadratic`` and nets of rectified units. So are the presets ``NICE``, ``RealNVP``,
-    ``CouplingNSF``, ``MAF`` and ``NSF``.
+    ``Affine``, ``RationalQuadratic`` or a ``LocationScale`` of one of these, and nets of rectified units. So
+    are the presets ``NICE``, ``RealNVP``, ``CouplingNSF``, ``MAF`` and ``NSF``.
 
     Args:
         flow: trained or not; dropout is left out, as in evaluation.
@@ -149,11 +149,13 @@ def _family(family: Elementwise) -> _Spec:
         scalar = family.scalar
         assert scalar is not None
         return {"kind": "affine", "bound": scalar.high}
+    if type(family) is LocationScale:
+        return {"kind": "location_scale", "family": _family(family.family), "affine": _family(family.affine)}
     if type(family) is RationalQuadratic:
         return {"kind": "rational_quadratic", "bins": family.bins, "bound": family.bound}
     raise ConfigError(
         f"browser_json does not know the family {type(family).__name__}; "
-        "it knows Additive, Affine and RationalQuadratic."
+        "it knows Additive, Affine, RationalQuadratic and a LocationScale of these."
     )
 
 

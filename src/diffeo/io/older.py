@@ -11,7 +11,7 @@ def modernize(about: dict[str, Any]) -> dict[str, Any]:
     A change of the format stands here as one step that finds the old form by what it holds, and has a file of
     the release before it in ``tests/golden``.
     """
-    return _quantiles_to_notes(about)
+    return _identity_tails(_quantiles_to_notes(about))
 
 
 def _quantiles_to_notes(about: dict[str, Any]) -> dict[str, Any]:
@@ -24,3 +24,14 @@ def _quantiles_to_notes(about: dict[str, Any]) -> dict[str, Any]:
     found = {} if quantiles is None else {"score quantiles": quantiles}
     spec = {key: value for key, value in spec.items() if key != "score_quantiles"}
     return {**about, "encoding": {**encoding, "spec": spec}, "notes": {**about["notes"], **found}}
+
+
+def _identity_tails(about: dict[str, Any]) -> dict[str, Any]:
+    """0.1.0's first spline flows had no location and scale behind their splines."""
+    recipe = about["recipe"] or {}
+    fields = recipe.get("fields")
+    if recipe.get("preset") not in ("NSF", "CouplingNSF", "Tabular") or not isinstance(fields, dict):
+        return about
+    if "max_scale" in fields:
+        return about
+    return {**about, "recipe": {**recipe, "fields": {**fields, "max_scale": 1.0}}}

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-ABI = 5
+ABI = 6
 """The ``_native.ABI`` this Python code calls; both grow when a signature changes."""
 
 SETS = ("avx512", "avx2", "portable")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffeo._fields import Bins, Blocks, Layers, Probability, Scale, Size, Widths
+from diffeo._fields import Bins, Blocks, Layers, Probability, Scale, Size, Stretch, Widths
 from diffeo.bijections import LU, ActNorm, Autoregressive, Chain, Inverse, Reverse, Standardize
 from diffeo.bijections.base import Bijection
-from diffeo.elementwise import Affine, RationalQuadratic
+from diffeo.elementwise import Affine
 from diffeo.nets import MADE, ResMADE
-from diffeo.presets.base import VectorPreset
+from diffeo.presets.base import MAX_SCALE, VectorPreset, splines
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,10 @@ class NSF(VectorPreset):
 
     The best density estimator of the classical kinds, and the default for tables.
 
-    Departures from the paper: data are standardized first; between layers the order is reversed where
-    the paper draws a permutation, and the LU layer starts at the identity; the context is added in each
-    residual block, without the gate; no batch normalization; no LU layer after the last spline.
+    Departures from the paper: a location and a scale stand behind each spline, which its tails follow; data
+    are standardized first; between layers the order is reversed where the paper draws a permutation, and the
+    LU layer starts at the identity; the context is added in each residual block, without the gate; no batch
+    normalization; no LU layer after the last spline.
 
     Args:
         features: D, columns.
@@ -101,6 +102,8 @@ class NSF(VectorPreset):
         blocks: residual blocks of each net.
         bins: K of each spline.
         bound: half-width of each spline's box.
+        max_scale: how far the location and scale behind each spline may stretch or shrink, at least 1; at 1
+            there is none, as in the paper.
         dropout: in the nets, in [0, 1).
 
     References: Durkan, Bekasov, Murray and Papamakarios 2019, "Neural spline flows", sections 3-4, B.1.
@@ -116,10 +119,11 @@ class NSF(VectorPreset):
     blocks: Blocks = 2
     bins: Bins = 8
     bound: Scale = 3.0
+    max_scale: Stretch = MAX_SCALE
     dropout: Probability = 0.0
 
     def bijection(self, context_features: int) -> Bijection:
-        family = RationalQuadratic(self.bins, self.bound)
+        family = splines(self.bins, self.bound, self.max_scale)
         parts: list[Bijection] = [Standardize((self.features,))]
         for i in range(self.layers):
             net = ResMADE(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffeo._fields import Bins, Blocks, Layers, Probability, Scale, Size, Widths
+from diffeo._fields import Bins, Blocks, Layers, Probability, Scale, Size, Stretch, Widths
 from diffeo.bijections import LU, ActNorm, Chain, Coupling, Pointwise, Standardize
 from diffeo.bijections.base import Bijection
-from diffeo.elementwise import Additive, Affine, RationalQuadratic
+from diffeo.elementwise import Additive, Affine
 from diffeo.elementwise.base import Elementwise
 from diffeo.nets import MLP, ResidualMLP
-from diffeo.presets.base import VectorPreset
+from diffeo.presets.base import MAX_SCALE, VectorPreset, splines
 
 
 def alternating(features: int, layer: int) -> list[bool]:
@@ -100,9 +100,10 @@ class CouplingNSF(VectorPreset):
 
     Nearly as good as the autoregressive one and equally fast both ways.
 
-    Departures from the paper: data are standardized first; the LU layers start at the identity and
-    carry no random permutation (masks alternate); the context enters each residual block by
-    concatenation, without the gate; no batch normalization.
+    Departures from the paper: a location and a scale stand behind each spline, which its tails follow; data
+    are standardized first; the LU layers start at the identity and carry no random permutation (masks
+    alternate); the context enters each residual block by concatenation, without the gate; no batch
+    normalization.
 
     Args:
         features: D, columns.
@@ -112,6 +113,8 @@ class CouplingNSF(VectorPreset):
         blocks: residual blocks of each net.
         bins: K of each spline.
         bound: half-width of each spline's box.
+        max_scale: how far the location and scale behind each spline may stretch or shrink, at least 1; at 1
+            there is none, as in the paper.
         dropout: in the nets, in [0, 1).
 
     References: Durkan, Bekasov, Murray and Papamakarios 2019, "Neural spline flows", sections 3-4, B.1.
@@ -126,10 +129,11 @@ class CouplingNSF(VectorPreset):
     blocks: Blocks = 2
     bins: Bins = 8
     bound: Scale = 3.0
+    max_scale: Stretch = MAX_SCALE
     dropout: Probability = 0.0
 
     def bijection(self, context_features: int) -> Bijection:
-        family = RationalQuadratic(self.bins, self.bound)
+        family = splines(self.bins, self.bound, self.max_scale)
         parts: list[Bijection] = [Standardize((self.features,))]
         for i in range(self.layers):
             mask = alternating(self.features, i)

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from diffeo._fields import MOST_BINS, Bins, Blocks, Layers, Probability, Scale, Several, Size, Whole
+from diffeo._fields import MOST_BINS, Bins, Blocks, Layers, Probability, Scale, Several, Size, Stretch, Whole
 from diffeo.bijections import (
     LU,
     Autoregressive,
@@ -32,10 +32,10 @@ from diffeo.bijections import (
 )
 from diffeo.bijections.base import Bijection
 from diffeo.contexts import ContextSpec
-from diffeo.elementwise import CircularRationalQuadratic, Elementwise, RationalQuadratic
+from diffeo.elementwise import CircularRationalQuadratic, Elementwise
 from diffeo.errors import ConfigError
 from diffeo.nets import OnAngles, ResMADE
-from diffeo.presets.base import VectorPreset
+from diffeo.presets.base import MAX_SCALE, VectorPreset, splines
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Tabular(VectorPreset):
         blocks: residual blocks of each net.
         bins: K of each layer's splines.
         bound: half-width of each layer's spline box.
+        max_scale: how far the location and scale behind each spline may stretch or shrink, at least 1; at 1
+            there is none.
         dropout: in the nets, in [0, 1).
         marginal: bins of the per-column splines; 0 for none.
         circular: which columns are angles, each a number from 0 to D - 1.
@@ -79,6 +81,7 @@ class Tabular(VectorPreset):
     blocks: Blocks = 2
     bins: Bins = 8
     bound: Scale = 3.0
+    max_scale: Stretch = MAX_SCALE
     dropout: Probability = 0.0
     marginal: Annotated[int, Whole(0, 256)] = 0
     circular: Annotated[tuple[int, ...], Several(Whole(0, 16384), 0, 16384)] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -108,7 +111,7 @@ class Tabular(VectorPreset):
         return [*first, Whiten(D), LogTails(D)]
 
     def _reals(self, D: int, context_features: int) -> list[Bijection]:
-        family = RationalQuadratic(self.bins, self.bound)
+        family = splines(self.bins, self.bound, self.max_scale)
         parts = self._normalized(D)
         for i in range(self.layers):
             parts += [LU(D), Reverse(D)] if i else []

@@ -195,7 +195,7 @@ void scalar_range(const ScalarCall &call, int64_t begin, int64_t end) {
     constexpr int N = LANES<T>;
     const Family<T, K> family(call.family);
     const int P = family.num_params();
-    alignas(BYTES) T params[(3 * MAX_BINS + 1) * N], g_params[(3 * MAX_BINS + 1) * N];
+    alignas(BYTES) T params[(3 * MAX_BINS + 1) * N], g_params[(3 * MAX_BINS + 1) * N]; // the most of any family
     auto param = [&](int k) ALWAYS_LAMBDA { return load(params + k * N); };
     auto put = [&](int k, Vec<T> v) ALWAYS_LAMBDA { store(g_params + k * N, v); };
     auto read = [&](const void *p, int64_t i, int n) ALWAYS_LAMBDA {

@@ -7,14 +7,17 @@ namespace diffeo::DIFFEO_ISA {
 
 template <class T, int K = 0> struct Family {
     FamilyKind kind;
-    T bound; // of the affine log-scale
+    T bound; // of the log-scale
+    bool behind; // an affine map follows the spline; its two parameters come first
     Spline<T, K> spline;
 
     explicit Family(const FamilySpec &f)
-        : kind(f.kind), bound(T(f.high)), spline{f.bins, T(f.low), T(f.high), f.ends} {}
+        : kind(f.kind), bound(T(f.kind == FamilyKind::spline ? f.reach : f.high)),
+          behind(f.kind == FamilyKind::spline && f.reach > 0), spline{f.bins, T(f.low), T(f.high), f.ends} {}
 
+    ALWAYS int first() const { return behind ? 2 : 0; } // of the spline's parameters
     int num_params() const {
-        return kind == FamilyKind::additive ? 1 : kind == FamilyKind::affine ? 2 : spline.num_params();
+        return kind == FamilyKind::additive ? 1 : kind == FamilyKind::affine ? 2 : first() + spline.num_params();
     }
 };
 
@@ -45,24 +48,39 @@ ALWAYS Vec<T> apply_spline(const Spline<T, K> &spline, Vec<T> v, P &&param, Vec<
     return out ? splat<T>(centre) : value;
 }
 
+// The bounded log-scale of an affine map, and its derivative by the parameter.
+template <class T> ALWAYS Vec<T> soft_clip(Vec<T> raw, T bound, Vec<T> &slope) {
+    const Vec<T> per = T(1) / (T(1) + abs(raw) / bound);
+    slope = per * per;
+    return raw * per;
+}
+
 template <class T, bool inverse, int K, class P>
 ALWAYS Vec<T> apply(const Family<T, K> &family, Vec<T> v, P &&param, Vec<T> &log_slope) {
     using V = Vec<T>;
-    if (family.kind == FamilyKind::spline) return apply_spline<T, inverse, K>(family.spline, v, param, log_slope);
-    const V shift = param(0);
-    if (family.kind == FamilyKind::additive) {
-        log_slope = V{};
-        return inverse ? v - shift : v + shift;
+    log_slope = V{};
+    if (family.kind == FamilyKind::additive) return inverse ? v - param(0) : v + param(0);
+    const bool bends = family.kind == FamilyKind::spline, shifts = !bends || family.behind;
+    V shift{}, log_scale{}, unused;
+    if (shifts) {
+        shift = param(0);
+        log_scale = soft_clip<T>(param(1), family.bound, unused);
     }
-    const V raw = param(1), log_scale = raw / (T(1) + abs(raw) / family.bound);
-    log_slope = inverse ? -log_scale : log_scale;
-    return inverse ? (v - shift) * exp<T>(-log_scale) : v * exp<T>(log_scale) + shift;
+    if (inverse && shifts) v = (v - shift) * exp<T>(-log_scale);
+    if (bends) {
+        const int first = family.first();
+        v = apply_spline<T, inverse, K>(family.spline, v, [&](int k) ALWAYS_LAMBDA { return param(first + k); }, log_slope);
+    }
+    if (!shifts) return v;
+    log_slope += inverse ? -log_scale : log_scale;
+    return inverse ? v : v * exp<T>(log_scale) + shift;
 }
 
 // Gradient of g_value . value + g_log . log_slope for the same v; put(k, .) takes that of parameter k.
+// `value` becomes the value.
 template <class T, bool inverse, int K, class P, class Q>
 ALWAYS Vec<T> pull_back_spline(const Spline<T, K> &spline, Vec<T> v, P &&param, Vec<T> g_value, Vec<T> g_log,
-                               Q &&put) {
+                               Q &&put, Vec<T> &value) {
     using V = Vec<T>;
     const Int<T> out = outside(spline, v);
     const V inner = out ? splat<T>((spline.low + spline.high) / 2) : v;
@@ -76,7 +94,7 @@ ALWAYS Vec<T> pull_back_spline(const Spline<T, K> &spline, Vec<T> v, P &&param, 
     if constexpr (inverse) {
         // x = f^-1(y): with a the whole gradient of x, that of y is a / f', that of the parameters
         // -(a / f') df/dtheta - g_log dL/dtheta.
-        (void)DIFFEO_ISA::inverse<T>(bin, inner, p);
+        value = DIFFEO_ISA::inverse<T>(bin, inner, p);
         const V L_x = T(2) / bin.w *
                       ((bin.d1 * p.t + bin.s * (p.t1 - p.t) - bin.d0 * p.t1) / p.numerator -
                        (bin.d0 + bin.d1 - T(2) * bin.s) * (p.t1 - p.t) / p.denominator);
@@ -84,33 +102,46 @@ ALWAYS Vec<T> pull_back_spline(const Spline<T, K> &spline, Vec<T> v, P &&param, 
         g = (g_value - g_log * L_x) / slope;
         (void)gradient<T, K>(spline, bin, p, -g, -g_log, put);
     } else {
-        (void)DIFFEO_ISA::forward<T>(bin, inner, p);
+        value = DIFFEO_ISA::forward<T>(bin, inner, p);
         g = gradient<T, K>(spline, bin, p, g_value, g_log, put);
     }
+    value = out ? v : value;
     return out ? g_outside : g;
 }
 
 template <class T, bool inverse, int K, class P, class Q>
 ALWAYS Vec<T> pull_back(const Family<T, K> &family, Vec<T> v, P &&param, Vec<T> g_value, Vec<T> g_log, Q &&put) {
     using V = Vec<T>;
-    if (family.kind == FamilyKind::spline)
-        return pull_back_spline<T, inverse, K>(family.spline, v, param, g_value, g_log, put);
     if (family.kind == FamilyKind::additive) {
         put(0, inverse ? -g_value : g_value);
         return g_value;
     }
-    const V shift = param(0), raw = param(1), per = T(1) / (T(1) + abs(raw) / family.bound);
-    const V log_scale = raw * per;
+    const bool bends = family.kind == FamilyKind::spline, shifts = !bends || family.behind;
+    V shift{}, scale = splat<T>(1), clip{}, g_shift = g_value; // scale: of this direction
+    if (shifts) {
+        const V log_scale = soft_clip<T>(param(1), family.bound, clip);
+        shift = param(0);
+        scale = exp<T>(inverse ? -log_scale : log_scale);
+        if (inverse) v = (v - shift) * scale;
+        else g_value *= scale;
+    }
+    V value = v;
+    if (bends) {
+        const int first = family.first();
+        g_value = pull_back_spline<T, inverse, K>(
+            family.spline, v, [&](int k) ALWAYS_LAMBDA { return param(first + k); }, g_value, g_log,
+            [&](int k, V g) ALWAYS_LAMBDA { put(first + k, g); }, value);
+    }
+    if (!shifts) return g_value;
     if constexpr (inverse) {
-        const V shrink = exp<T>(-log_scale), g = g_value * shrink;
+        const V g = g_value * scale;
         put(0, -g);
-        put(1, -(g * (v - shift) + g_log) * per * per);
+        put(1, -(g_value * v + g_log) * clip);
         return g;
     } else {
-        const V g = g_value * exp<T>(log_scale);
-        put(0, g_value);
-        put(1, (g * v + g_log) * per * per);
-        return g;
+        put(0, g_shift);
+        put(1, (g_shift * value * scale + g_log) * clip);
+        return g_value;
     }
 }
 

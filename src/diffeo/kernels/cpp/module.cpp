@@ -140,12 +140,12 @@ void back(bool wide, bool inverse, int threads, uint32_t seed, int64_t rows, int
     (wide ? in_use->table.back_f64 : in_use->table.back_f32)(call, memory, n, parallel_for);
 }
 
-void scalar(bool wide, bool inverse, int threads, int kind, int bins, int ends, double low, double high, int64_t count,
-            int64_t inner, int64_t outer_stride, int64_t row_stride, int64_t param_stride, int64_t g_param_stride,
+void scalar(bool wide, bool inverse, int threads, int kind, int bins, int ends, double low, double high, double reach,
+            int64_t count, int64_t inner, int64_t outer_stride, int64_t row_stride, int64_t param_stride, int64_t g_param_stride,
             uintptr_t x, uintptr_t params, uintptr_t y, uintptr_t log_slope, uintptr_t g_y, uintptr_t g_log_slope,
             uintptr_t g_x, uintptr_t g_params) {
     ScalarCall call{};
-    call.family = family_of({kind, bins, ends, low, high});
+    call.family = family_of({kind, bins, ends, low, high, reach});
     if (count <= 0) return;
     require(inner > 0 && x && params, "no values or no parameters");
     require(g_params ? g_y && g_log_slope && g_x : y && log_slope, "a tensor is missing");
@@ -250,7 +250,7 @@ nb::dict wire_table() {
 } // namespace diffeo
 
 NB_MODULE(_native, m) {
-    m.attr("ABI") = 5;
+    m.attr("ABI") = 6;
     m.def("instruction_sets", &diffeo::instruction_sets, "Compiled in and supported by this processor, best first.");
     m.def("use", &diffeo::use, nb::arg("name"));
     m.def("set_parallel_for", &diffeo::set_parallel_for, nb::arg("address"));
@@ -258,7 +258,7 @@ NB_MODULE(_native, m) {
     m.def("back", &diffeo::back, "Its gradient.");
     // Tensors are addresses. With g_params it is the gradient.
     m.def("scalar", &diffeo::scalar, "A family on its own, or its gradient.", nb::kw_only(), "wide"_a, "inverse"_a,
-          "threads"_a, "kind"_a, "bins"_a, "ends"_a, "low"_a, "high"_a, "count"_a, "inner"_a, "outer_stride"_a,
+          "threads"_a, "kind"_a, "bins"_a, "ends"_a, "low"_a, "high"_a, "reach"_a, "count"_a, "inner"_a, "outer_stride"_a,
           "row_stride"_a, "param_stride"_a, "g_param_stride"_a, "x"_a, "params"_a, "y"_a, "log_slope"_a, "g_y"_a,
           "g_log_slope"_a, "g_x"_a, "g_params"_a);
     // With g_y it is the gradient, in which g_x may be 0.

@@ -58,18 +58,19 @@ class Reader {
 };
 
 inline FamilySpec family_of(const wire::Scalar &w) {
-    const FamilySpec f{FamilyKind(w.kind), int(w.bins), Ends(w.ends), w.low, w.high};
+    const FamilySpec f{FamilyKind(w.kind), int(w.bins), Ends(w.ends), w.low, w.high, w.reach};
     require(f.kind >= FamilyKind::additive && f.kind <= FamilyKind::spline, "unknown family");
     if (f.kind == FamilyKind::spline) {
         require(w.bins >= 1 && w.bins <= MAX_BINS, "too many bins, or none");
         require(f.ends >= Ends::fixed && f.ends <= Ends::joined, "unknown ends");
+        require(f.reach == 0 || (f.reach > 0 && f.ends == Ends::fixed), "an affine map behind a spline of an interval");
     }
     return f;
 }
 
 inline int num_params(const FamilySpec &f) {
     if (f.kind == FamilyKind::spline)
-        return 3 * f.bins + (f.ends == Ends::fixed ? -1 : f.ends == Ends::open ? 1 : 0);
+        return 3 * f.bins + (f.ends == Ends::fixed ? -1 : f.ends == Ends::open ? 1 : 0) + (f.reach > 0 ? 2 : 0);
     return f.kind == FamilyKind::additive ? 1 : 2;
 }
 

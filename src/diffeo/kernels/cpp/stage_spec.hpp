@@ -44,6 +44,7 @@ struct FamilySpec {
     int bins;
     Ends ends;
     double low, high; // affine: high bounds the log-scale
+    double reach;     // spline: bounds the log-scale of an affine map behind it; 0: there is none
 };
 
 // ---- the kinds of stages; `sums`: where the stage's own gradient sums begin ---------------------------
