@@ -202,6 +202,7 @@ BAD: dict[str, list[Any]] = {
     "blocks": [-1, 65],
     "bins": [0, 513, 8.0],
     "marginal": [-1, 257],
+    "max_scale": [0.5, math.inf, math.nan, "3"],
     "units": [0, 2.0, 513],
     "steps": [0, 2.0, 4097],
     "lipschitz": [0.0, 1.0, -0.1, math.nan, "0"],

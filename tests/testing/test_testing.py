@@ -556,6 +556,22 @@ def test_a_density_that_does_not_integrate_to_one_is_caught(features: int):
         check_flow(broken)
 
 
+class Stray(Normal):
+    def sample(
+        self, batch_shape: Sequence[int] = (), context: Any = None, *, generator: Generator | None = None
+    ) -> Tensor:
+        z = super().sample(batch_shape, generator=generator)
+        z[50::100] *= 8
+        return z
+
+
+@pytest.mark.parametrize("features", [1, 2, 3])
+def test_samples_that_stray_where_no_mass_is_are_caught(features: int):
+    good = presets.MAF(features, layers=1, hidden=(8,)).build()
+    with pytest.raises(AssertionError, match="breaks '.*far out"):
+        check_flow(Flow(good.bijection, Stray((features,))), samples=4000)
+
+
 class Wet(Columns):
     def decode(self, v: Tensor) -> Tensor:
         return v

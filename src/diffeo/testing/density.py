@@ -1,4 +1,4 @@
-"""Checks that a density integrates to one, and that its sampler draws from it."""
+"""Checks that a density integrates to one, and that its sampler draws from it, far out as well."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ LogProb = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def require_integral(log_prob: LogProb, samples: Tensor, domain: constraints.Constraint | None) -> None:
-    """Numerical quadrature over one or two features; ``samples`` say where the mass is."""
+    """Numerical quadrature over one or two features; ``samples`` say where the mass is, tails included."""
     columns = samples.reshape(len(samples), -1).T
     domains = columns_of(domain or constraints.real, len(columns))
-    one, total = len(columns) == 1, 0.0
+    one, is_far, total = len(columns) == 1, _far(samples), 0.0
     for count in (20_001,) if one else (401, 1201):  # the finer grid only where the density is rough
         axes, weights = zip(*(_axis(c, d, count) for c, d in zip(columns, domains, strict=True)), strict=True)
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, *samples.shape[1:])
         weight = torch.stack(torch.meshgrid(*weights, indexing="ij"), -1).prod(-1).reshape(-1)
         chunks = zip(points.split(50_000), weight.split(50_000), strict=True)
-        total = sum(float((log_prob(p).double().exp() * w).sum()) for p, w in chunks)
+        total = tail = 0.0
+        for p, w in chunks:
+            mass = log_prob(p).double().exp() * w
+            total, tail = total + float(mass.sum()), tail + float((mass * is_far(p)).sum())
         if abs(total - 1) <= (2e-3 if one else 1e-2):
-            return
+            return _require_tail(tail, 0.0, is_far(samples))
     raise AssertionError(f"the density integrates to {total:.5f}")
 
 
@@ -52,7 +55,7 @@ def _axis(samples: Tensor, domain: constraints.Constraint | None, count: int) ->
 
 @torch.no_grad()
 def require_covered(log_prob: LogProb, samples: Tensor) -> None:
-    """Importance sampling, for more features: ``E_q[p / q] = 1`` within 5 standard errors.
+    """Importance sampling, for more features: ``E_q[p / q] = 1`` within 5 standard errors, tails included.
 
     The proposal q is a mixture of normals on the samples, each as wide as its neighborhood.
     """
@@ -69,9 +72,12 @@ def require_covered(log_prob: LogProb, samples: Tensor) -> None:
         width.squeeze(1).log() + 0.5 * math.log(2 * math.pi)
     )
     log_q = log_each.logsumexp(1) - math.log(len(centers)) - scale.log().sum()
-    ratio = (log_prob((z * scale).reshape(-1, *samples.shape[1:]).to(samples)).double() - log_q).exp()
-    mean, error = ratio.mean().item(), (ratio.std() / math.sqrt(len(ratio))).item()
+    x = (z * scale).reshape(-1, *samples.shape[1:]).to(samples)
+    ratio = (log_prob(x).double() - log_q).exp()
+    mean, error = _mean(ratio)
     require(abs(mean - 1) <= 5 * error + 1e-3, f"the density integrates to {mean:.4f} +- {error:.4f}")
+    is_far = _far(samples)
+    _require_tail(*_mean(ratio * is_far(x)), is_far(samples))
 
 
 @torch.no_grad()
@@ -92,11 +98,42 @@ def require_sampled(
         z = (flat - center) / width
         kernel = (0.75 * (1 - z.square()).clamp_min(0) / width).prod(-1)
         ratio = (kernel * (-log_prob(samples).double()).exp())[half:]
-        mean, error = ratio.mean().item(), (ratio.std() / math.sqrt(len(ratio))).item()
+        mean, error = _mean(ratio)
         require(
             abs(mean - 1) <= 5 * error + 1e-3,
             f"{what}: samples and density do not belong together, E[q / p] = {mean:.4f} +- {error:.4f}",
         )
+
+
+def _far(samples: Tensor) -> Callable[[Tensor], Tensor]:
+    """How far out a point is, from 0 amid the samples to 1 beyond four of their spreads in some column.
+
+    It rises evenly from three to four, so that a grid integrates it.
+    """
+    flat = samples.reshape(len(samples), -1).double()
+    middle, scale = flat.median(0).values, _spread(flat)
+
+    def is_far(x: Tensor) -> Tensor:
+        z = (x.reshape(len(x), -1).double() - middle) / scale
+        return (z.abs().amax(-1) - 3).clamp(0, 1)
+
+    return is_far
+
+
+def _require_tail(mass: float, error: float, shares: Tensor) -> None:
+    """The density's mass far out against the samples' share there, within 5 standard errors of both."""
+    share, sampled = _mean(shares)
+    slack = 5 * math.hypot(error, sampled) + 0.1 * mass + 1e-3
+    require(
+        abs(share - mass) <= slack,
+        f"samples and density do not belong together far out: {share:.5f} of the samples are there, and "
+        f"{mass:.5f} of the mass",
+    )
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """With its standard error."""
+    return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
 
 
 def _spread(flat: Tensor) -> Tensor:
