@@ -569,7 +569,7 @@ class Stray(Normal):
 def test_samples_that_stray_where_no_mass_is_are_caught(features: int):
     good = presets.MAF(features, layers=1, hidden=(8,)).build()
     with pytest.raises(AssertionError, match="breaks '.*far out"):
-        check_flow(Flow(good.bijection, Stray((features,))), samples=4000)
+        check_flow(Flow(good.bijection, Stray((features,))))
 
 
 class Wet(Columns):

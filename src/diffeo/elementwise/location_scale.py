@@ -32,7 +32,9 @@ class LocationScale(Elementwise):
 
     Args:
         family: a family of the line onto the line, in closed form.
-        max_scale: bound of the scale and of its reciprocal, above one.
+        max_scale: bound of the scale and of its reciprocal, above one. With 10, five layers follow a
+            conditional density that is a hundred thousand times as narrow as the data. With 1,000, draws of a
+            heavy-tailed table ran away to 1e7 of its deviations.
 
     Shape:
         x: ``(*batch,)``, params: ``(*batch, 2 + family.num_params)``; both results: ``(*batch,)``.
@@ -52,7 +54,7 @@ class LocationScale(Elementwise):
     """
 
     family: Elementwise
-    max_scale: float = 1000.0
+    max_scale: float = 10.0
     affine: Affine = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -38,9 +38,8 @@ from diffeo.objectives import Likelihood, Objective
 
 LOGIT = 1e-4
 """How far from 0 and 1 the logits of images end, in a preset's own encoding."""
-MAX_SCALE = 10.0
-"""How far the location and scale behind a spline may stretch: five layers then follow a conditional density a
-hundred thousand times as narrow as the data. With 1,000 a layer, samples of a heavy-tailed table ran away."""
+MAX_SCALE = LocationScale.max_scale
+"""How far the location and scale behind each spline may stretch, unless a preset is told otherwise."""
 
 
 def splines(bins: int, bound: float, max_scale: float) -> Elementwise:
