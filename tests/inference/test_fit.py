@@ -208,7 +208,7 @@ def test_nans_are_counted_and_doubted():
 def report_of(log_w: Tensor, seen: ForwardCheck, nans: int = 0) -> TargetReport:
     draws = Importance(torch.zeros(len(log_w), 2), log_w)
     training = FitReport((), 0.0, 0, 0, 0.0, math.nan, 0, "")
-    return TargetReport(draws, seen, FromTorch(standard), 1000, 0, nans, {}, training)
+    return TargetReport(draws, seen, 0.0, FromTorch(standard), 1000, 0, nans, {}, training)
 
 
 def test_what_counts_as_missed():

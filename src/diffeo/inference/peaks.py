@@ -10,7 +10,7 @@ where the target is most above them. New peaks are added until none is found.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +26,8 @@ ROUNDS = 4
 """Searches, each for what the peaks before it do not explain."""
 CLIMB = 60
 """Steps of an ascent along gradients."""
+WIDER = 1.2
+"""Normals at peaks against the curves that touch them there: weights of a target then have an end."""
 HELD = 2**23
 """Numbers that a trail holds at most: 64 MB."""
 
@@ -102,6 +104,18 @@ class Peaks:
         """The ``count`` with the most mass."""
         index = self.log_mass.argsort(descending=True)[:count]
         return Peaks(self.center[index], self.log_prob[index], self.scale_tril[index])
+
+    def sample(self, rows: int, generator: Generator | None = None) -> Tensor:
+        """Draws of normals of equal weight at the peaks, a little wider than these: ``(rows, D)``."""
+        k = torch.arange(rows) % len(self)
+        noise = standard_normal(self.center[k], generator)
+        return self.center[k] + WIDER * torch.einsum("rij,rj->ri", self.scale_tril[k], noise)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Of these normals, ``(rows,)``."""
+        count = math.log(len(self)) + self.center.shape[-1] * math.log(WIDER)
+        even = Peaks(self.center, self.log_prob - self.log_mass, WIDER * self.scale_tril)
+        return even.explain(x) - count
 
     def explain(self, x: Tensor) -> Tensor:
         """The log-density that the peaks' curves together give rows, ``(rows,)``."""
@@ -214,18 +228,15 @@ class Search:
 
 
 class Beside(Base):
-    """Half of a flow's density, half normals of equal weight at peaks, a little wider than these."""
+    """Half of a flow's density, half the peaks' normals."""
 
     def __init__(self, flow: Flow, peaks: Peaks):
         super().__init__(flow.event_shape)
         self.flow, self.peaks = flow, peaks
-        self.normals = torch.distributions.MultivariateNormal(
-            peaks.center, scale_tril=1.2 * peaks.scale_tril, validate_args=False
-        )
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        here = self.normals.log_prob(z.unsqueeze(-2)).logsumexp(-1) - math.log(len(self.peaks))
-        return torch.logaddexp(self.flow.log_prob(z).to(here), here) - math.log(2)
+        near = self.peaks.log_density(z)
+        return torch.logaddexp(self.flow.log_prob(z).to(near), near) - math.log(2)
 
     def sample(
         self,
@@ -235,13 +246,27 @@ class Beside(Base):
         generator: Generator | None = None,
     ) -> Tensor:
         x = self.flow.sample(batch_shape, generator=generator).double()
-        rows = torch.arange(len(x))
-        k = (rows // 2) % len(self.peaks)
-        noise = standard_normal(x, generator)
-        near = self.peaks.center[k] + (1.2 * self.peaks.scale_tril[k] @ noise.unsqueeze(-1)).squeeze(-1)
-        return torch.where((rows % 2 == 0).unsqueeze(-1), x, near)
+        x[::2] = self.peaks.sample(len(x[::2]), generator).to(x)
+        return x
 
 
 def beside(flow: Flow, peaks: Peaks) -> Flow:
     """A start that has the peaks in it, for another survey."""
     return Flow(Standardize(flow.event_shape), Beside(flow, peaks)).double()
+
+
+def dark_mass(
+    peaks: Peaks, target: Callable[[Tensor], Tensor], flow: Callable[[Tensor], Tensor], rows: int
+) -> float:
+    """Log of the target's mass around peaks where it exceeds the flow, by importance sampling from them.
+
+    Args:
+        peaks: at least one.
+        target: log-density of rows, unnormalized.
+        flow: log-density above which the target counts.
+        rows: draws.
+    """
+    x = peaks.sample(rows)
+    there = target(x)
+    weights = torch.where(there > flow(x), there - peaks.log_density(x), -math.inf)
+    return float(weights.logsumexp(0)) - math.log(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -92,8 +92,7 @@ class _Runs:
         self, evaluator: Evaluator, transition: Transition, sizes: _Sizes, clock: Callable[[], float]
     ):
         self._evaluator, self._sizes, self._clock = evaluator, sizes, clock
-        self._annealing = Annealing(transition, keep=0.9)
-        self._search = Search(evaluator, transition.gradients)
+        self._transition, self._annealing = transition, Annealing(transition, keep=0.9)
         self._found: list[Importance] = []
         self._trail = Trail()
         self._began, self._evaluated = clock(), evaluator.evaluations
@@ -135,8 +134,10 @@ class _Runs:
         for _ in range(rows // BATCH):
             x = origin.sample(BATCH).double()
             self._trail.add(x, self._evaluator(x))
-        search = replace(self._search, climbers=max(8, self.chains // 8), most=max(2, self.chains // 64))
-        peaks = search.run(self._trail, scale_tril)
+        climbers, most = max(8, self.chains // 8), max(2, self.chains // 64)
+        peaks = Search(self._evaluator, self._transition.gradients, climbers, most).run(
+            self._trail, scale_tril
+        )
         small = float(peaks.log_mass.logsumexp(0)) < found.log_z + math.log(LITTLE)
         return Peaks.none(found.x.shape[-1]) if small else peaks
 
