@@ -58,6 +58,8 @@ class TargetReport:
         evaluations: rows of the target evaluated, all in all.
         gradients: how many of them with a gradient.
         nans: rows whose density was NaN and counted as zero.
+        failed: rows at which the target raised an error, which counted as zero.
+        failure: the first such error.
         seconds: wall-clock time of each part: survey, fit, draws.
         training: how the training went.
 
@@ -77,6 +79,8 @@ class TargetReport:
     evaluations: int
     gradients: int
     nans: int
+    failed: int
+    failure: str
     seconds: dict[str, float]
     training: FitReport = field(repr=False)
 
@@ -122,6 +126,11 @@ class TargetReport:
             )
         if self.nans > 0.01 * self.evaluations:
             found.append(f"The target was NaN at {self.nans:,} of {self.evaluations:,} points.")
+        if self.failed > 0.01 * self.evaluations:
+            found.append(
+                f"The target failed at {self.failed:,} of {self.evaluations:,} points, first so: "
+                f"{self.failure}"
+            )
         return tuple(found)
 
     @property
@@ -157,6 +166,7 @@ class TargetReport:
             "seconds": round(sum(self.seconds.values()), 1),
             "evaluations": self.evaluations,
             "found": {name: round(v, 4) for name, v in figures.items() if math.isfinite(v)},
+            **({"failed": f"{self.failed} points: {self.failure}"} if self.failed else {}),
             "doubts": " ".join(self.doubts) or "none",
         }
 
@@ -245,13 +255,13 @@ def fit_target(
         at_chains = forward_check(flow, evaluator, chains.points.x)
         dark = _dark(flow, chains, weighted.log_z, known.num_draws)
     found = TargetReport(
-        weighted,
-        at_chains,
-        dark,
-        evaluator.target,
-        *_counts(evaluator, objective),
-        {"survey": known.seconds, "fit": report.seconds, "draws": options.clock() - tick},
-        report,
+        weighted=weighted,
+        at_chains=at_chains,
+        dark=dark,
+        target=evaluator.target,
+        **_counts(evaluator, objective),
+        seconds={"survey": known.seconds, "fit": report.seconds, "draws": options.clock() - tick},
+        training=report,
     )
     flow.notes = found.notes()
     return found
@@ -305,12 +315,10 @@ def _dark(flow: Flow, chains: Population, log_z: float, num_draws: int) -> float
     return 1 / (1 + math.exp(-excess)) if excess > -700 else 0.0
 
 
-def _counts(evaluator: Evaluator, objective: Objective | None) -> tuple[int, int, int]:
-    """Evaluations, gradients and NaNs, those of an objective of one's own included."""
+def _counts(evaluator: Evaluator, objective: Objective | None) -> dict[str, Any]:
+    """Evaluations, gradients, NaNs and failures, those of an objective of one's own included."""
     own = objective.evaluator if isinstance(objective, CountsEvaluations) else None
     used = {id(e): e for e in (evaluator, own) if e is not None}.values()
-    return (
-        sum(e.evaluations for e in used),
-        sum(e.gradients for e in used),
-        sum(e.nans for e in used),
-    )
+    names = ("evaluations", "gradients", "nans", "failed")
+    counts = {name: sum(getattr(e, name) for e in used) for name in names}
+    return {**counts, "failure": next((e.failure for e in used if e.failure), "")}

@@ -124,7 +124,8 @@ class Importance:
 
         Formula: with the fitted tail's quantile function q of the probability p to exceed, the integral of
         ``q(p) - q(M / N)`` from ``1 / (1000 N)`` to ``1 / N`` over the mean weight, for M draws in the tail.
-        An end is set since above k = 1 there is none; draws so rare do not come. 0 where k is NaN, infinite where it is.
+        An end is set since above k = 1 there is none; draws so rare do not come. 0 where k is NaN, infinite
+        where it is.
         """
         tail, k = self._tail, self.pareto_k
         if not math.isfinite(k):

@@ -70,23 +70,20 @@ def survey(
     taken = _Runs(evaluator, transition, sizes, options.clock)
     if sizes.seconds < math.inf:  # how many stages it takes depends on the target: a few chains tell
         taken.anneal(origin, FEWEST)
-    chains = taken.affordable(2 / 3)
-    if chains > taken.chains:
-        taken.anneal(origin, chains - taken.chains, lambda done: tell(0.8 * done))
-    peaks = taken.peaks(origin)
+    if more := taken.affordable(2 / 3):
+        taken.anneal(origin, more, lambda done: tell(0.8 * done))
+    found, chains = taken.pooled(), taken.chains
+    peaks = taken.peaks(origin, found)
     if len(peaks) > 1:
-        taken.anneal(beside(origin, peaks), max(FEWEST, min(chains, taken.affordable(1) - taken.chains)))
+        taken.anneal(beside(origin, peaks), max(FEWEST, taken.affordable(1)))
+        found = taken.pooled(chains)
     tell(1.0)
-    x = taken.pooled().resample(max(chains, FEWEST))
+    x = found.resample(chains)
     return Survey(x, transition, sizes.moving, sizes.num_draws, options.clock() - began)
 
 
 class _Runs:
-    """Annealing, several times over, and what one run tells the next.
-
-    The mean weight of each is an unbiased estimate of the same evidence, and one that lacks a part of the
-    target falls short of it. So the draws of all are pooled by their weights as they are.
-    """
+    """Annealing, several times over, and what one run tells the next."""
 
     def __init__(
         self, evaluator: Evaluator, transition: Transition, sizes: _Sizes, clock: Callable[[], float]
@@ -95,49 +92,51 @@ class _Runs:
         self._transition, self._annealing = transition, Annealing(transition, keep=0.9)
         self._found: list[Importance] = []
         self._trail = Trail()
-        self._began, self._evaluated = clock(), evaluator.evaluations
+        self._began, self._evaluated, self._a_chain = clock(), evaluator.evaluations, 0.0
 
     @property
     def chains(self) -> int:
         """All that were carried to the target."""
         return sum(len(found) for found in self._found)
 
-    @property
-    def evaluations(self) -> int:
-        """All that it took."""
-        return self._evaluator.evaluations - self._evaluated
-
     def affordable(self, share: float) -> int:
-        """Chains that this share of the time allows, those there are included."""
+        """Chains that this share of the time still allows, at what the last ones took."""
         if self._sizes.seconds == math.inf:
             return CHAINS
+        return min(CHAINS, int(self._rows_left(share) / self._a_chain))
+
+    def _rows_left(self, share: float) -> float:
+        """Evaluations that this share of the time still allows."""
         left = share * self._sizes.seconds - (self._clock() - self._began)
-        a_chain = self._sizes.seconds_a_row * self.evaluations / self.chains
-        return max(self.chains, min(CHAINS, self.chains + int(left / a_chain)))
+        return max(0.0, left / self._sizes.seconds_a_row)
 
     def anneal(self, start: Flow, chains: int, on_stage: Callable[[float], None] | None = None) -> None:
-        run, add = self._annealing.run, self._trail.add
+        before, run, add = self._evaluator.evaluations, self._annealing.run, self._trail.add
         self._found.append(run(start, self._evaluator, chains, on_stage=on_stage, on_rows=add))
+        self._a_chain = max(1.0, (self._evaluator.evaluations - before) / chains)
 
-    def pooled(self) -> Importance:
-        """The draws of all runs, each by its weight."""
-        x, log_weights = ([getattr(f, n) for f in self._found] for n in ("x", "log_weights"))
-        return Importance(torch.cat(x), torch.cat(log_weights))
+    def pooled(self, first: int | None = None) -> Importance:
+        """The draws of all runs, by their weights: as much the first so many chains as those behind them.
 
-    def peaks(self, origin: Flow) -> Peaks:
-        """Those of the target that may hold what the chains lack."""
-        found, rows = self.pooled(), PROBES * self.evaluations
+        The mean weight of each run is an unbiased estimate of the same evidence, and one that lacks a part
+        of the target falls short of it. So weights are left as they are.
+        """
+        x, log_weights = (torch.cat([getattr(f, n) for f in self._found]) for n in ("x", "log_weights"))
+        if first is not None:
+            log_weights[first:] += math.log(first / (len(x) - first))
+        return Importance(x, log_weights)
+
+    def peaks(self, origin: Flow, found: Importance) -> Peaks:
+        """Those of the target that may hold what the draws found lack."""
+        rows = PROBES * (self._evaluator.evaluations - self._evaluated)
         if self._sizes.seconds < math.inf:
-            left = self._sizes.seconds - (self._clock() - self._began)
-            rows = max(0, min(rows, int(0.5 * left / self._sizes.seconds_a_row)))
-        scale_tril = spread(found.x, found.log_weights)
+            rows = min(rows, int(0.5 * self._rows_left(1)))
         for _ in range(rows // BATCH):
             x = origin.sample(BATCH).double()
             self._trail.add(x, self._evaluator(x))
         climbers, most = max(8, self.chains // 8), max(2, self.chains // 64)
-        peaks = Search(self._evaluator, self._transition.gradients, climbers, most).run(
-            self._trail, scale_tril
-        )
+        search = Search(self._evaluator, self._transition.gradients, climbers, most)
+        peaks = search.run(self._trail, spread(found.x, found.log_weights))
         small = float(peaks.log_mass.logsumexp(0)) < found.log_z + math.log(LITTLE)
         return Peaks.none(found.x.shape[-1]) if small else peaks
 
