@@ -100,6 +100,21 @@ def test_a_tail_that_cannot_matter_is_not_doubted():
     assert weighted((0.9 + 0.01 * u**-0.9).log()).doubts  # a tenth of the mean is a tail of k = 0.9
 
 
+def test_draws_of_the_target_bound_what_is_beyond():
+    """A weight that ends at 3 has no tail, whatever its shape below; one of k = 0.9 shows in such draws."""
+    u = torch.rand(10_000, dtype=torch.float64, generator=generator(0))
+    heavy, light = (0.9 + 0.01 * u**-0.9).log(), (0.99 + 0.001 * u**-0.9).clamp_max(3.0).log()
+    for log_w in (heavy, light):
+        alone = weighted(log_w)
+        drawn = torch.multinomial(log_w.exp(), 3000, replacement=True, generator=generator(1))
+        beside = alone.beside(log_w[drawn])
+        assert beside.beyond == pytest.approx(min(alone.beyond, 3 / 3000))
+    fresh = torch.rand(10**7, dtype=torch.float64, generator=generator(2))
+    log_w = (0.9 + 0.01 * fresh**-0.9).log()
+    drawn = log_w[torch.multinomial(log_w.exp()[::4], 3000, replacement=True, generator=generator(3)) * 4]
+    assert weighted(heavy).beside(drawn).doubts  # a fortieth of the mass is above
+
+
 def test_one_row_with_all_the_weight_is_said_so():
     log_w = torch.zeros(1000)
     log_w[7] = 100

@@ -253,6 +253,7 @@ def fit_target(
         tick = options.clock()
         weighted = importance(flow, evaluator, known.num_draws)
         at_chains = forward_check(flow, evaluator, chains.points.x)
+        weighted = weighted.beside(at_chains.log_target - at_chains.log_flow)
         dark = _dark(flow, chains, weighted.log_z, known.num_draws)
     found = TargetReport(
         weighted=weighted,

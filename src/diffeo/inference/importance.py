@@ -47,6 +47,7 @@ class Importance:
     Args:
         x: rows, ``(rows, D)``.
         log_weights: not normalized, ``(rows,)``; -inf is a weight of zero.
+        most_beyond: what ``beyond`` is at most, where that is known from elsewhere.
 
     Raises:
         ShapeError: unless there is one weight a row, and at least one row.
@@ -66,6 +67,7 @@ class Importance:
 
     x: Tensor
     log_weights: Tensor
+    most_beyond: float = math.inf
 
     def __post_init__(self) -> None:
         if self.x.dim() != 2 or self.log_weights.shape != self.x.shape[:1] or not len(self.x):
@@ -125,17 +127,18 @@ class Importance:
         Formula: with the fitted tail's quantile function q of the probability p to exceed, the integral of
         ``q(p) - q(M / N)`` from ``1 / (1000 N)`` to ``1 / N`` over the mean weight, for M draws in the tail.
         An end is set since above k = 1 there is none; draws so rare do not come. 0 where k is NaN, infinite
-        where it is.
+        where it is. Above k = 0.7, where the integral is mostly far from any draw, ``most_beyond`` bounds it.
         """
         tail, k = self._tail, self.pareto_k
         if not math.isfinite(k):
-            return math.inf if k == math.inf else 0.0
+            return self.most_beyond if k == math.inf else 0.0
         k = k if abs(k) > 1e-3 else 1e-3
         excess = (tail - self.log_z).exp() - (tail[0] - self.log_z).exp()
         scale = float(excess.median()) * k / math.expm1(k * math.log(2.0))
         far = (HORIZON ** (k - 1) - 1) / (k - 1) if abs(k - 1) > 1e-3 else math.log(HORIZON)
         area = len(tail) ** k * far - (1 - 1 / HORIZON)
-        return max(0.0, scale / k * area) / len(self)
+        found = max(0.0, scale / k * area) / len(self)
+        return min(found, self.most_beyond) if k > TRUSTED_K else found
 
     @property
     def pareto_k(self) -> float:
@@ -146,6 +149,18 @@ class Importance:
         weights.
         """
         return self._pareto[1]
+
+    def beside(self, log_weights: Tensor) -> Importance:
+        """The same rows, with what the weights of draws of the target itself say of the tail.
+
+        A draw of the target has a weight above all these as often as there is mass ``beyond`` them. Of n such
+        draws, c above, that is at most ``(c + 3) / n`` about (95%).
+
+        Args:
+            log_weights: of the draws of the target, ``(rows,)``.
+        """
+        above = int((log_weights > self.log_weights.max()).sum())
+        return Importance(self.x, self.log_weights, (above + 3) / max(len(log_weights), 1))
 
     def smoothed(self) -> Importance:
         """The same rows with the largest weights replaced by the quantiles of the fitted Pareto tail.
