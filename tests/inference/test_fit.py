@@ -280,6 +280,21 @@ def test_a_slow_target_gets_fewer_chains_and_the_time_is_kept():
     assert report.evaluations == slow.rows
 
 
+def test_a_survey_that_takes_many_stages_keeps_to_its_time():
+    """Scales from 0.001 to 1000: a chain takes several times the evaluations that one of a normal does."""
+    slow = Slow(3e-5)
+    widths = torch.logspace(-3, 3, 6, dtype=torch.float64)
+
+    def log_prob(x: Tensor) -> Tensor:
+        slow.now += slow.each * len(x)
+        return standard(x / widths)
+
+    flow = maf(6)
+    flow.register_forward_hook(slow._step)
+    report = diffeo.fit_target(flow, FromTorch(log_prob), max_seconds=40, max_steps=3, clock=slow.clock)
+    assert report.seconds["survey"] < 0.35 * 40
+
+
 def test_a_target_that_is_too_slow_for_the_time_is_refused():
     slow = Slow(5e-3)
     with pytest.raises(ConfigError, match=r"0.005 s a row.*max_seconds must be at least 192"):
