@@ -47,7 +47,8 @@ def test_numbers_are_numpys_wherever_the_weights_are(shift):
     found = weighted(log_w + shift)
     assert found.log_z - shift == pytest.approx(math.log(w.mean()), abs=1e-9)
     assert found.ess == pytest.approx(w.sum() ** 2 / (w**2).sum() / 500, rel=1e-9)
-    assert found.log_z_error == pytest.approx(w.std(ddof=1) / w.mean() / math.sqrt(500), rel=1e-9)
+    plain = w.std(ddof=1) / w.mean() / math.sqrt(500)
+    assert found.log_z_error == pytest.approx(math.hypot(plain, found.beyond), rel=1e-9)
     np.testing.assert_allclose(found.normalized, w / w.sum(), rtol=1e-9)
     values = found.x[:, 0].numpy()
     mean = np.average(values, weights=w)
@@ -61,6 +62,57 @@ def test_the_error_of_log_z_is_its_spread():
     scores = torch.tensor([(f.log_z - 0.5 * 0.7**2) / f.log_z_error for f in found])
     assert abs(scores.mean()) < 0.2
     assert 0.88 < scores.std() < 1.12
+
+
+@pytest.mark.parametrize("k", [0.5, 0.7, 0.9])
+def test_what_is_beyond_a_tail_is_its_integral(k):
+    """Of weights u^-k, by quadrature over the probability to exceed, from 1 / (1000 N) to 1 / N."""
+    rows = 20_000
+    log_w = -k * torch.rand(rows, generator=generator(3), dtype=torch.float64).log()
+    edge = 3 * math.sqrt(rows) / rows  # where the tail begins
+    p = np.geomspace(1e-3 / rows, 1 / rows, 10_001)
+    exact = np.trapezoid(p**-k - edge**-k, p) * (1 - k)  # over the mean weight, 1 / (1 - k)
+    assert weighted(log_w).beyond == pytest.approx(exact, rel=0.5)
+
+
+def test_heavy_tails_widen_the_error():
+    """Of k = 0.7: the rows' own spread is 1.6 times too small on average, and 6% lie beyond 3 of it."""
+    found = [
+        weighted(-0.7 * torch.rand(4000, generator=generator(i), dtype=torch.float64).log())
+        for i in range(200)
+    ]
+    off = np.array([f.log_z + math.log(0.3) for f in found])
+    own = np.array([math.sqrt((1 / f.ess - 1) / 3999) for f in found])
+    error = np.array([f.log_z_error for f in found])
+    assert np.sqrt(np.mean((off / own) ** 2)) > 1.4
+    assert np.sqrt(np.mean((off / error) ** 2)) < 1.2
+
+
+def test_a_tail_that_cannot_matter_is_not_doubted():
+    """Nearly equal weights may have any shape of tail on a scale of their own; a heavy one counts."""
+    tail = (1e-7 * pareto(1.4, 10_000).exp()).log1p()
+    found = weighted(tail)
+    assert found.pareto_k > 1
+    assert found.ess > 0.99
+    assert found.beyond < 1e-3
+    assert found.doubts == ()
+    u = torch.rand(10_000, dtype=torch.float64, generator=generator(0))
+    assert weighted((0.9 + 0.01 * u**-0.9).log()).doubts  # a tenth of the mean is a tail of k = 0.9
+
+
+def test_draws_of_the_target_bound_what_is_beyond():
+    """A weight that ends at 3 has no tail, whatever its shape below; one of k = 0.9 shows in such draws."""
+    u = torch.rand(10_000, dtype=torch.float64, generator=generator(0))
+    heavy, light = (0.9 + 0.01 * u**-0.9).log(), (0.99 + 0.001 * u**-0.9).clamp_max(3.0).log()
+    for log_w in (heavy, light):
+        alone = weighted(log_w)
+        drawn = torch.multinomial(log_w.exp(), 3000, replacement=True, generator=generator(1))
+        beside = alone.beside(log_w[drawn])
+        assert beside.beyond == pytest.approx(min(alone.beyond, 3 / 3000))
+    fresh = torch.rand(10**7, dtype=torch.float64, generator=generator(2))
+    log_w = (0.9 + 0.01 * fresh**-0.9).log()
+    drawn = log_w[torch.multinomial(log_w.exp()[::4], 3000, replacement=True, generator=generator(3)) * 4]
+    assert weighted(heavy).beside(drawn).doubts  # a fortieth of the mass is above
 
 
 def test_one_row_with_all_the_weight_is_said_so():

@@ -255,6 +255,8 @@ def _say(result: TargetReport) -> None:
     typer.echo(f"log Z             {result.log_z:.4f} +- {result.log_z_error:.4f}")
     typer.echo(f"effective draws   {result.ess:.1%} of {len(result.weighted):,}")
     typer.echo(f"Pareto k          {result.pareto_k:.2f}")
+    if result.failed:
+        typer.echo(f"failed at         {result.failed:,} points, first so: {result.failure}")
     if result.trusted:
         typer.echo("Nothing speaks against this fit.")
     for doubt in result.doubts:

@@ -85,6 +85,7 @@ class Annealing:
         *,
         generator: Generator | None = None,
         on_stage: Callable[[float], None] | None = None,
+        on_rows: Callable[[Tensor, Tensor], None] | None = None,
     ) -> Importance:
         """``num_draws`` weighted draws of ``q^(1 - end) p^end``.
 
@@ -94,6 +95,7 @@ class Annealing:
             num_draws: how many.
             generator: of the random numbers.
             on_stage: told the part of the way done, after each stage.
+            on_rows: told all rows that the target is evaluated at, with its log-densities.
 
         Raises:
             DataError: where the target gives no draw a finite density, or the way does not end.
@@ -102,7 +104,7 @@ class Annealing:
         with evaluating(flow), torch.no_grad():
             x = flow.sample(num_draws, generator=generator).double()
             transition = self.transition or fastest(evaluator, x)
-            return _Run(self, transition, flow, evaluator, generator).go(x, on_stage)
+            return _Run(self, transition, flow, evaluator, generator, on_rows).go(x, on_stage)
 
 
 @dataclass
@@ -114,6 +116,7 @@ class _Run:
     flow: Flow
     evaluator: Evaluator
     generator: Generator | None
+    on_rows: Callable[[Tensor, Tensor], None] | None
     exponent: float = 0.0
     log_weights: Tensor = field(default_factory=lambda: torch.zeros(()))
 
@@ -170,6 +173,8 @@ class _Run:
     def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         gradients = self.transition.gradients and self.settings.moves > 0
         log_p, grad_p = evaluated(self.evaluator, x, gradients)
+        if self.on_rows is not None:
+            self.on_rows(x, log_p)
         log_q, grad_q = of_flow(self.flow, x, gradients)
         return torch.stack([log_q, log_p]), torch.stack([grad_q, grad_p])
 

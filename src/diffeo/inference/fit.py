@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributions import constraints
 from typing_extensions import Unpack
 
@@ -15,12 +16,14 @@ from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.seeding import seeded
+from diffeo.inference.annealing import spread
 from diffeo.inference.arviz import save_netcdf, to_datatree
 from diffeo.inference.counting import CountsEvaluations
 from diffeo.inference.forward import ForwardCheck, forward_check
 from diffeo.inference.importance import Importance, as_evaluator, importance, working_copy
 from diffeo.inference.objectives.replay import ReplayLikelihood
 from diffeo.inference.parameters import columns
+from diffeo.inference.peaks import Search, Trail, dark_mass
 from diffeo.inference.sources import Population
 from diffeo.inference.survey import EVERY, Survey, noted_survey, start_of, survey
 from diffeo.objectives import Objective
@@ -37,6 +40,8 @@ STEPS = 3000
 """Optimizer steps where no limit is set."""
 FAR = 5.0
 """Nats by which the flow must fall short of the target for a point to count as missed."""
+LITTLE = 0.005
+"""Part of the points, or of the mass, that may be missed without a doubt."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,14 @@ class TargetReport:
         weighted: draws of the fitted flow with their weights: evidence, effective size, Pareto k, resampling.
         at_chains: the flow at the points of chains that walk the target, in place of exact draws; it sees
             what the flow's own draws cannot.
+        dark: part of the mass found at peaks where the flow has less than e^-5 of the target's density, by
+            ascents from the highest points that chains came by, whether they stayed or not.
         target: what was fitted to; it names and constrains the draws.
         evaluations: rows of the target evaluated, all in all.
         gradients: how many of them with a gradient.
         nans: rows whose density was NaN and counted as zero.
+        failed: rows at which the target raised an error, which counted as zero.
+        failure: the first such error.
         seconds: wall-clock time of each part: survey, fit, draws.
         training: how the training went.
 
@@ -65,10 +74,13 @@ class TargetReport:
 
     weighted: Importance
     at_chains: ForwardCheck
+    dark: float
     target: Target = field(repr=False)
     evaluations: int
     gradients: int
     nans: int
+    failed: int
+    failure: str
     seconds: dict[str, float]
     training: FitReport = field(repr=False)
 
@@ -102,13 +114,23 @@ class TargetReport:
     def doubts(self) -> tuple[str, ...]:
         """Reasons not to trust this fit, a sentence each."""
         found = list(self.weighted.doubts)
-        if self.missed > 0.005:
+        if self.missed > LITTLE:
             found.append(
                 f"{self.missed:.1%} of the points that chains found lie where the flow has hardly any "
                 f"density: it has dropped a part of the target, or the target has no finite mass."
             )
+        if self.dark > LITTLE:
+            found.append(
+                f"{self.dark:.1%} of the mass is at peaks where the flow has hardly any density: chains came "
+                f"by them and could not stay."
+            )
         if self.nans > 0.01 * self.evaluations:
             found.append(f"The target was NaN at {self.nans:,} of {self.evaluations:,} points.")
+        if self.failed > 0.01 * self.evaluations:
+            found.append(
+                f"The target failed at {self.failed:,} of {self.evaluations:,} points, first so: "
+                f"{self.failure}"
+            )
         return tuple(found)
 
     @property
@@ -144,6 +166,7 @@ class TargetReport:
             "seconds": round(sum(self.seconds.values()), 1),
             "evaluations": self.evaluations,
             "found": {name: round(v, 4) for name, v in figures.items() if math.isfinite(v)},
+            **({"failed": f"{self.failed} points: {self.failure}"} if self.failed else {}),
             "doubts": " ".join(self.doubts) or "none",
         }
 
@@ -230,13 +253,16 @@ def fit_target(
         tick = options.clock()
         weighted = importance(flow, evaluator, known.num_draws)
         at_chains = forward_check(flow, evaluator, chains.points.x)
+        weighted = weighted.beside(at_chains.log_target - at_chains.log_flow)
+        dark = _dark(flow, chains, weighted.log_z, known.num_draws)
     found = TargetReport(
-        weighted,
-        at_chains,
-        evaluator.target,
-        *_counts(evaluator, objective),
-        {"survey": known.seconds, "fit": report.seconds, "draws": options.clock() - tick},
-        report,
+        weighted=weighted,
+        at_chains=at_chains,
+        dark=dark,
+        target=evaluator.target,
+        **_counts(evaluator, objective),
+        seconds={"survey": known.seconds, "fit": report.seconds, "draws": options.clock() - tick},
+        training=report,
     )
     flow.notes = found.notes()
     return found
@@ -269,12 +295,31 @@ def _behind(known: Survey, options: Options) -> Options:
     )
 
 
-def _counts(evaluator: Evaluator, objective: Objective | None) -> tuple[int, int, int]:
-    """Evaluations, gradients and NaNs, those of an objective of one's own included."""
+def _dark(flow: Flow, chains: Population, log_z: float, num_draws: int) -> float:
+    """The part of all mass that lies at peaks above the highest points of chains, and not in the flow."""
+    if log_z == -math.inf:
+        return 1.0
+    flow = working_copy(flow)
+
+    def lit(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return flow.log_prob(x) + log_z + FAR
+
+    x, log_prob = chains.highest
+    trail = Trail()
+    trail.add(*(part[log_prob > lit(x)] for part in (x, log_prob)))
+    unit = spread(chains.points.x, torch.zeros(len(chains.points.x)).double())
+    peaks = Search(chains.target, chains.transition.gradients, climbers=len(x), most=4).run(trail, unit)
+    if not len(peaks):
+        return 0.0
+    excess = dark_mass(peaks, chains.target, lit, max(100, num_draws // 10)) - log_z
+    return 1 / (1 + math.exp(-excess)) if excess > -700 else 0.0
+
+
+def _counts(evaluator: Evaluator, objective: Objective | None) -> dict[str, Any]:
+    """Evaluations, gradients, NaNs and failures, those of an objective of one's own included."""
     own = objective.evaluator if isinstance(objective, CountsEvaluations) else None
     used = {id(e): e for e in (evaluator, own) if e is not None}.values()
-    return (
-        sum(e.evaluations for e in used),
-        sum(e.gradients for e in used),
-        sum(e.nans for e in used),
-    )
+    names = ("evaluations", "gradients", "nans", "failed")
+    counts = {name: sum(getattr(e, name) for e in used) for name in names}
+    return {**counts, "failure": next((e.failure for e in used if e.failure), "")}

@@ -26,6 +26,9 @@ from diffeo.inference.importance import Importance, as_evaluator
 from diffeo.inference.transitions import ChainState, Transition, fastest
 from diffeo.targets import Evaluator, Target
 
+HIGHEST = 64
+"""Rows of highest density that a population remembers."""
+
 
 class Source(CountsEvaluations):
     """Gives weighted draws of a target p, with the help of the flow q that learns from them.
@@ -118,6 +121,8 @@ class Population(Source):
         self.target = as_evaluator(target)
         x = x.detach().double().clone()  # it is changed in place
         self.transition = transition or fastest(self.target, x)
+        self.highest = x[:0], x.new_empty(0)
+        """The rows of highest density among all that were evaluated, and it: also what chains passed by."""
         self.points = ChainState.at(self._evaluate, x)
         self.moving = len(x) if moving is None else min(moving, len(x))
         if self.moving < 1:
@@ -144,6 +149,7 @@ class Population(Source):
             "grads": self.points.grads,
             "size": self.size,
             "scale_tril": self._scale_tril,
+            "highest": torch.cat([self.highest[0], self.highest[1].unsqueeze(-1)], -1),
         }
         return {**known, "turn": self._turn, "jumped": self.jumped}, tensors
 
@@ -151,6 +157,8 @@ class Population(Source):
         super().restore(state, tensors)
         self._turn, self.jumped = state["turn"], state["jumped"]
         self.size, self._scale_tril = tensors["size"], tensors["scale_tril"]
+        highest = tensors["highest"]
+        self.highest = highest[:, :-1], highest[:, -1]
         x, terms, grads = (tensors[name] for name in ("x", "terms", "grads"))
         self.points = ChainState(x, terms, grads, self.points.coefficients)
 
@@ -180,4 +188,7 @@ class Population(Source):
 
     def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_prob, grad = evaluated(self.target, x, self.transition.gradients)
+        rows, known = torch.cat([self.highest[0], x]), torch.cat([self.highest[1], log_prob])
+        best = known.topk(min(HIGHEST, len(known))).indices
+        self.highest = rows[best], known[best]
         return log_prob.unsqueeze(0), grad.unsqueeze(0)

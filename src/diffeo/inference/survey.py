@@ -15,8 +15,9 @@ from diffeo.bases import Normal
 from diffeo.bijections import Standardize
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
-from diffeo.inference.annealing import Annealing
-from diffeo.inference.importance import working_copy
+from diffeo.inference.annealing import Annealing, spread
+from diffeo.inference.importance import Importance, working_copy
+from diffeo.inference.peaks import Peaks, Search, Trail, beside
 from diffeo.inference.transitions import Hamiltonian, RandomWalk, Transition, fastest
 from diffeo.targets import Evaluator
 from diffeo.train.checkpoint import Checkpoint
@@ -27,6 +28,12 @@ CHAINS, MOVING, EVERY = 2048, 512, 4
 """Chains of a survey, how many of them move at a time where the target is cheap, and every so many steps."""
 FEWEST = 64
 """The least chains, however slow the target."""
+SHARE = 0.3
+"""Of the time, for the survey."""
+PROBES, BATCH = 4, 4096
+"""Points a survey throws at random for each that it walked to, so many at a time; without gradients."""
+LITTLE = 0.02
+"""Share of the mass below which peaks are not worth another run."""
 EFFORT = {Hamiltonian: 300, RandomWalk: 150}
 """Evaluations a chain that a survey takes, about: to fit it into a time."""
 KNOWN_BY = 8
@@ -58,10 +65,80 @@ def survey(
     """Chains from ``start`` to the target, as many as the time allows; ``began`` is when the time began."""
     origin = _origin(features, start)
     transition = fastest(evaluator, origin.sample(1).double())
-    chains, moving, num_draws = _sizes(evaluator, transition, origin, options, num_draws)
+    sizes = _sizes(evaluator, transition, origin, options, num_draws)
     tell = _teller(options.callbacks, began, options.clock)
-    found = Annealing(transition, keep=0.9).run(origin, evaluator, chains, on_stage=tell)
-    return Survey(found.resample(chains), transition, moving, num_draws, options.clock() - began)
+    taken = _Runs(evaluator, transition, sizes, options.clock)
+    if sizes.seconds < math.inf:  # how many stages it takes depends on the target: a few chains tell
+        taken.anneal(origin, FEWEST)
+    if more := taken.affordable(2 / 3):
+        taken.anneal(origin, more, lambda done: tell(0.8 * done))
+    found, chains = taken.pooled(), taken.chains
+    peaks = taken.peaks(origin, found)
+    if len(peaks) > 1:
+        taken.anneal(beside(origin, peaks), max(FEWEST, taken.affordable(1)))
+        found = taken.pooled(chains)
+    tell(1.0)
+    x = found.resample(chains)
+    return Survey(x, transition, sizes.moving, sizes.num_draws, options.clock() - began)
+
+
+class _Runs:
+    """Annealing, several times over, and what one run tells the next."""
+
+    def __init__(
+        self, evaluator: Evaluator, transition: Transition, sizes: _Sizes, clock: Callable[[], float]
+    ):
+        self._evaluator, self._sizes, self._clock = evaluator, sizes, clock
+        self._transition, self._annealing = transition, Annealing(transition, keep=0.9)
+        self._found: list[Importance] = []
+        self._trail = Trail()
+        self._began, self._evaluated, self._a_chain = clock(), evaluator.evaluations, 0.0
+
+    @property
+    def chains(self) -> int:
+        """All that were carried to the target."""
+        return sum(len(found) for found in self._found)
+
+    def affordable(self, share: float) -> int:
+        """Chains that this share of the time still allows, at what the last ones took."""
+        if self._sizes.seconds == math.inf:
+            return CHAINS
+        return min(CHAINS, int(self._rows_left(share) / self._a_chain))
+
+    def _rows_left(self, share: float) -> float:
+        """Evaluations that this share of the time still allows."""
+        left = share * self._sizes.seconds - (self._clock() - self._began)
+        return max(0.0, left / self._sizes.seconds_a_row)
+
+    def anneal(self, start: Flow, chains: int, on_stage: Callable[[float], None] | None = None) -> None:
+        before, run, add = self._evaluator.evaluations, self._annealing.run, self._trail.add
+        self._found.append(run(start, self._evaluator, chains, on_stage=on_stage, on_rows=add))
+        self._a_chain = max(1.0, (self._evaluator.evaluations - before) / chains)
+
+    def pooled(self, first: int | None = None) -> Importance:
+        """The draws of all runs, by their weights: as much the first so many chains as those behind them.
+
+        The mean weight of each run is an unbiased estimate of the same evidence, and one that lacks a part
+        of the target falls short of it. So weights are left as they are.
+        """
+        x, log_weights = (torch.cat([getattr(f, n) for f in self._found]) for n in ("x", "log_weights"))
+        if first is not None:
+            log_weights[first:] += math.log(first / (len(x) - first))
+        return Importance(x, log_weights)
+
+    def peaks(self, origin: Flow, found: Importance) -> Peaks:
+        """Those of the target that may hold what the draws found lack."""
+        rows = PROBES * (self._evaluator.evaluations - self._evaluated)
+        if self._sizes.seconds < math.inf:
+            rows = min(rows, int(0.5 * self._rows_left(1)))
+        for _ in range(rows // BATCH):
+            x = origin.sample(BATCH).double()
+            self._trail.add(x, self._evaluator(x))
+        climbers, most = max(8, self.chains // 8), max(2, self.chains // 64)
+        search = Search(self._evaluator, self._transition.gradients, climbers, most)
+        peaks = search.run(self._trail, spread(found.x, found.log_weights))
+        small = float(peaks.log_mass.logsumexp(0)) < found.log_z + math.log(LITTLE)
+        return Peaks.none(found.x.shape[-1]) if small else peaks
 
 
 def noted_survey(
@@ -136,24 +213,32 @@ def _origin(features: int, start: float | Flow) -> Flow:
     return flow
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """What the time allows: seconds of the survey, those of a row, how many chains move, final draws."""
+
+    seconds: float
+    seconds_a_row: float
+    moving: int
+    num_draws: int
+
+
 def _sizes(
     evaluator: Evaluator, transition: Transition, origin: Flow, options: Options, num_draws: int
-) -> tuple[int, int, int]:
-    """Chains, how many move at a time, and final draws, so that a slow target stays within the time."""
+) -> _Sizes:
+    """Sizes by which a slow target stays within the time."""
     max_seconds = options.max_seconds
     if max_seconds is None:
-        return CHAINS, MOVING, num_draws
+        return _Sizes(math.inf, 0.0, MOVING, num_draws)
     each = _seconds_a_row(evaluator, transition, origin, options.clock)
-    effort = EFFORT.get(type(transition), max(EFFORT.values())) * each
-    least = FEWEST * effort
-    if 2 * least > max_seconds:
+    least = FEWEST * EFFORT.get(type(transition), max(EFFORT.values()))
+    if 2 * least * each > max_seconds:
         raise ConfigError(
-            f"the target takes {each:.2g} s a row, and to find its mass takes some {least / each:,.0f} rows: "
-            f"max_seconds must be at least {2 * least:.0f}; or make the target faster."
+            f"the target takes {each:.2g} s a row, and to find its mass takes some {least:,.0f} rows: "
+            f"max_seconds must be at least {2 * least * each:.0f}; or make the target faster."
         )
-    chains = max(FEWEST, min(CHAINS, int(0.3 * max_seconds / effort)))
     moving = max(16, min(MOVING, int(EVERY * 0.005 / (7 * each))))  # as long as the steps between, about
-    return chains, min(moving, chains), min(num_draws, max(1000, int(0.1 * max_seconds / each)))
+    return _Sizes(SHARE * max_seconds, each, moving, min(num_draws, max(1000, int(0.1 * max_seconds / each))))
 
 
 def _seconds_a_row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -33,10 +34,16 @@ class Evaluator(Parameters, Stateful):
             (a flow is a target too), else float64.
         device: where; default: wherever ``x`` is.
 
+    A target that raises an error at some rows, having answered before, loses only these: they are found by
+    halving, count as mass zero, and ``failed`` says how many. Where more than a tenth fail, the error is
+    raised.
+
     Attributes:
         evaluations: rows evaluated so far.
         gradients: those among them for which ``x`` required a gradient.
         nans: rows whose log-density was NaN.
+        failed: rows at which the target raised an error.
+        failure: the first of these errors, in its own words; empty for none.
 
     Shape:
         ``x``: ``(rows, D)``, log-density: ``(rows,)``.
@@ -73,6 +80,9 @@ class Evaluator(Parameters, Stateful):
         self.evaluations = 0
         self.gradients = 0
         self.nans = 0
+        self.failed = 0
+        self.failure = ""
+        self._answered = False
         self._differentiable: bool | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -87,10 +97,10 @@ class Evaluator(Parameters, Stateful):
         if wanted and self._differentiable is not False:
             inner = x.view_as(x)  # a node of its own, for the hook to be on
             inner.register_hook(_finite)
-            value = self._try(inner)
+            value = self._survived(self._try, inner)
             self.gradients += len(x) * bool(value.requires_grad)
         else:
-            value = self._plain(x)
+            value = self._survived(self._plain, x)
         value = self._checked(value, x)
         is_nan = value.isnan()
         self.nans += int(is_nan.sum())
@@ -129,6 +139,8 @@ class Evaluator(Parameters, Stateful):
             "evaluations": self.evaluations,
             "gradients": self.gradients,
             "nans": self.nans,
+            "failed": self.failed,
+            "failure": self.failure,
             "differentiable": self._differentiable,
         }, {}
 
@@ -136,6 +148,26 @@ class Evaluator(Parameters, Stateful):
         """Count on from there."""
         self.evaluations, self.gradients = state["evaluations"], state["gradients"]
         self.nans, self._differentiable = state["nans"], state["differentiable"]
+        self.failed, self.failure = state["failed"], state["failure"]
+
+    def _survived(self, answer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The answer for rows, and -inf for those of them at which there is none."""
+        try:
+            value = answer(x)
+        except Exception as error:
+            if not self._answered or isinstance(error, ShapeError):
+                raise  # it is the target that is wrong, not a row
+            if len(x) > 1:
+                half = len(x) // 2
+                parts = [self._survived(answer, part) for part in (x[:half], x[half:])]
+                return torch.cat([part.to(x) for part in parts])
+            self.failed += 1
+            self.failure = self.failure or " ".join(str(error).split()) or type(error).__name__
+            if self.failed > 10 + 0.1 * self.evaluations:
+                raise
+            return 0.0 * x.sum(-1) - math.inf
+        self._answered = True
+        return value
 
     def _plain(self, x: Tensor) -> Tensor:
         with torch.no_grad():
