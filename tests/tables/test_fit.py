@@ -420,6 +420,18 @@ def test_weights_count_and_are_no_column_of_the_flow():
     assert abs((flow.sample(4000) < 0).double().mean() - 0.9) < 0.05
 
 
+@pytest.mark.parametrize("unit", [1e-45, 1e40, 1e308])
+def test_only_the_ratios_of_weights_count(unit: float):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=300), rng.random(300)
+    reports = [
+        fit_quickly({"x": x, "y": x**2, "w": factor * w}, weights="w", max_seconds=None, max_steps=20)[1]
+        for factor in (1.0, unit)
+    ]
+    assert reports[0].baselines == pytest.approx(reports[1].baselines, abs=1e-3)
+    assert reports[1].rows == 300
+
+
 def test_rows_of_weight_zero_are_as_good_as_absent():
     columns = two_columns() | {"w": np.ones(80)}
     more = {name: np.concatenate([column, 1e9 * np.ones(20)]) for name, column in columns.items()}

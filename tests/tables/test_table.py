@@ -248,6 +248,21 @@ def test_tables_of_things():
         Table.of(np.zeros((2, 2, 2)))
 
 
+def test_what_a_mask_hides_is_missing():
+    hidden = np.ma.array([[1, 2], [3, 90], [5, 6]], mask=[[0, 0], [0, 1], [0, 0]])
+    for data in (hidden, {"x0": [1, 2, 3], "x1": hidden[:, 1]}):
+        with pytest.raises(DataError, match="column 'x1' has a missing value in row 2; fill it in, or drop"):
+            Table.of(data)
+    assert Table.of(hidden[::2]).values.tolist() == [[1, 2], [5, 6]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e5m2])
+def test_tensors_of_types_that_numpy_lacks(dtype):
+    table = Table.of(torch.tensor([[1.5, 2.0], [0.5, -1.0]]).to(dtype))
+    assert table.values.tolist() == [[1.5, 2.0], [0.5, -1.0]]
+    assert table.dtypes[0] in ("float16", "float32")
+
+
 def test_all_columns_that_cannot_be_used_are_named_at_once():
     words, gaps = np.array(["x", "y"]), np.array([1.0, math.nan])
     columns = {"a b": words, "c": np.arange(2), "d": gaps, "e": np.array(["2020-01-02"] * 2, "datetime64[D]")}

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 from typing_extensions import Unpack
 
+from diffeo._arrays import unmasked
 from diffeo.distillation.objectives import LayerByLayer, layer_pairs
 from diffeo.errors import ConfigError, ContextError, Cure, TrainingError
 from diffeo.flow import Flow, device_of, evaluating, in_parts
@@ -324,7 +325,7 @@ def _draw(
     """Finite draws, at contexts picked from those given, and how many others there were."""
     given = None
     if context is not None:
-        known = torch.as_tensor(context)
+        known = context if isinstance(context, Tensor) else torch.as_tensor(unmasked(context))
         given = known[torch.randint(len(known), (num_draws,), generator=draws)]
 
     def draw(index: Tensor, some: Tensor | None) -> tuple[Tensor, Tensor]:

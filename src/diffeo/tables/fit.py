@@ -278,7 +278,13 @@ def _weighted(table: Table, weights: str | None) -> Table:
         raise DataError(f"column {weights!r} holds a negative weight in row {row + 1}: {w[row]:.10g}.")
     if not (w > 0).any():
         raise DataError(f"the weights in column {weights!r} are all 0.")
-    return table if (w > 0).all() else table.rows(w > 0)
+    counts = _relative(w) > 0
+    return table if counts.all() else table.rows(counts)
+
+
+def _relative(weights: np.ndarray) -> np.ndarray:
+    """Weights beside the largest: only ratios count, and float32 holds few of 1e-45 or 1e40."""
+    return (weights / np.float64(weights.max())).astype(np.float32)
 
 
 def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
@@ -301,7 +307,7 @@ def _some(table: Table, most: int, seed: int) -> Table:
 
 
 def _rows(table: Table, encoding: Columns) -> TensorRows:
-    weights = None if encoding.weights is None else table.column(encoding.weights).astype(np.float32)
+    weights = None if encoding.weights is None else _relative(table.column(encoding.weights))
     return TensorRows(
         to_rows(encoding, table),
         to_context(encoding, table),
