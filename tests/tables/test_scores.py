@@ -115,6 +115,20 @@ def test_flows_of_something_else_are_refused(use: Any):
         use(Flow(Shift((1, 2, 2)), Normal((1, 2, 2)), images))
 
 
+def test_values_off_a_grid_score_as_the_nearest_and_are_counted():
+    flow = flow_of(table())
+    new = {name: table().column(name)[:3].astype(float) for name in table().names}
+    exact = score_table(flow, new)
+    assert exact.notes == ()
+    off = new | {"count": new["count"] + [0.0, 0.3, -0.2]}
+    found = score_table(flow, off)
+    assert np.array_equal(found.log_prob, exact.log_prob)
+    (note,) = found.notes
+    assert note.startswith("column 'count': 2 of 3 rows hold values off its grid, integer (the first is row 2")
+    assert list(found.columns()) == ["log_prob", "standard_error"]
+    assert (score_table(flow, off | {"same": np.full(3, 7.2)}).log_prob == -math.inf).all()
+
+
 # -- quantiles --------------------------------------------------------------------------------------
 
 

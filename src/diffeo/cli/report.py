@@ -73,6 +73,12 @@ def say_result(result: TableReport, output: Path) -> None:
     _say(f"wrote {output}")
 
 
+def say_notes(notes: Sequence[str]) -> None:
+    """What to know of an answer, a line each, on stderr."""
+    for note in notes:
+        print(_one_line(f"note: {note}"), file=sys.stderr, flush=True)
+
+
 def say_written(output: str, rows: int) -> None:
     """What a table was written to, on stderr; nothing where it went to standard output."""
     if output != "-":

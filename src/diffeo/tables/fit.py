@@ -21,7 +21,7 @@ from diffeo.presets import Preset, VectorPreset, choose
 from diffeo.tables.baselines import encoded_baselines
 from diffeo.tables.schema import Schema
 from diffeo.tables.scores import SCORE_QUANTILES, score_quantiles, score_table
-from diffeo.tables.table import Table
+from diffeo.tables.table import Table, listed
 from diffeo.tables.tensors import to_context, to_rows
 from diffeo.train.loop import fit_rows, objective_of
 from diffeo.train.options import Options, TrainingOptions
@@ -115,7 +115,7 @@ def fit_table(
 
     Args:
         table: a ``Table``, a path to one, a mapping of columns, a DataFrame or a 2-D array.
-        given: columns to condition on.
+        given: columns to condition on; one name stands for itself, here and in ``drop``.
         weights: column of non-negative row weights.
         columns: declared kinds, ``{"price": "positive", "hour": "circular(0, 24)"}``; or a ``Schema``, whose
             columns are then the ones modeled.
@@ -139,7 +139,9 @@ def fit_table(
     if options.unlimited:
         options = replace(options, max_seconds=DEFAULT_SECONDS)
     started = options.clock()
+    given, drop = listed(given), listed(drop)
     table, schema = _modeled(table, given, weights, columns, drop)
+    given, weights = table.own(given), None if weights is None else table.own(weights)[0]
     context = Vector(len(given)) if given else None
     if preset is not None:
         _check_preset(preset, schema, context)
@@ -181,13 +183,15 @@ def check_columns(
     """The columns read but not modeled: given and weights. Each column has one role, or it is an error."""
     apart = [*given, *([] if weights is None else [weights])]
     declared = () if columns is None else columns.names if isinstance(columns, Schema) else tuple(columns)
+    roles = [str(name).strip() for name in apart]
+    modeled = {str(name).strip() for name in declared}
     for i, name in enumerate(apart):
-        if name in apart[:i]:
+        if roles[i] in roles[:i]:
             raise ConfigError(f"column {name!r} stands twice among given and weights; leave one out.")
-        if name in declared:
+        if roles[i] in modeled:
             raise ConfigError(f"column {name!r} is given or weights the rows; declare modeled columns only.")
     for name in drop:
-        if name in apart or name in declared:
+        if str(name).strip() in modeled | set(roles):
             raise ConfigError(f"column {name!r} is dropped; leave it out of given, weights and columns.")
     return apart
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from diffeo.encodings.columns import delta_method
+from diffeo.encodings.columns import Columns, delta_method
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow, in_parts
 from diffeo.tables.table import Table
@@ -27,11 +28,13 @@ class Scores:
         log_prob: log-density; a log mass in integer and lattice columns; -inf outside the support.
         quantile: the share of the training rows that scored lower; None for a flow ``fit_table`` did not fit.
         standard_error: of ``log_prob`` over the dequantization draws; None where it is exact.
+        notes: what to know of these rows, a sentence each: which columns hold values off their grid.
     """
 
     log_prob: np.ndarray
     quantile: np.ndarray | None
     standard_error: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, np.ndarray]:
         """What there is of them, by name: ``Table(scores.columns())`` is the table."""
@@ -52,22 +55,41 @@ def score_table(flow: Flow, table: Any, *, batch_size: int = 65_536) -> Scores:
             holds that the flow does not know is of no matter.
         batch_size: rows times draws at a time, or the draws of one row.
 
+    A value between the points of a column's grid stands for the cell that it lies in, and scores as the
+    nearest point does: a rounded value was a real one once. ``notes`` says where. (``flow.log_prob`` is the
+    law of the grid itself, and -inf there.)
+
     Raises:
         DataError: when the table lacks a column the flow knows.
         ConfigError: for a flow of something else.
     """
     encoding = table_encoding(flow)
     table = Table.of(table, only=[*encoding.names, *encoding.given])
+    rows = to_rows(encoding, table)
+    placed = encoding.nearest(rows)
     log_prob, error = in_parts(
         flow,
         lambda x, context: log_prob_with_error(flow, x, context),
-        to_rows(encoding, table),
+        placed,
         to_context(encoding, table),
         batch_size=max(1, batch_size if encoding.exact else batch_size // encoding.num_draws),
     )
     scores, quantiles = log_prob.double().numpy(), _noted(flow)
     quantile = None if quantiles is None else _share_below(scores, quantiles)
-    return Scores(scores, quantile, None if encoding.exact else error.double().numpy())
+    notes = tuple(_off_grid(encoding, (placed != rows).numpy()))
+    return Scores(scores, quantile, None if encoding.exact else error.double().numpy(), notes)
+
+
+def _off_grid(encoding: Columns, moved: np.ndarray) -> Iterator[str]:
+    """A sentence for each column in which values were moved onto the grid."""
+    for column, rows in zip(encoding.columns, moved.T, strict=True):
+        if rows.any():
+            count, first = int(rows.sum()), int(rows.argmax()) + 1
+            hold = "holds a value" if count == 1 else "hold values"
+            yield (
+                f"column {column.name!r}: {count:,} of {len(rows):,} rows {hold} off its grid, {column.kind} "
+                f"(the first is row {first}); scored as the nearest of its values."
+            )
 
 
 def log_prob_with_error(flow: Flow, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
