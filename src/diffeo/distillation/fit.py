@@ -22,7 +22,7 @@ from diffeo.functional.seeding import generator, seeded
 from diffeo.objectives import Likelihood, Objective
 from diffeo.presets import IAF, MAF, CouplingNSF, Preset, VectorPreset
 from diffeo.tables import Table
-from diffeo.tables.scores import SCORE_QUANTILES
+from diffeo.tables.scores import HELD_OUT_SCORES, SCORE_QUANTILES
 from diffeo.tables.tensors import table_encoding, to_context
 from diffeo.train.loop import fit_rows
 from diffeo.train.optimizer import OptimizerSettings
@@ -190,7 +190,7 @@ def distill(
     student.eval()
     judgment = judge(source, core, context, seed=options.seed + 1)
     found = DistillReport(judgment, report, options.clock() - started, lost)
-    known = {key: teacher.notes[key] for key in (SCORE_QUANTILES,) if key in teacher.notes}
+    known = {key: teacher.notes[key] for key in (HELD_OUT_SCORES, SCORE_QUANTILES) if key in teacher.notes}
     student.notes = {**found.notes(), **known}  # it takes its teacher's place for the same rows
     return student, found
 

@@ -139,7 +139,7 @@ class Kind(ABC):
                 break
             given.pop()
         # whole numbers in full: rounded to six digits, an end would be another one
-        values = ", ".join(f"{v:.16g}" if float(v).is_integer() and abs(v) < 1e16 else f"{v:g}" for v in given)
+        values = ", ".join(f"{v:.16g}" if v == round(v) and abs(v) < 1e16 else f"{v:g}" for v in given)
         return self.name() + (f"({values})" if values else "")
 
     @classmethod

@@ -117,6 +117,10 @@ class Schema:
         columns = [Column.fit(e.name, e.kind, e.dtype, rows.column(e.name)) for e in self.entries]
         return Columns(columns, given=listed(given), weights=weights, num_draws=draws)
 
+    def doubts(self) -> list[str]:
+        """What the columns hold that no density of their kind shows, a sentence each."""
+        return [f"column {e.name!r}: {e.doubt}." for e in self.entries if e.doubt]
+
     def cells(self) -> list[tuple[str, ...]]:
         """The schema as a table of text, the header first."""
         cells: list[tuple[str, ...]] = [("column", "kind", "stored", "lowest", "highest", "distinct", "note")]
