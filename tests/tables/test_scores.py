@@ -129,6 +129,21 @@ def test_values_off_a_grid_score_as_the_nearest_and_are_counted():
     assert (score_table(flow, off | {"same": np.full(3, 7.2)}).log_prob == -math.inf).all()
 
 
+def test_masses_above_one_are_said_and_not_clipped():
+    encoding = Schema.infer(Table.of({"n": [0, 1, 1, 2], "same": [3, 3, 3, 3]})).encoding(
+        Table.of({"n": [0, 1, 1, 2], "same": [3, 3, 3, 3]}), draws=2
+    )
+
+    class Comb(Shift):  # a density that is high where the draws lie
+        def forward(self, x, context=None):
+            return x, x.new_full(x.shape[:-1], 9.0)
+
+    flow = Flow(Comb(encoding.latent_shape), Normal(encoding.latent_shape), encoding).double().eval()
+    scores = score_table(flow, {"n": [1, 9], "same": [3, 3]})
+    assert scores.log_prob[0] > 0
+    assert scores.notes[0].startswith("1 of 2 rows score above probability 1: a mass from 2 draws is")
+
+
 # -- quantiles --------------------------------------------------------------------------------------
 
 

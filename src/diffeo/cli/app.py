@@ -173,8 +173,8 @@ def score(
     """Score each row of a table under a model.
 
     Writes `log_prob`, the log-likelihood in nats and in the data's own units, and `quantile`, the
-    share of the training rows that scored lower: near 0 is unusual. Where a column is integer or
-    repeats values, `standard_error` says how far off the estimate may be.
+    share of held-out rows that scored no higher, the row itself among them: near 0 is unusual. Where a
+    column is integer or repeats values, `standard_error` says how far off the estimate may be.
     """
     from diffeo._files import check_output
     from diffeo.cli import report

@@ -81,8 +81,18 @@ def score_table(flow: Flow, table: Any, *, batch_size: int = 65_536) -> Scores:
     )
     scores = log_prob.double().numpy()
     quantile = _quantile(flow, scores)
-    notes = tuple(_off_grid(encoding, (placed != rows).numpy()))
+    notes = *_off_grid(encoding, (placed != rows).numpy()), *_above_one(encoding, scores)
     return Scores(scores, quantile, None if encoding.exact else error.double().numpy(), notes)
+
+
+def _above_one(encoding: Columns, scores: np.ndarray) -> Iterator[str]:
+    """A sentence where masses, of columns that are all discrete, are above 1."""
+    above = int((scores > 0).sum())
+    if above and all(column.kind.noise or not column.kind.width for column in encoding.columns):
+        yield (
+            f"{above:,} of {len(scores):,} rows score above probability 1: a mass from {encoding.num_draws} "
+            f"draws is right on average only; see its standard error."
+        )
 
 
 def _off_grid(encoding: Columns, moved: np.ndarray) -> Iterator[str]:
