@@ -86,6 +86,7 @@ def test_a_fit_says_what_its_draws_and_its_columns_have():
     flow, report = diffeo.fit_table(columns, max_steps=40)
     assert report.doubts[0] == f"column 'rain': {heap.mean():.0%} of rows are exactly 0."
     assert report.doubts[1].startswith("column 'code': looks like codes: 2 values on 1,001 points")
+    assert not any("a draw lies at" in line for line in report.doubts)
     assert any("'rain'" in line and "of the draws lie below 0" in line for line in report.doubts)
     assert flow.notes["doubts"] == list(report.doubts)
     plain, clean = diffeo.fit_table(rng.normal(size=(600, 2)), max_steps=40)
