@@ -6,6 +6,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,15 @@ def test_log_prob_has_the_batch_shape(flow: diffeo.Flow, batch: tuple[int, ...])
 
 @pytest.mark.parametrize(
     ("sample_shape", "shape"),
-    [((), (2,)), (3, (3, 2)), ((3,), (3, 2)), (torch.Size([2, 3]), (2, 3, 2)), ([4], (4, 2)), (0, (0, 2))],
+    [
+        ((), (2,)),
+        (3, (3, 2)),
+        ((3,), (3, 2)),
+        (torch.Size([2, 3]), (2, 3, 2)),
+        ([4], (4, 2)),
+        (0, (0, 2)),
+        (np.int64(3), (3, 2)),
+    ],
 )
 def test_sample_shapes(flow: diffeo.Flow, sample_shape: Any, shape: tuple[int, ...]):
     assert flow.sample(sample_shape).shape == shape

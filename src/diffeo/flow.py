@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import index
 from typing import Any, Protocol, overload
 
 import torch
@@ -229,7 +230,7 @@ class Flow(nn.Module, Initializable):
     def _draw_shape(
         self, sample_shape: int | Sequence[int], context: Tensor | None
     ) -> tuple[Tensor | None, torch.Size]:
-        shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
+        shape = torch.Size(sample_shape if isinstance(sample_shape, Iterable) else (index(sample_shape),))
         batch = check_context(context, self.context_shape)
         if context is None or batch is None:
             return None, shape

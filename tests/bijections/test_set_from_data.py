@@ -113,6 +113,25 @@ def test_normal_rows_keep_their_tails():
     assert (layer.push(x) - (x - layer.loc) / layer.scale).abs().max() < 0.35
 
 
+def test_log_tails_are_linear_beyond_the_outermost_row():
+    x = torch.cat([torch.zeros(300), torch.randn(700, generator=torch.Generator().manual_seed(1)).exp()])
+    x = x.double()[:, None]
+    layer = LogTails(1).double()
+    layer.initialize(x)
+    end = layer.push(x).max()
+    z = (end + torch.tensor([0.0, 1.0, 2.0, 10.0], dtype=torch.float64))[:, None]
+    with torch.no_grad():
+        back, log_det = layer.inverse(z)
+    step = back.diff(dim=0)[:, 0] / z.diff(dim=0)[:, 0]
+    torch.testing.assert_close(step, log_det[1:].exp(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(step, step[:1].expand(3), rtol=1e-9, atol=0)
+    assert back[0] == pytest.approx(float(x.max()), rel=1e-9)
+    assert back[-1] < 30 * x.max()
+    unbounded = tails.inverse(z, layer.log_rates.detach().exp(), 2.0)[0] * layer.scale
+    assert unbounded[-1] > 1000 * x.max()
+    torch.testing.assert_close(layer.push(back), z)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_log_tails_never_overflow_and_have_clean_slopes(dtype: torch.dtype):
     rates = torch.tensor([[1e-3], [1e3]], dtype=dtype)

@@ -72,12 +72,13 @@ def toy_flow(rows: Table, given: tuple[str, ...] = (), weights: str | None = Non
     return flow
 
 
+_SCORES = {"rows": 3, "values": [-9.0, -3.0, -1.0]}
+
+
 def result(rows: int) -> TableReport:
     """What fit_table says of a run."""
     training = FitReport((), 1.0, 100, 90, -3.0, -3.25, 0, "out of time")
-    return TableReport(
-        training, rows, 1600, {"flow": -3.25, "gaussian": -4.0, "mixture": -3.5}, [-9.0, -3.0, -1.0], 1.5
-    )
+    return TableReport(training, rows, 1600, {"flow": -3.25, "gaussian": -4.0, "mixture": -3.5}, _SCORES, 1.5)
 
 
 @dataclass
@@ -177,8 +178,9 @@ def test_score_writes_what_python_computes(fake, run):
     scores = score_table(fake.flow, table())
     np.testing.assert_array_equal(got.column("log_prob"), scores.log_prob)
     np.testing.assert_array_equal(got.column("standard_error"), scores.standard_error)
-    rank = scores.log_prob.argsort().argsort() / 399
-    np.testing.assert_allclose(got.column("quantile"), rank, atol=0.005)
+    held_out = np.array(_SCORES["values"])
+    share = (1 + (held_out <= scores.log_prob[:, None]).sum(1)) / (len(held_out) + 1)
+    np.testing.assert_allclose(got.column("quantile"), share)
 
 
 def test_scores_match_the_flow_chunk_by_chunk(fake, run):
@@ -198,6 +200,15 @@ def test_scores_match_the_flow_chunk_by_chunk(fake, run):
     assert error.max() > 0
 
 
+def test_values_off_a_grid_are_said(fake, run):
+    fitted(fake, run)
+    new = {name: table().column(name)[:3] for name in table().names} | {"count": [1.0, 2.5, 3.0]}
+    Table.of(new).write("new.parquet")
+    said = run("score", "m", "new.parquet", "-o", "s.csv")
+    assert "note: column 'count': 1 of 3 rows holds a value off its grid, integer (the first is " in said
+    assert "inf" not in Path("s.csv").read_text()
+
+
 def test_rows_outside_the_support_score_minus_infinity(fake, run):
     fitted(fake, run, "--column", "size=positive")
     odd = {name: table().rows(slice(0, 3)).column(name).copy() for name in table().names}
@@ -205,8 +216,8 @@ def test_rows_outside_the_support_score_minus_infinity(fake, run):
     Table(odd).write("odd.parquet")
     run("score", "m", "odd.parquet", "-o", "s.csv")
     lines = Path("s.csv").read_text().split()
-    assert lines[1].startswith("-inf,0,")
-    assert lines[2].startswith("-inf,0,")
+    assert lines[1].startswith("-inf,0.25,")  # of three held-out rows none scored lower
+    assert lines[2].startswith("-inf,0.25,")
     assert not lines[3].startswith("-inf")
 
 

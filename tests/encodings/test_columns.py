@@ -127,6 +127,37 @@ def test_masses_of_a_lattice_sum_to_the_integral():
     torch.testing.assert_close(flow.log_prob(support).exp(), cells, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "high"), [(Integer(1, 6), 1, 6), (Integer(0), 0, 600), (Integer(-(2.0**53), 5), -600, 5)]
+)
+def test_integers_with_ends_have_all_their_mass_within(kind: Integer, low: int, high: int):
+    values = np.random.default_rng(3).integers(1, 6, 2000).astype(float)
+    flow = Flow(Identity((1,)), Normal((1,)), one(kind, values)).double().eval()
+    support = rows(np.arange(low, high + 1))
+    masses = flow.log_prob(support).exp()
+    assert masses.sum() == pytest.approx(1, abs=0.01)
+    assert (flow.log_prob(rows([kind.low - 2, kind.high + 2, 2.5])) == -math.inf).all()
+    drawn = flow.sample(20_000, generator=torch.Generator().manual_seed(0))
+    assert drawn.min() >= low
+    assert drawn.max() <= high
+    shares = torch.stack([(drawn == x).double().mean() for x in support])
+    torch.testing.assert_close(shares, masses, rtol=0, atol=0.015)
+    assert str(parse_kind(str(kind))) == str(kind)
+
+
+def test_whole_numbers_declared_bounded_are_told_of_integers():
+    with pytest.raises(DataError, match=r"columns=\{'a': 'integer\(1, 31\)'\}") as caught:
+        one(Bounded(1, 31), np.arange(1.0, 32))
+    assert caught.value.cure == Cure("columns", {"a": "integer(1, 31)"})
+
+
+def test_values_off_a_grid_move_to_the_nearest_point():
+    columns = Columns([Column("a", Lattice(0.01)), Column("b", Integer(1, 31)), Column("c", Continuous())])
+    x = [[0.404, 1.2, 0.123], [0.40, 31.4, 0.0], [0.4000000001, 30.6, 0.0]]
+    found = columns.nearest(torch.tensor(x, dtype=torch.float64))
+    assert found.tolist() == [[0.4, 1, 0.123], [0.4, 31.4, 0.0], [0.4000000001, 31, 0.0]]
+
+
 def test_two_lattices_and_a_density_multiply():
     rng = np.random.default_rng(4)
     step, values = 0.25, np.round(rng.normal(0, 1, 1000) * 4) / 4
@@ -523,6 +554,8 @@ def test_a_foreign_spec_is_refused(spec):
         ("lattice(0.05)", Lattice(0.05)),
         ("lattice(0.5,0.25)", Lattice(0.5, 0.25)),
         ("integer", Integer()),
+        ("integer(0)", Integer(0)),
+        ("integer(1, 31)", Integer(1, 31)),
         ("continuous", Continuous()),
     ],
 )
@@ -532,11 +565,12 @@ def test_kinds_are_parsed(text, kind):
 
 @pytest.mark.parametrize("text", [
     "", "real", "bounded", "bounded(1)", "bounded(1,0)", "bounded(0,0)", "bounded(a,b)", "positive(1)",
-    "lattice", "lattice(0)", "lattice(nan)", "integer(2,0)", "constant(3)", "circular(0,inf)",
-    "bounded(0,1", "bounded(0,1))",
+    "lattice", "lattice(0)", "lattice(nan)", "integer(2,0)", "integer(1.5)", "integer(0,inf)", "constant(3)",
+    "circular(0,inf)", "bounded(0,1", "bounded(0,1))",
 ])  # fmt: skip
 def test_bad_kinds_are_refused_with_the_choice(text):
-    with pytest.raises(ConfigError, match=r"there are: .*circular|two finite ends|a step above zero"):
+    says = r"there are: .*circular|two finite ends|a step above zero|two whole numbers, the lower first"
+    with pytest.raises(ConfigError, match=says):
         parse_kind(text)
 
 

@@ -500,3 +500,11 @@ def test_errors_are_of_this_package(tmp_path):
     (tmp_path / "a.npz").write_bytes(buffer.getvalue())  # an NPY under another name
     with pytest.raises(DataError, match="truncated, damaged"):
         read_images(tmp_path / "a.npz")
+
+
+def test_what_a_mask_hides_is_missing():
+    pixels = np.ma.array(np.zeros((3, 1, 2, 2), np.uint8))
+    pixels[1, 0, 1, 1] = np.ma.masked
+    with pytest.raises(DataError, match=r"1 masked \(missing\) values, the first in image 1; fill"):
+        Images.of(pixels)
+    assert len(Images.of(pixels[::2])) == 2

@@ -87,3 +87,13 @@ def test_the_error_is_the_largest():
     back[1, 0, 0, 1] = 93
     assert pixel_error(torch.full_like(back, 100), back) == (7, 0.125)
     assert pixel_error(back, torch.full_like(back, 100)) == (7, 0.125)
+
+
+def test_bounds_above_one_are_said_and_not_clipped():
+    found = scores.ImageScores(["a", "b"], np.array([3.0, -2.0]), np.array([-0.003, 0.002]))
+    assert found.notes == (
+        "1 of 2 images score above probability 1 (bits below 0): the bound holds on average over the noise "
+        "only; use more draws.",
+    )
+    assert found.columns()["bits_per_dim"][0] == -0.003
+    assert scores.ImageScores(["b"], np.array([-2.0]), np.array([0.002])).notes == ()

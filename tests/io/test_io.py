@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 import diffeo
 from diffeo import contexts, encodings, io, presets
-from diffeo.bijections import Autoregressive
+from diffeo.bijections import Autoregressive, LogTails
 from diffeo.elementwise import RationalQuadratic
 from diffeo.encodings import kinds
 from diffeo.encodings.base import Encoding
 from diffeo.errors import ConfigError, FormatError
+from diffeo.functional.tails import NO_END
 from diffeo.io import files
 from diffeo.tables import Table, score_table
 
@@ -470,6 +471,22 @@ def test_a_foreign_file_is_refused(content: bytes, tmp_path: Path):
 def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         diffeo.load(tmp_path / "nothing")
+
+
+def test_files_of_before_have_tails_without_an_end(tmp_path: Path):
+    rows = torch.distributions.StudentT(2.0).sample((500, 2))
+    old = presets.Tabular(2, layers=1, hidden=8, blocks=1, marginal=4).build()
+    new = copy.deepcopy(old)
+    for flow in (old, new):
+        flow.initialize(rows)
+    for layer in (m for m in old.modules() if isinstance(m, LogTails)):
+        layer.register_buffer("ends", torch.full_like(layer.ends, NO_END), persistent=False)
+    far = 1e4 * rows[:50]
+    assert not torch.allclose(new.log_prob(far), old.log_prob(far))
+    io.save(old, tmp_path / "old.safetensors", weights_only=True)
+    assert not any(name.endswith("ends") for name in io.inspect(tmp_path / "old.safetensors").tensors)
+    found = diffeo.load(tmp_path / "old.safetensors", into=new)
+    assert torch.equal(found.log_prob(far), old.eval().log_prob(far))
 
 
 # -- forgery: headers whose checksums are right -------------------------------------------------

@@ -11,8 +11,8 @@ from diffeo.train import FitReport
 def report(flow: float, held_out: int = 50, gaussian: float = 0.0, mixture: float = 1.0) -> TableReport:
     training = FitReport((), 1.0, 100, 90, -3.0, flow, 0, "out of time")
     baselines = {"flow": flow, "gaussian": gaussian, "mixture": mixture}
-    quantiles = [-9.0, -3.0, -1.0]
-    return TableReport(training, 500, held_out, baselines, quantiles, 1.5)
+    scores = {"rows": 3, "values": [-9.0, -3.0, -1.0]}
+    return TableReport(training, 500, held_out, baselines, scores, 1.5)
 
 
 def test_the_verdict_is_honest():

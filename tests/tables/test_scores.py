@@ -19,7 +19,7 @@ from diffeo.encodings import Dequantization, StandardizedContext
 from diffeo.errors import ConfigError, ContextError, Cure, DataError
 from diffeo.flow import Flow
 from diffeo.tables import Schema, Table, sample_table, score_table
-from diffeo.tables.scores import SCORE_QUANTILES, score_quantiles
+from diffeo.tables.scores import HELD_OUT_SCORES, SCORE_QUANTILES, held_out_scores, score_quantiles
 
 
 class Shift(Bijection):
@@ -115,6 +115,35 @@ def test_flows_of_something_else_are_refused(use: Any):
         use(Flow(Shift((1, 2, 2)), Normal((1, 2, 2)), images))
 
 
+def test_values_off_a_grid_score_as_the_nearest_and_are_counted():
+    flow = flow_of(table())
+    new = {name: table().column(name)[:3].astype(float) for name in table().names}
+    exact = score_table(flow, new)
+    assert exact.notes == ()
+    off = new | {"count": new["count"] + [0.0, 0.3, -0.2]}
+    found = score_table(flow, off)
+    assert np.array_equal(found.log_prob, exact.log_prob)
+    (note,) = found.notes
+    assert note.startswith("column 'count': 2 of 3 rows hold values off its grid, integer (the first is ")
+    assert list(found.columns()) == ["log_prob", "standard_error"]
+    assert (score_table(flow, off | {"same": np.full(3, 7.2)}).log_prob == -math.inf).all()
+
+
+def test_masses_above_one_are_said_and_not_clipped():
+    encoding = Schema.infer(Table.of({"n": [0, 1, 1, 2], "same": [3, 3, 3, 3]})).encoding(
+        Table.of({"n": [0, 1, 1, 2], "same": [3, 3, 3, 3]}), draws=2
+    )
+
+    class Comb(Shift):  # a density that is high where the draws lie
+        def forward(self, x, context=None):
+            return x, x.new_full(x.shape[:-1], 9.0)
+
+    flow = Flow(Comb(encoding.latent_shape), Normal(encoding.latent_shape), encoding).double().eval()
+    scores = score_table(flow, {"n": [1, 9], "same": [3, 3]})
+    assert scores.log_prob[0] > 0
+    assert scores.notes[0].startswith("1 of 2 rows score above probability 1: a mass from 2 draws is")
+
+
 # -- quantiles --------------------------------------------------------------------------------------
 
 
@@ -176,13 +205,55 @@ def test_quantiles_of_nothing_are_refused():
 
 
 @pytest.mark.parametrize(
-    "noted", [[], [1.0], "ab", {"a": 1}, [1.0, 0.0], [[1.0], [2.0]], [0.0, math.nan], [None, 1.0]]
+    "noted", [[], "ab", {"a": 1}, [1.0, 0.0], [[1.0], [2.0]], [0.0, math.nan], [None, 1.0]]
 )
 def test_notes_that_are_no_quantiles_are_refused(noted: Any):
     flow = flow_of(table())
     flow.notes = {SCORE_QUANTILES: noted}
     with pytest.raises(ConfigError, match=r"flow.notes\['score quantiles'\] are not rising numbers; delete"):
         score_table(flow, table())
+
+
+def held_out(rows: int, seed: int) -> tuple[Flow, np.ndarray]:
+    """A flow that was told of so many rows of its own law, and the quantiles of new ones."""
+    flow = flow_of(table())
+    scores = score_table(flow, sample_table(flow, rows + 2000, seed=seed)).log_prob
+    flow.notes = {HELD_OUT_SCORES: held_out_scores(scores[:rows])}
+    found = score_table(flow, sample_table(flow, rows + 2000, seed=seed).rows(slice(rows, None))).quantile
+    assert found is not None
+    return flow, found
+
+
+@pytest.mark.parametrize("rows", [1, 25, 70, 3000])
+def test_of_new_rows_no_more_than_a_share_q_lies_at_or_below_q(rows: int):
+    found = np.concatenate([held_out(rows, seed)[1] for seed in range(3 if rows == 3000 else 6)])
+    assert found.min() >= 1 / (rows + 1)
+    assert found.max() <= 1
+    for q in (0.01, 0.05, 0.3):
+        # a conformal p-value over the held-out rows' luck too, whose deviation is sqrt(q / rows) a draw
+        assert (found <= q).mean() <= q + 3 * math.sqrt(q / (rows * 6)) * (q >= 1 / (rows + 1))
+
+
+def test_quantiles_count_the_held_out_rows_that_scored_no_higher():
+    flow = flow_of(table())
+    scores = score_table(flow, table()).log_prob
+    for kept in (scores[:50], np.r_[scores[:50], -math.inf]):
+        flow.notes = {HELD_OUT_SCORES: held_out_scores(kept)}
+        json.dumps(flow.notes, allow_nan=False)
+        found = score_table(flow, table()).quantile
+        expected = (1 + (kept <= scores[:, None] + 5e-5).sum(1)) / (len(kept) + 1)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+    doubled = held_out_scores(scores[:50], np.where(np.arange(50) < 25, 2.0, 1e-30))
+    assert doubled["rows"] == 25
+    assert set(doubled["values"]) == set(np.round(scores[:25], 4))
+
+
+def test_notes_that_are_no_held_out_scores_are_refused():
+    flow = flow_of(table())
+    for noted in ([], {"rows": 3}, {"rows": 0, "values": [1.0]}, {"rows": 2, "values": [1.0, 0.0]}, "ab"):
+        flow.notes = {HELD_OUT_SCORES: noted}
+        with pytest.raises(ConfigError, match=r"notes\['held-out scores'\] .*; delete them, or fit"):
+            score_table(flow, table())
 
 
 # -- samples ----------------------------------------------------------------------------------------

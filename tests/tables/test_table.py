@@ -66,15 +66,48 @@ def test_csv_on_standard_output(capfdbinary):
         ("\ufeffa,b\n1,2.5", ["a", "b"], [[1, 2.5]]),
         ('"a, b",c\n1,2e3\n', ["a, b", "c"], [[1, 2000]]),
         ("0,1\n5,6\n", ["0", "1"], [[5, 6]]),
+        ("x, y\n5,6\n", ["x", " y"], [[5, 6]]),
+        ('Field1;Field2;"Field,3,3,3"\n1;2;3\n', ["Field1", "Field2", "Field,3,3,3"], [[1, 2, 3]]),
+        ('"a,""b"", c";d\n1;2\n', ['a,"b", c', "d"], [[1, 2]]),
         ("a,b\ntrue,1\nfalse,0\n", ["a", "b"], [[1, 1], [0, 0]]),
     ],
 )
-def test_csv_dialects(tmp_path, text, names, values):
-    path = tmp_path / "t.csv"
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_csv_dialects(tmp_path, text, names, values, suffix):
+    path = tmp_path / f"t.{suffix}"
     path.write_bytes(text.encode())
     table = Table.read(path)
     assert list(table.names) == names
     np.testing.assert_array_equal(table.values, values)
+
+
+def test_tabs_part_a_tsv_whatever_its_names_hold(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("size, in m, net\tage\n1\t2\n")
+    assert Table.read(path).names == ("size, in m, net", "age")
+
+
+def test_one_name_is_one_column():
+    table = Table.from_columns({"a": [1], "b": [2], "ab": [3]})
+    assert table.drop("ab").names == ("a", "b")
+    assert table.select("ab").names == ("ab",)
+    assert Table.of({"a": [1], "b": [2], "ab": [3]}, drop="ab").names == ("a", "b")
+    assert Table.of(table, only="ab").names == ("ab",)
+    assert Table.from_values("ab", np.zeros((2, 1))).names == ("ab",)
+    with pytest.raises(DataError, match="no column 'ba' in this table; it has a, b, ab"):
+        table.drop("ba")
+
+
+def test_names_are_found_as_they_are_meant():
+    table = Table.of({"x": [1], " y": [2], 1: [3], 2: [4]})
+    assert table.names == ("x", " y", "1", "2")
+    assert table.own(["y", " y", 1, np.int64(2), " x"]) == [" y", " y", "1", "2", "x"]
+    assert (table.column("y")[0], table.column(1)[0]) == (2, 3)
+    assert table.drop([1, "y"]).names == ("x", "2")
+    both = Table.of({"y": [1], " y": [2]})
+    assert [both.column(name)[0] for name in ("y", " y", "  y")] == [1, 2, 1]
+    declared = Schema.infer(Table.of({" y": [0.5, 0.7], 1: [1.5, 2.7]}), {"y": "positive", 1: "positive"})
+    assert [e.declared for e in declared.entries] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +279,21 @@ def test_tables_of_things():
         Table.of({"a": np.zeros(2, complex)})
     with pytest.raises(DataError, match=r"\(2, 2, 2\)"):
         Table.of(np.zeros((2, 2, 2)))
+
+
+def test_what_a_mask_hides_is_missing():
+    hidden = np.ma.array([[1, 2], [3, 90], [5, 6]], mask=[[0, 0], [0, 1], [0, 0]])
+    for data in (hidden, {"x0": [1, 2, 3], "x1": hidden[:, 1]}):
+        with pytest.raises(DataError, match="column 'x1' has a missing value in row 2; fill it in, or drop"):
+            Table.of(data)
+    assert Table.of(hidden[::2]).values.tolist() == [[1, 2], [5, 6]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e5m2])
+def test_tensors_of_types_that_numpy_lacks(dtype):
+    table = Table.of(torch.tensor([[1.5, 2.0], [0.5, -1.0]]).to(dtype))
+    assert table.values.tolist() == [[1.5, 2.0], [0.5, -1.0]]
+    assert table.dtypes[0] in ("float16", "float32")
 
 
 def test_all_columns_that_cannot_be_used_are_named_at_once():
@@ -445,6 +493,90 @@ def test_duplicated_rows_of_a_density_are_no_lattice():
     schema = Schema.infer(Table.of({"a": values}))
     assert schema.entries[0].kind == Continuous()
     assert "no regular grid" in schema.entries[0].note
+
+
+@pytest.mark.parametrize(
+    ("values", "grid"),
+    [
+        ([0, 1e-8, 1e-7, 1, 10], (1e-8, 0.0)),
+        ([1, 1.0000004, 2, 5], (1e-7, 0.0)),
+        ([0, 1e-8], (1e-8, 0.0)),
+        ([1e-9, 3e-9, 5e-9], (1e-9, 0.0)),
+        ([1e-12, 4e-12], (1e-12, 0.0)),
+        ([0, 5e-324], None),
+        ([-1.7e308, 1.7e308], None),
+    ],
+)
+def test_distinct_values_stay_distinct_on_a_grid(values, grid):
+    assert find_grid(np.array(values), 2.2e-16) == grid
+    kind = kinds(a=np.repeat(values, 20))["a"]
+    assert kind == (Continuous() if grid is None else Lattice(*grid))
+    if grid is not None:
+        assert len(set(np.round(np.array(values) / grid[0]))) == len(values)
+
+
+def test_float32_tells_values_apart_as_finely_as_it_stores_them():
+    for values in ([0, 1e-8, 1e-7, 1, 10], [1, 1.0000004, 2, 5]):
+        single = np.array(values, np.float32).astype(float)
+        assert find_grid(single, 1.2e-7) is None  # finer than rounding at 10, but two values all the same
+
+
+def doubts(**columns) -> list[str]:
+    return [e.doubt for e in Schema.infer(Table(columns)).entries]
+
+
+def test_few_rows_that_force_a_fine_grid_are_named():
+    rng = np.random.default_rng(7)
+    ages = rng.integers(20, 80, 1000).astype(float)
+    few, many = ages.copy(), ages.copy()
+    few[:4], many[:40] = 0.17, 0.17
+    says = "4 rows make the step 0.01; all others lie on 1, and are smeared"
+    assert doubts(a=few, b=ages, c=np.round(rng.normal(50, 9, 1000), 1)) == [says, "", ""]
+    assert "looks like codes" in doubts(a=many)[0]
+
+
+def test_codes_are_told_from_counts():
+    rng = np.random.default_rng(8)
+    found = doubts(
+        far=np.where(rng.random(1000) < 0.8, 0, 1000),
+        wide=rng.choice(rng.integers(10_000, 99_999, 30), 1000),
+        counts=rng.poisson(4, 1000),
+        rare=rng.poisson(0.01, 1000),
+        heavy=np.round(rng.lognormal(5, 1.5, 1000)),
+        ages=rng.integers(20, 80, 1000),
+        tens=10 * rng.integers(0, 40, 1000),
+        identifier=np.arange(1000),
+        sentinel=np.where(rng.random(1000) < 0.09, -9999, rng.integers(5, 20, 1000)),
+    )
+    assert found[0] == "looks like codes: 2 values on 1,001 points, and draws fall between"
+    assert found[1].startswith("looks like codes: 30 values on ")
+    assert found[2:-1] == [""] * 6
+    assert found[-1].endswith("% of rows are exactly -9999, far from the rest")
+
+
+def test_heaps_on_a_density_are_named():
+    rng = np.random.default_rng(9)
+    heap = rng.random(1000) < 0.3
+    found = doubts(
+        zeros=np.where(heap, 0, rng.lognormal(0, 1, 1000)),
+        missing=np.where(heap, -9999, rng.normal(10, 1, 1000)),
+        plain=rng.normal(size=1000),
+        rounded=np.round(rng.normal(size=1000), 3),
+    )
+    share = f"{heap.mean():.0%} of rows are exactly"
+    assert found == [f"{share} 0", f"{share} -9999", "", ""]
+
+
+def test_bounds_of_whole_numbers_are_suggested():
+    rng = np.random.default_rng(10)
+    columns = {
+        "day": rng.integers(1, 32, 1000),
+        "visits": rng.poisson(1.0, 1000),
+        "iq": np.round(rng.normal(100, 15, 1000)),
+    }
+    entries = Schema.infer(Table(columns)).entries
+    assert [e.suggestion for e in entries] == ["integer(1, 31)", "integer(0)", ""]
+    assert kinds({"day": "integer(1, 31)"}, **columns)["day"] == Integer(1, 31)
 
 
 def test_find_grid_does_not_confuse_rounding_with_a_grid():

@@ -110,6 +110,43 @@ def test_weights_that_cannot_be(weights: Tensor):
         diffeo.fit(small(), normal(3, 2), weights=weights, max_steps=1)
 
 
+def masked(shape: tuple[int, ...], row: int) -> Any:
+    values = np.ma.array(normal(*shape).numpy())
+    values[row, ...] = np.ma.masked
+    return values
+
+
+def test_what_a_mask_hides_is_missing():
+    with pytest.raises(DataError, match="x has 2 values that are not finite, the first in row 3, column 0"):
+        diffeo.fit(small(), masked((10, 2), 3), max_steps=1)
+    with pytest.raises(DataError, match="context has 2 values .* row 4, column 0: nan"):
+        diffeo.fit(small(context=2), normal(10, 2), masked((10, 2), 4), max_steps=1)
+    with pytest.raises(DataError, match="weights has 1 values .* row 5: nan"):
+        diffeo.fit(small(), normal(10, 2), weights=masked((10,), 5), max_steps=1)
+    assert diffeo.fit(small(), np.ma.array(normal(10, 2).numpy()), max_steps=1).steps == 1  # nothing hidden
+
+
+@pytest.mark.parametrize("offset", [1e7, -1e8, 1.7e9])
+def test_an_offset_that_the_flow_s_precision_cannot_hold_is_refused(offset: float):
+    x = normal(2000, 2).double()
+    x[:, 1] += offset
+    x[7, 1] = 0  # an outlier makes the deviation look large
+    with pytest.raises(DataError, match=r"float32, .* cannot hold x: .* column 1 .* Subtract .* flow.double"):
+        diffeo.fit(small(), x, max_steps=1)
+    flow = small().double()
+    diffeo.fit(flow, x[8:], max_steps=200)
+    drawn = flow.sample(2000)
+    assert drawn[:, 1].median() == pytest.approx(offset, abs=0.2)
+    assert drawn[:, 1].quantile(0.84) - drawn[:, 1].quantile(0.16) == pytest.approx(2, rel=0.2)
+
+
+def test_offsets_within_the_precision_are_taken():
+    whole = torch.arange(2000).double().remainder(7)[:, None] + 1e7  # float32 has these exactly
+    heavy = normal(2000, 1).double().mul(5).exp()  # far rows are rounded by more than the spread of most
+    for x in (whole, heavy, normal(2000, 1).double() + 1e5, torch.full((5, 1), 1e9 + 0.1).double()):
+        assert diffeo.fit(small(1), x, max_steps=1, validation=0).steps == 1
+
+
 @pytest.mark.parametrize("x", [[["a", "b"], ["c", "d"]], [[1.0, None], [2.0, 3.0]], [[1.0, 2.0], [3.0]]])
 def test_what_is_no_array_of_numbers(x: Any):
     with pytest.raises(DataError, match="x is not an array of numbers"):
@@ -224,7 +261,7 @@ def test_a_batch_holds_what_belongs_to_its_rows():
         assert batch.weights is not None
         assert torch.equal(batch.x, x[batch.rows])
         assert torch.equal(batch.context, context[batch.rows])
-        assert torch.equal(batch.weights, weights[batch.rows])
+        torch.testing.assert_close(batch.weights, (weights / weights.max())[batch.rows])
 
 
 class Spy(Bijection, Initializable):
@@ -301,6 +338,16 @@ def test_a_weight_of_two_is_a_row_given_twice():
     weighted = Likelihood()(flow, Batch(x, None, weights, rows))
     torch.testing.assert_close(weighted, Likelihood()(flow, Batch(x[twice], None, None, twice)))
     torch.testing.assert_close(weighted, Likelihood()(flow, Batch(x, None, 7 * weights, rows)))
+
+
+@pytest.mark.parametrize("unit", [1e-320, 1e-45, 1e40, 8e307])
+def test_only_the_ratios_of_weights_count(unit: float):
+    x, weights = normal(60, 2), torch.arange(60).double() / 30
+    flows = small(), small()
+    for flow, factor in zip(flows, (1.0, unit), strict=True):
+        diffeo.fit(flow, x, weights=factor * weights, max_steps=20)
+    for one, other in zip(*(weights_of(flow).values() for flow in flows), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)  # 1e-320 has a few bits only
 
 
 def test_rows_of_weight_zero_are_as_good_as_absent():

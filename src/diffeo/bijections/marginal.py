@@ -40,7 +40,9 @@ class LogTails(SetFromData):
         z = sign(u) (2 + log(1 + k (|u| - 2)) / k)   beyond,
 
     continuously differentiable, with a learned rate k > 0 for each column and side, which
-    ``initialize`` sets so that the outermost row lands where a normal sample's would.
+    ``initialize`` sets so that the outermost row lands where a normal sample's would. From the outermost row
+    on the map is linear: how heavy a tail is beyond all rows is not to be known, and a draw that strays by a
+    few units of z would be thrown e^k times as far by each.
 
     Domain: the whole line. Cost: one logarithm a scalar.
 
@@ -62,23 +64,25 @@ class LogTails(SetFromData):
 
     loc: Tensor
     scale: Tensor
+    ends: Tensor
 
     def __init__(self, features: int):
         super().__init__((features,))
         self.register_buffer("loc", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
+        self.register_buffer("ends", torch.full((2, features), tails.NO_END))
         self.log_rates = nn.Parameter(torch.full((2, features), -3.0))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, log_slope = tails.forward((x - self.loc) / self.scale, self.log_rates.exp(), _THRESHOLD)
+        z, log_slope = tails.forward((x - self.loc) / self.scale, self.log_rates.exp(), _THRESHOLD, self.ends)
         return z, sum_event(log_slope - self.scale.log(), 1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        u, log_slope = tails.inverse(y, self.log_rates.exp(), _THRESHOLD)
+        u, log_slope = tails.inverse(y, self.log_rates.exp(), _THRESHOLD, self.ends)
         return u * self.scale + self.loc, sum_event(log_slope + self.scale.log(), 1)
 
     def set_from(self, rows: Tensor) -> None:
-        """Set center, spread and rates from training rows."""
+        """Set center, spread, rates and ends from training rows."""
         rows = rows.sort(0).values
         low, middle, high = _quantile(rows, rows.new_tensor([0.1587, 0.5, 0.8413]))
         # a column that mostly repeats one value has no spread between its quantiles
@@ -87,6 +91,7 @@ class LogTails(SetFromData):
         self.loc.copy_(middle)
         self.scale.copy_(spread)
         ends = torch.stack([middle - rows[0], rows[-1] - middle]) / spread - _THRESHOLD
+        self.ends.copy_(ends.clamp(min=0))
         self.log_rates.copy_(_rate(ends, max(_reach(len(rows)) - _THRESHOLD, 0.5)).log())
 
 

@@ -109,8 +109,8 @@ def fit(
         list[str] | None,
         typer.Option(
             metavar="COL=KIND",
-            help="Declare a column's kind (repeatable): continuous, integer, 'lattice(step)', positive, "
-            "'bounded(low, high)', 'circular(low, high)'.",
+            help="Declare a column's kind (repeatable): continuous, integer, 'integer(low, high)', "
+            "'lattice(step)', positive, 'bounded(low, high)', 'circular(low, high)'.",
         ),
     ] = None,
     max_seconds: Annotated[
@@ -173,8 +173,8 @@ def score(
     """Score each row of a table under a model.
 
     Writes `log_prob`, the log-likelihood in nats and in the data's own units, and `quantile`, the
-    share of the training rows that scored lower: near 0 is unusual. Where a column is integer or
-    repeats values, `standard_error` says how far off the estimate may be.
+    share of held-out rows that scored no higher, the row itself among them: near 0 is unusual. Where a
+    column is integer or repeats values, `standard_error` says how far off the estimate may be.
     """
     from diffeo._files import check_output
     from diffeo.cli import report
@@ -187,6 +187,7 @@ def score(
     for name in (name for name in scores.columns() if name in own):
         raise DataError(f"the table has a column {name!r} already; rename it.")
     write_columns(output, own | scores.columns())
+    report.say_notes(scores.notes)
     report.say_written(output, len(scores.log_prob))
 
 
@@ -220,7 +221,7 @@ def sample(
     values: Any = options.parse_given(given or ()) or None
     flow = options.load_model(model)
     known = table_encoding(flow).given
-    if values and known and set(values) != set(known):
+    if values and known and {name.strip() for name in values} != {name.strip() for name in known}:
         needs = " ".join(f"--given {name}=VALUE" for name in known)
         raise ConfigError(f"this model needs {needs} and no other; got {', '.join(values)}.")
     if given_table is not None:

@@ -206,7 +206,8 @@ def score(
     """Score images under a model.
 
     Writes each image's `name`, its `bits_per_dim` (lower is better) and its `log_prob`, the log-likelihood of
-    the discrete image in nats, both as bounds. The images are cropped and resized to the model's.
+    the discrete image in nats, both as bounds that hold on average: single images may have bits below 0. The
+    images are cropped and resized to the model's.
     """
     from diffeo._files import check_output
     from diffeo.cli import report
@@ -217,7 +218,9 @@ def score(
     flow = options.load_model(model)
     found = images_for(flow, source, strict=strict, workers=workers)
     report.say_images(found, err=True)
-    write_columns(output, score_images(flow, found, given=given, num_draws=draws).columns())
+    scores = score_images(flow, found, given=given, num_draws=draws)
+    report.say_notes(scores.notes)
+    write_columns(output, scores.columns())
 
 
 @images.command(epilog="Example: `diffeo images reconstruct faces.safetensors PHOTOS -o there-and-back.png`")

@@ -70,7 +70,17 @@ def say_result(result: TableReport, output: Path) -> None:
     _say(f"held-out rows ({result.held_out:,}), nats per row (higher is better):")
     grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
     _say(result.verdict)
+    rows = result.held_out_scores["rows"]
+    _say(f"quantiles of scores are over {rows:,} held-out rows: none below {1 / (rows + 1):.2g}")
+    for doubt in result.doubts:
+        _say(_one_line(f"doubt: {doubt}"))
     _say(f"wrote {output}")
+
+
+def say_notes(notes: Sequence[str]) -> None:
+    """What to know of an answer, a line each, on stderr."""
+    for note in notes:
+        print(_one_line(f"note: {note}"), file=sys.stderr, flush=True)
 
 
 def say_written(output: str, rows: int) -> None:
@@ -145,7 +155,7 @@ def say_model(path: Path, flow: Flow) -> None:
     """What a model file holds, and the notes its run left."""
     from diffeo.encodings import Columns, Dequantization
     from diffeo.presets import Preset
-    from diffeo.tables.scores import SCORE_QUANTILES
+    from diffeo.tables.scores import HELD_OUT_SCORES, SCORE_QUANTILES
 
     _say(f"{path} ({os.path.getsize(path):,} bytes)")
     _say(f"preset      {preset_name(flow)}")
@@ -173,10 +183,14 @@ def say_model(path: Path, flow: Flow) -> None:
         _say(f"given       {', '.join(encoding.given)}")
     if encoding.weights is not None:
         _say(f"weights     {encoding.weights}")
-    if quantiles := flow.notes.get(SCORE_QUANTILES):
+    of, quantiles = "training", flow.notes.get(SCORE_QUANTILES)
+    if scores := flow.notes.get(HELD_OUT_SCORES):
+        of, quantiles = "held out", scores["values"]
+    if quantiles:
         low, middle, high = (quantiles[i * (len(quantiles) - 1) // 2] for i in range(3))
-        _say(f"training    log_prob from {low:.3f} to {high:.3f}, median {middle:.3f}")
-    _say_notes({name: value for name, value in flow.notes.items() if name != SCORE_QUANTILES})
+        _say(f"{of:<11} log_prob from {low:.3f} to {high:.3f}, median {middle:.3f}")
+    said = SCORE_QUANTILES, HELD_OUT_SCORES
+    _say_notes({name: value for name, value in flow.notes.items() if name not in said})
     _say()
     cells = [(c.name, str(c.kind), c.dtype, f"{c.loc:.6g}", f"{c.scale:.6g}") for c in encoding.columns]
     grid([("column", "kind", "stored", "location", "scale"), *cells], right=(3, 4))

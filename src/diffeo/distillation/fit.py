@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 from typing_extensions import Unpack
 
+from diffeo._arrays import unmasked
 from diffeo.distillation.objectives import LayerByLayer, layer_pairs
 from diffeo.errors import ConfigError, ContextError, Cure, TrainingError
 from diffeo.flow import Flow, device_of, evaluating, in_parts
@@ -21,7 +22,7 @@ from diffeo.functional.seeding import generator, seeded
 from diffeo.objectives import Likelihood, Objective
 from diffeo.presets import IAF, MAF, CouplingNSF, Preset, VectorPreset
 from diffeo.tables import Table
-from diffeo.tables.scores import SCORE_QUANTILES
+from diffeo.tables.scores import HELD_OUT_SCORES, SCORE_QUANTILES
 from diffeo.tables.tensors import table_encoding, to_context
 from diffeo.train.loop import fit_rows
 from diffeo.train.optimizer import OptimizerSettings
@@ -189,7 +190,7 @@ def distill(
     student.eval()
     judgment = judge(source, core, context, seed=options.seed + 1)
     found = DistillReport(judgment, report, options.clock() - started, lost)
-    known = {key: teacher.notes[key] for key in (SCORE_QUANTILES,) if key in teacher.notes}
+    known = {key: teacher.notes[key] for key in (HELD_OUT_SCORES, SCORE_QUANTILES) if key in teacher.notes}
     student.notes = {**found.notes(), **known}  # it takes its teacher's place for the same rows
     return student, found
 
@@ -324,7 +325,7 @@ def _draw(
     """Finite draws, at contexts picked from those given, and how many others there were."""
     given = None
     if context is not None:
-        known = torch.as_tensor(context)
+        known = context if isinstance(context, Tensor) else torch.as_tensor(unmasked(context))
         given = known[torch.randint(len(known), (num_draws,), generator=draws)]
 
     def draw(index: Tensor, some: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,16 @@ class Kind(ABC):
         """Real numbers ``(..., width)`` to values ``(..., 1)``; the caller clamps them to the support."""
         return real
 
+    def nearest(self, x: Tensor, eps: float) -> Tensor:
+        """The kind's own value nearest to each, in its support; ``x`` itself where that is no matter of
+        rounding, and outside the support.
+
+        Args:
+            x: values of any shape.
+            eps: the relative precision the values were stored with.
+        """
+        return x
+
     def inner(self, low: float, high: float) -> tuple[float, float]:
         """The smallest and the largest of the kind's values between two numbers."""
         return low, high
@@ -104,12 +114,18 @@ class Kind(ABC):
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Kind:
         """The kind with the entries of ``to_json``; ``FormatError`` where they cannot be."""
-        names = [f.name for f in cls._arguments()]
+        given = {
+            f.name: finite_number(values[f.name], f"the {f.name} of a column")
+            for f in cls._arguments()
+            if f.name in values
+        }
         wrong = FormatError(f"a {cls.name()} column in this file has the wrong entries.")
-        if not set(names) <= set(values):
-            raise wrong
-        kind = cls(**{name: finite_number(values[name], f"the {name} of a column") for name in names})
-        if asdict(kind) != values:
+        try:
+            kind = cls(**given)
+        except TypeError:
+            raise wrong from None
+        # entries that later releases added have the defaults
+        if asdict(kind) != asdict(kind) | values or not set(values) <= {f.name for f in fields(cls)}:
             raise wrong
         return kind
 
@@ -117,7 +133,13 @@ class Kind(ABC):
         return {"kind": self.name(), **asdict(self)}
 
     def __str__(self) -> str:
-        values = ", ".join(f"{getattr(self, f.name):g}" for f in self._arguments())
+        given = [getattr(self, f.name) for f in self._arguments()]
+        for f in reversed(self._arguments()):
+            if given[-1] != f.default:
+                break
+            given.pop()
+        # whole numbers in full: rounded to six digits, an end would be another one
+        values = ", ".join(f"{v:.16g}" if v == round(v) and abs(v) < 1e16 else f"{v:g}" for v in given)
         return self.name() + (f"({values})" if values else "")
 
     @classmethod

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffeo.encodings.base import Encoding
 from diffeo.encodings.column_kind import Kind, finite_number
-from diffeo.encodings.kinds import kind_from_json
+from diffeo.encodings.kinds import Bounded, kind_from_json
 from diffeo.errors import Cure, DataError, FormatError
 
 DTYPES = (
@@ -47,11 +47,14 @@ class Column:
         real, log_weight = kind.encode(x, x.new_zeros(len(x), kind.noise), precision(dtype))
         bad = np.flatnonzero(~np.isfinite(log_weight[:, 0].numpy()))
         if len(bad):
+            whole = isinstance(kind, Bounded) and bool((x == x.round()).all())
+            low, high = float(x.min()), float(x.max())
+            other = f"integer({low:.10g}, {high:.10g})" if whole and low < high else "continuous"
             raise DataError(
                 f"column {name!r} is {kind}, but row {bad[0] + 1} holds {x[bad[0], 0]:.10g}"
                 + (f" ({len(bad)} rows do not fit)" if len(bad) > 1 else "")
-                + f"; drop such rows, or declare the column differently: columns={{{name!r}: 'continuous'}}.",
-                cure=Cure("columns", {name: "continuous"}),
+                + f"; drop such rows, or declare the column differently: columns={{{name!r}: {other!r}}}.",
+                cure=Cure("columns", {name: other}),
             )
         if not (kind.width and kind.standardized):
             return cls(name, kind, dtype)
@@ -124,7 +127,8 @@ class Columns(Encoding):
         num_draws: int = 16,
     ):
         super().__init__()
-        self.columns, self.given, self.weights = tuple(columns), tuple(given), weights
+        self.columns, self.weights = tuple(columns), weights
+        self.given = (given,) if isinstance(given, str) else tuple(given)
         self.num_draws = num_draws
         self.names = tuple(c.name for c in columns)
         every = (*self.names, *self.given, *(() if weights is None else (weights,)))
@@ -190,6 +194,13 @@ class Columns(Encoding):
         if any(self._single):
             # the value of a cell as it was stored: 0.3 in float32 is not 0.3 in float64
             x = torch.where(torch.tensor(self._single, device=x.device), x.float().double(), x)
+        return x
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Rows with every value that lies between the points of its column's grid moved to the nearest."""
+        x = x.double().clone()
+        for g in self._groups:
+            x[..., g.columns] = g.kind.nearest(x[..., g.columns], g.eps)
         return x
 
     def _noise(self, x: Tensor) -> Tensor | None:

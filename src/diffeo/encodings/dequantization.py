@@ -177,7 +177,8 @@ class Dequantization(MonteCarloEncoding):
 def bits_per_dim(log_prob: Tensor, event_shape: Sequence[int]) -> Tensor:
     """A log-likelihood in nats per image as bits per dimension: ``-log_prob / (D log 2)``, lower is better.
 
-    Of images behind ``Dequantization`` it is an upper bound on what coding one of their numbers takes.
+    Of images behind ``Dequantization`` it is on average an upper bound on what coding one of their numbers
+    takes. The estimate for a single image may lie below 0, which no code does.
 
     Args:
         log_prob: nats, any shape.

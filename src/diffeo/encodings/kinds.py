@@ -151,14 +151,25 @@ class Grid(Kind, ABC):
     def encode(self, x: Tensor, noise: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
         assert noise is not None
         outside = self._outside(x)
-        x = x.masked_fill(outside, self.offset)
+        nearest, off = self._place(x.masked_fill(outside, self._inside), eps)
+        real = self.offset + self.step * (nearest + noise)
+        return real, (_minus_inf(outside | off) + math.log(self.step)).expand_as(real)
+
+    def nearest(self, x: Tensor, eps: float) -> Tensor:
+        return torch.where(self._place(x, eps)[1] & ~self._outside(x), Grid.decode(self, x), x)
+
+    def _place(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """How many steps from the offset the nearest point is, and whether the value is off it."""
         k = (x - self.offset) / self.step
         nearest = k.round()
         # x is known to eps |x|, which is so many steps; from half a step on nothing tells it from the grid
         slack = (1e-6 + 4 * eps * x.abs() / self.step).clamp(max=0.5)
-        outside = outside | ((k - nearest).abs() > slack)
-        real = self.offset + self.step * (nearest + noise)
-        return real, (_minus_inf(outside) + math.log(self.step)).expand_as(real)
+        return nearest, (k - nearest).abs() > slack
+
+    @property
+    def _inside(self) -> float:
+        """A point of the grid to compute with where a value is outside."""
+        return self.offset
 
     def decode(self, real: Tensor) -> Tensor:
         x = self.offset + self.step * ((real - self.offset) / self.step).round()
@@ -192,10 +203,61 @@ class Lattice(Grid):
 
 @dataclass(frozen=True)
 class Integer(Grid):
-    """Whole numbers: the grid of step 1."""
+    """Whole numbers, the grid of step 1: all of them, or those from ``low`` on, or from ``low`` to ``high``.
 
+    With ends the cells from ``low - 1/2`` to ``high + 1/2`` are all there is: they go through a logit (a
+    logarithm where there is one end), so that no mass lies beyond and draws need no clipping.
+    """
+
+    low: float = -EXACT_INTEGERS
+    high: float = EXACT_INTEGERS
     step: float = field(default=1.0, init=False)
     offset: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        whole = float(self.low).is_integer() and float(self.high).is_integer()
+        if not (whole and -EXACT_INTEGERS <= self.low < self.high <= EXACT_INTEGERS):
+            raise ConfigError(
+                f"integer takes two whole numbers, the lower first, or the lower alone, not "
+                f"integer({self.low:g}, {self.high:g}); write for example integer(1, 31) or integer(0)."
+            )
+
+    @classmethod
+    def usage(cls) -> str:
+        return "integer or integer(low, high)"
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def encode(self, x: Tensor, noise: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+        real, log_weight = super().encode(x, noise, eps)
+        has_low, has_high = self._ends
+        if not (has_low or has_high):
+            return real, log_weight
+        # the noise may touch the very edge
+        below = (real - (self.low - 0.5)).clamp(min=1e-9).log() if has_low else torch.zeros_like(real)
+        above = (self.high + 0.5 - real).clamp(min=1e-9).log() if has_high else torch.zeros_like(real)
+        width = math.log(self.high - self.low + 1) if has_low and has_high else 0.0
+        return below - above, log_weight + width - below - above
+
+    def decode(self, real: Tensor) -> Tensor:
+        has_low, has_high = self._ends
+        if has_low and has_high:
+            real = Bounded(self.low - 0.5, self.high + 0.5).decode(real)
+        elif has_low:
+            real = self.low - 0.5 + real.exp()
+        elif has_high:
+            real = self.high + 0.5 - (-real).exp()
+        return super().decode(real)
+
+    @property
+    def _ends(self) -> tuple[bool, bool]:
+        return self.low > -EXACT_INTEGERS, self.high < EXACT_INTEGERS
+
+    @property
+    def _inside(self) -> float:
+        return self.low if self._ends[0] else min(self.high, 0.0)
 
 
 @dataclass(frozen=True)
@@ -239,8 +301,8 @@ def declarable_kinds() -> str:
     """How each kind that can be declared is written.
 
     Example:
-        >>> declarable_kinds()
-        'continuous, integer, lattice(step), positive, bounded(low, high), circular(low, high)'
+        >>> declarable_kinds()[:42]
+        'continuous, integer or integer(low, high),'
     """
     return ", ".join(kind.usage() for kind in COLUMN_KINDS.values() if kind.declarable)
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from typing_extensions import Unpack
 
+from diffeo._arrays import unmasked
 from diffeo.contexts import Classes, Image, Vector
 from diffeo.encodings import Dequantization, bits_per_dim
 from diffeo.errors import ConfigError, DataError, ShapeError
@@ -253,7 +254,7 @@ def _shown(spec: Any, held_out: Tensor | None, count: int = 16) -> Tensor | None
 def _context(images: Images, context: ArrayLike | None) -> Tensor | None:
     if context is None:
         return images.labels
-    given = context if isinstance(context, Tensor) else torch.as_tensor(context)
+    given = context if isinstance(context, Tensor) else torch.as_tensor(unmasked(context))
     if len(given) != len(images):
         raise ShapeError(f"there are {len(images)} images but {len(given)} contexts; give one for each.")
     return given

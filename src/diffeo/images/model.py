@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffeo._arrays import unmasked
 from diffeo.encodings import Dequantization, OneHotContext
 from diffeo.errors import ConfigError, ContextError, Cure, ShapeError
 from diffeo.flow import Flow
@@ -86,7 +87,9 @@ def contexts_for(flow: Flow, given: Any, count: int) -> Tensor | None:
         given = _number(given, names)
     elif _named(given):
         given = [_number(each, names) for each in given]
-    contexts = torch.as_tensor(given)
+    contexts = given if isinstance(given, Tensor) else torch.as_tensor(unmasked(given))
+    if contexts.is_floating_point() and not bool(contexts.isfinite().all()):
+        raise ContextError("the contexts hold NaN, infinite or masked values; fill these in.")
     if contexts.shape == shape:
         return contexts.expand(count, *shape)
     if contexts.shape != (count, *shape):

@@ -60,6 +60,13 @@ class Images:
             return data
         if isinstance(data, str | os.PathLike):
             return read_images(data)
+        if np.ma.is_masked(data):
+            hidden = np.ma.getmaskarray(data)
+            first = int(np.argwhere(hidden)[0, 0])
+            raise DataError(
+                f"images have {int(hidden.sum())} masked (missing) values, the first in image {first}; "
+                f"fill them in or drop these images."
+            )
         pixels = data.detach().cpu() if isinstance(data, Tensor) else torch.from_numpy(np.array(data))
         if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[1] not in (1, 3):
             raise DataError(

@@ -27,13 +27,27 @@ class ImageScores:
 
     Args:
         names: of the images.
-        log_prob: nats of each discrete image: a bound from below.
+        log_prob: nats of each discrete image: a bound from below, on average over the noise. A bound is not a
+            probability: of a plain image the draws at hand may lie where the density is high, and then their
+            mean is above 1, and the bits are below 0. Nothing is clipped; more draws bring it down.
         bits_per_dim: the same in bits a number; lower is better.
     """
 
     names: list[str]
     log_prob: np.ndarray
     bits_per_dim: np.ndarray
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of these scores, a sentence each: how many are above what a probability can be."""
+        above = int((self.log_prob > 0).sum())
+        if not above:
+            return ()
+        of = f"{above:,} of {len(self.log_prob):,} images"
+        return (
+            f"{of} score above probability 1 (bits below 0): the bound holds on average over the noise only; "
+            f"use more draws.",
+        )
 
     def columns(self) -> dict[str, np.ndarray]:
         """The columns of a table of them."""

@@ -23,6 +23,7 @@ from diffeo.errors import ConfigError, FormatError
 from diffeo.flow import Flow
 from diffeo.functional.seeding import seeded
 from diffeo.io.files import FileInfo, naming, one_line, read_header, read_tensors, write
+from diffeo.io.older import is_neutral, with_neutral
 from diffeo.io.recipes import from_recipe, to_recipe
 
 _SLACK = 64 * 2**20
@@ -85,7 +86,7 @@ def load(path: str | os.PathLike[str], *, into: Flow | None = None) -> Flow:
         else:
             flow = into
             _check_fits(info, flow, any_float=False)
-        tensors = read_tensors(file, info)
+        tensors = with_neutral(read_tensors(file, info), flow.state_dict())
         try:
             flow.load_state_dict(tensors)
         except RuntimeError as error:
@@ -198,13 +199,14 @@ class _Budget(TorchFunctionMode):
 
 def _check_fits(info: FileInfo, flow: Flow, *, any_float: bool) -> None:
     wanted = {name: (value.dtype, value.shape) for name, value in flow.state_dict().items()}
-    if missing := sorted(wanted.keys() - info.tensors.keys()):
+    if missing := sorted(name for name in wanted.keys() - info.tensors.keys() if not is_neutral(name)):
         raise FormatError(
             f"it lacks the flow's {missing[0]!r} ({len(missing)} missing); it is another flow's file."
         )
     if extra := sorted(info.tensors.keys() - wanted.keys()):
         raise FormatError(f"the flow has no {extra[0]!r} ({len(extra)} too many); it is another flow's file.")
-    for name, (dtype, shape) in wanted.items():
+    for name in wanted.keys() & info.tensors.keys():
+        dtype, shape = wanted[name]
         found, size = info.tensors[name]
         if size != shape:
             raise FormatError(

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from diffeo.functional.tails import NO_END
+
 
 def modernize(about: dict[str, Any]) -> dict[str, Any]:
     """What a header says in today's words; the one place that knows how files were written before.
@@ -35,3 +40,18 @@ def _identity_tails(about: dict[str, Any]) -> dict[str, Any]:
     if "max_scale" in fields:
         return about
     return {**about, "recipe": {**recipe, "fields": {**fields, "max_scale": 1.0}}}
+
+
+_NEUTRAL = {"ends": NO_END}
+"""Tensors that older files lack, by the last part of their name, and what makes them of no effect."""
+
+
+def is_neutral(name: str) -> bool:
+    """Whether an older file may lack this tensor."""
+    return name.rpartition(".")[2] in _NEUTRAL
+
+
+def with_neutral(tensors: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors, and of those that it lacks the ones that change nothing."""
+    lacking = {name: value for name, value in state.items() if name not in tensors and is_neutral(name)}
+    return tensors | {n: torch.full_like(v, _NEUTRAL[n.rpartition(".")[2]]) for n, v in lacking.items()}

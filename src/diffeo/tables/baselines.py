@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffeo._arrays import unmasked
 from diffeo.encodings.base import Encoding
 from diffeo.errors import DataError
 
@@ -171,7 +172,7 @@ def _joint(
     features = train.shape[1]
     if given is None:
         return train, test, features, log_scale
-    given, test_given = (np.asarray(t, dtype=np.float64) for t in (given, test_given))
+    given, test_given = (unmasked(t).astype(np.float64) for t in (given, test_given))
     varies = np.ptp(given, axis=0) > 0  # what never varies says nothing
     if varies.any():
         c, test_c, _ = _standardized(given[:, varies], test_given[:, varies], weights)
@@ -181,7 +182,7 @@ def _joint(
 
 def _standardized(train: Any, test: Any, weights: Any) -> tuple[Array, Array, float]:
     """Both tables on the training rows' scale, and the sum of the logs of that scale."""
-    train, test = (np.asarray(t, dtype=np.float64) for t in (train, test))
+    train, test = (unmasked(t).astype(np.float64) for t in (train, test))
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
         raise DataError(
             f"train and test are tables with the same columns; got shapes {train.shape} and {test.shape}."
@@ -207,7 +208,8 @@ def _standardized(train: Any, test: Any, weights: Any) -> tuple[Array, Array, fl
 def _weights(weights: Any, rows: int) -> Array:
     if weights is None:
         return np.full(rows, 1 / rows)
-    w = np.asarray(weights, dtype=np.float64)
-    if w.shape != (rows,) or not np.isfinite(w).all() or (w < 0).any() or not w.sum() > 0:
+    w = unmasked(weights).astype(np.float64)
+    if w.shape != (rows,) or not np.isfinite(w).all() or (w < 0).any() or not (w > 0).any():
         raise DataError(f"weights are {rows} numbers, finite, not negative, not all 0; got shape {w.shape}.")
+    w = w / w.max()  # only ratios count, and a sum of huge ones would overflow
     return w / w.sum()

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from diffeo._arrays import unmasked
 from diffeo.errors import Cure, DataError
 
 LARGEST_INTEGER = 2**53
+_FLOATS = torch.float16, torch.float32, torch.float64
+"""Those that NumPy has too."""
 _LISTED = 20
 """Most columns that one error names."""
 
@@ -72,8 +76,9 @@ def as_raw(column: Any) -> Any:
     if isinstance(column, ArrowColumn):
         return column
     if isinstance(column, Tensor):
-        return column.detach().cpu().numpy()
-    return column.to_numpy() if isinstance(column, Series) else np.asarray(column)
+        foreign = column.is_floating_point() and column.dtype not in _FLOATS  # bfloat16, say
+        return (column.float() if foreign else column).detach().cpu().numpy()
+    return column.to_numpy() if isinstance(column, Series) else unmasked(column)
 
 
 def numbers(name: str, column: Any) -> np.ndarray:

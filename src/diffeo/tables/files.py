@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import sys
 import zipfile
 import zlib
@@ -52,7 +53,8 @@ def _read_csv(path: Path) -> Raw:
 
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         head = file.readline(1 << 20)
-    delimiter = max(",;\t", key=head.count)
+    bare = re.sub(r'(^|[,;\t])"(?:[^"]|"")*"', r"\1", head)  # what stands in quotes parts nothing
+    delimiter = "\t" if path.suffix.lower() == ".tsv" and "\t" in bare else max(",;\t", key=bare.count)
     names = next(csv.reader([head], delimiter=delimiter), [])
     # numbers for names mean that there is no header, unless they simply count
     if names and all(map(_is_number, names)) and names != [str(i) for i in range(len(names))]:

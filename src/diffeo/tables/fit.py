@@ -19,10 +19,12 @@ from diffeo.functional.seeding import seeded
 from diffeo.objectives import FlowMatching
 from diffeo.presets import Preset, VectorPreset, choose
 from diffeo.tables.baselines import encoded_baselines
+from diffeo.tables.draws import doubts
+from diffeo.tables.samples import sample_table
 from diffeo.tables.schema import Schema
-from diffeo.tables.scores import SCORE_QUANTILES, score_quantiles, score_table
-from diffeo.tables.table import Table
-from diffeo.tables.tensors import to_context, to_rows
+from diffeo.tables.scores import HELD_OUT_SCORES, held_out_scores, score_table
+from diffeo.tables.table import Table, listed
+from diffeo.tables.tensors import table_encoding, to_context, to_rows
 from diffeo.train.loop import fit_rows, objective_of
 from diffeo.train.options import Options, TrainingOptions
 from diffeo.train.progress import shown
@@ -33,6 +35,8 @@ RACE = 0.3
 """Part of the time that candidates share to find out which is best; the winner trains on from there. Half of
 it was too short: what leads after 200 steps is not what leads after 800."""
 DEFAULT_SECONDS = 120.0
+_LOOKED_AT = 10_000
+"""Rows of each kind, and draws, that the draws are judged by."""
 ENOUGH = 50
 """Held-out rows from which their mean says anything."""
 
@@ -46,8 +50,10 @@ class TableReport:
         rows: of the table that had a part, held-out ones included.
         held_out: how many of them were held out.
         baselines: held-out nats a row of the flow (``flow``) and of plain densities on the same rows.
-        score_quantiles: of the training rows' log-likelihood, the lowest first; of at most 20,000 of them.
+        held_out_scores: the log-likelihood of held-out rows that ``score_table``'s quantiles are taken over.
         seconds: of everything, choosing and scoring included.
+        doubts: what the draws have otherwise than the held-out rows, and what columns hold that no density
+            shows, a sentence each.
 
     Example:
         >>> rows = np.random.default_rng(0).normal(size=(300, 2))
@@ -60,8 +66,9 @@ class TableReport:
     rows: int
     held_out: int
     baselines: dict[str, float]
-    score_quantiles: list[float] = field(repr=False)
+    held_out_scores: dict[str, Any] = field(repr=False)
     seconds: float
+    doubts: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -92,7 +99,8 @@ class TableReport:
             "rows": self.rows,
             "seconds": round(self.seconds, 1),
             "held out": finite,
-            SCORE_QUANTILES: self.score_quantiles,
+            HELD_OUT_SCORES: self.held_out_scores,
+            **({"doubts": list(self.doubts)} if self.doubts else {}),
         }
 
 
@@ -115,7 +123,7 @@ def fit_table(
 
     Args:
         table: a ``Table``, a path to one, a mapping of columns, a DataFrame or a 2-D array.
-        given: columns to condition on.
+        given: columns to condition on; one name stands for itself, here and in ``drop``.
         weights: column of non-negative row weights.
         columns: declared kinds, ``{"price": "positive", "hour": "circular(0, 24)"}``; or a ``Schema``, whose
             columns are then the ones modeled.
@@ -139,7 +147,9 @@ def fit_table(
     if options.unlimited:
         options = replace(options, max_seconds=DEFAULT_SECONDS)
     started = options.clock()
+    given, drop = listed(given), listed(drop)
     table, schema = _modeled(table, given, weights, columns, drop)
+    given, weights = table.own(given), None if weights is None else table.own(weights)[0]
     context = Vector(len(given)) if given else None
     if preset is not None:
         _check_preset(preset, schema, context)
@@ -152,7 +162,6 @@ def fit_table(
         flow, report = _train(presets, encoding, train_rows, valid_rows, told, started)
     if isinstance(objective_of(flow), FlowMatching):  # its own score is not a likelihood
         report = replace(report, valid=_held_out(flow, valid_rows))
-    scores = score_table(flow, _some(train, 20_000, options.seed)).log_prob
     with seeded(options.seed):
         plain = encoded_baselines(
             encoding,
@@ -168,8 +177,9 @@ def fit_table(
         rows=len(table),
         held_out=len(valid),
         baselines={"flow": report.valid, **plain},
-        score_quantiles=score_quantiles(scores),
+        held_out_scores=_scores(flow, _some(valid, 20_000, options.seed), weights),
         seconds=options.clock() - started,
+        doubts=(*schema.doubts(), *_draws_doubts(flow, train, valid, options.seed)),
     )
     flow.notes = found.notes()
     return flow, found
@@ -181,13 +191,15 @@ def check_columns(
     """The columns read but not modeled: given and weights. Each column has one role, or it is an error."""
     apart = [*given, *([] if weights is None else [weights])]
     declared = () if columns is None else columns.names if isinstance(columns, Schema) else tuple(columns)
+    roles = [str(name).strip() for name in apart]
+    modeled = {str(name).strip() for name in declared}
     for i, name in enumerate(apart):
-        if name in apart[:i]:
+        if roles[i] in roles[:i]:
             raise ConfigError(f"column {name!r} stands twice among given and weights; leave one out.")
-        if name in declared:
+        if roles[i] in modeled:
             raise ConfigError(f"column {name!r} is given or weights the rows; declare modeled columns only.")
     for name in drop:
-        if name in apart or name in declared:
+        if str(name).strip() in modeled | set(roles):
             raise ConfigError(f"column {name!r} is dropped; leave it out of given, weights and columns.")
     return apart
 
@@ -278,7 +290,13 @@ def _weighted(table: Table, weights: str | None) -> Table:
         raise DataError(f"column {weights!r} holds a negative weight in row {row + 1}: {w[row]:.10g}.")
     if not (w > 0).any():
         raise DataError(f"the weights in column {weights!r} are all 0.")
-    return table if (w > 0).all() else table.rows(w > 0)
+    counts = _relative(w) > 0
+    return table if counts.all() else table.rows(counts)
+
+
+def _relative(weights: np.ndarray) -> np.ndarray:
+    """Weights beside the largest: only ratios count, and float32 holds few of 1e-45 or 1e40."""
+    return (weights / np.float64(weights.max())).astype(np.float32)
 
 
 def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
@@ -301,13 +319,40 @@ def _some(table: Table, most: int, seed: int) -> Table:
 
 
 def _rows(table: Table, encoding: Columns) -> TensorRows:
-    weights = None if encoding.weights is None else table.column(encoding.weights).astype(np.float32)
+    weights = None if encoding.weights is None else _relative(table.column(encoding.weights))
     return TensorRows(
         to_rows(encoding, table),
         to_context(encoding, table),
         None if weights is None else torch.from_numpy(weights),
         torch.arange(len(table)),
     )
+
+
+def _scores(flow: Flow, rows: Table, weights: str | None) -> dict[str, Any]:
+    found = score_table(flow, rows).log_prob
+    return held_out_scores(found, None if weights is None else rows.column(weights))
+
+
+def _draws_doubts(flow: Flow, train: Table, valid: Table, seed: int) -> list[str]:
+    """What draws of the flow have otherwise than its rows; weighted rows as often as their weights say."""
+    encoding = table_encoding(flow)
+    parts = [_some(t, _LOOKED_AT, seed) for t in (train, valid)]
+    if encoding.weights is not None:
+        parts = [_resampled(t, encoding.weights) for t in parts]
+    train, valid = parts
+    each = -(-min(_LOOKED_AT, len(train) + len(valid)) // len(valid)) if encoding.given else 0
+    given = valid.select(encoding.given) if encoding.given else None
+    drawn = sample_table(flow, each or len(train) + len(valid), given=given, seed=seed)
+    seen, held_out, drawn = (t.select(encoding.names).values for t in (train, valid, drawn))
+    finite = np.isfinite(drawn).all(1)
+    found = doubts(encoding.names, seen, held_out, drawn[finite]) if finite.any() else []
+    lost = int((~finite).sum())
+    return [f"{lost:,} of {len(drawn):,} draws are not finite.", *found] if lost else found
+
+
+def _resampled(table: Table, weights: str) -> Table:
+    share = np.cumsum(_relative(table.column(weights)).astype(np.float64))
+    return table.rows(np.searchsorted(share, (np.arange(len(table)) + 0.5) / len(table) * share[-1]))
 
 
 def _held_out(flow: Flow, rows: TensorRows) -> float:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 _RESOLVED = 0.05
 """A grid counts as seen when rounding moves a value by less than this part of a step."""
 _SLACK = 5e-7
 """How far off its place a value may lie, in steps, beyond rounding: sums and products of decimals do."""
+_ROUNDINGS = 1024 * 2.2e-16
+"""Sums and products in float64 may have parted one value by so much of the largest of its column."""
 
 
 def repeated_share(values: np.ndarray) -> float:
@@ -19,8 +23,9 @@ def repeated_share(values: np.ndarray) -> float:
 def find_grid(values: np.ndarray, eps: float) -> tuple[float, float] | None:
     """The ``(step, offset)`` with every value at ``offset + step * k``, or None.
 
-    Decimal grids are tried first, 1 to 1e-9; then any other. ``eps`` is the relative precision the
-    values were stored with: a grid too fine to be told from rounding is none.
+    Decimal grids are tried first, nine decimals from the unit, or from the leading digit of numbers below 1;
+    then any other. ``eps`` is the relative precision the values were stored with: a grid too fine to be told
+    from rounding is none, and distinct values stay distinct.
 
     Example:
         >>> find_grid(np.array([0.1, 0.3, 0.25, 0.7]), 2.2e-16)
@@ -29,13 +34,21 @@ def find_grid(values: np.ndarray, eps: float) -> tuple[float, float] | None:
     unique = np.unique(values)
     if len(unique) < 2:
         return None
-    error = 2 * eps * float(np.abs(unique).max()) + 1e-300
-    for power in (10.0**d for d in range(10)):
+    size = float(np.abs(unique).max())
+    error = 2 * eps * size + 5e-324
+    if not math.isfinite(float(unique[-1]) - float(unique[0])):
+        return None
+    # a computation errs by the size of its terms, storage by that of the value
+    apart = np.diff(unique) > _ROUNDINGS * size + 2 * eps * np.abs(unique[1:])
+    first = max(0, -math.floor(math.log10(size)))
+    for power in (10.0**d for d in range(min(first + 10, 308))):
         if error * power > _RESOLVED:
             break
         scaled = unique * power
         whole = np.round(scaled)
-        if np.abs(whole).max() < 2**53 and np.abs(scaled - whole).max() <= max(2 * error * power, _SLACK):
+        if np.abs(whole).max() >= 2**53 or (np.diff(whole) == 0)[apart].any():
+            continue
+        if np.abs(scaled - whole).max() <= max(2 * error * power, _SLACK):
             return _coarsest(whole.astype(np.int64), power)
     return _free_grid(unique, error)
 
@@ -68,3 +81,54 @@ def _free_grid(unique: np.ndarray, error: float) -> tuple[float, float] | None:
             return None
         step = float(near.min())
     return None
+
+
+def odd_rows(values: np.ndarray, step: float, offset: float) -> tuple[int, float]:
+    """How many rows alone force a grid this fine, and the coarser step of all the others; (0, step) if none.
+
+    A few such rows smear all the others over the cells between. No more than 1% count as few, and no more
+    than 5% of the others but for their most common value, which lies on any grid.
+    """
+    k = np.round((values - offset) / step).astype(np.int64)
+    found = 0, 1
+    for times in (2, 3, 4, 5, 8, 10, 12, 20, 25, 50, 100, 1000, 10_000, 100_000, 1_000_000):
+        place, counts = np.unique(k % times, return_counts=True)
+        others = k[k % times == place[counts.argmax()]]
+        odd = len(k) - len(others)
+        spread = len(others) - int(np.unique(others, return_counts=True)[1].max())
+        if 0 < odd <= min(0.01 * len(k), 0.05 * spread):
+            found = odd, times
+    return found[0], step * found[1]
+
+
+def gaps(values: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct values, their rows, and whether between each and the next lies a gap that is not by chance.
+
+    A smooth density would leave about as many rows in each empty cell as the smaller neighbor has, and so
+    leave all m of them empty with probability ``exp(-m * rows)``; below one in twenty over all gaps counts.
+    """
+    unique, counts = np.unique(values, return_counts=True)
+    empty = np.round(np.diff(unique) / step) - 1
+    return unique, counts, empty * np.minimum(counts[1:], counts[:-1]) > math.log(20 * len(unique))
+
+
+def looks_like_codes(values: np.ndarray, step: float) -> bool:
+    """Whether most rows stand beside a gap of their grid that is not by chance."""
+    _, counts, gap = gaps(values, step)
+    beside = np.r_[False, gap] | np.r_[gap, False]
+    return counts[beside].sum() > 0.5 * len(values)
+
+
+def sharp_ends(values: np.ndarray) -> tuple[bool, bool]:
+    """Whether whole numbers stop at their lowest and at their highest though more would be expected beyond.
+
+    Falling on from the last two values, ``rows^2 / rows of the one before`` more are expected; none are found
+    by chance, more than three times in a hundred, only where these are at most three or so.
+    """
+
+    def sharp(last: float, inward: float) -> bool:
+        rows, before = (int((values == v).sum()) for v in (last, inward))
+        return rows * min(1.0, rows / max(before, 1)) > math.log(30)
+
+    low, high = float(values.min()), float(values.max())
+    return sharp(low, low + 1), sharp(high, high - 1)

@@ -18,8 +18,8 @@ from diffeo.encodings.column_kind import Kind
 from diffeo.encodings.columns import Column, Columns, precision
 from diffeo.encodings.kinds import Constant, Continuous, Integer, Lattice, parse_kind
 from diffeo.errors import DataError
-from diffeo.tables.lattices import find_grid, repeated_share
-from diffeo.tables.table import Table
+from diffeo.tables.lattices import find_grid, gaps, looks_like_codes, odd_rows, repeated_share, sharp_ends
+from diffeo.tables.table import Table, listed
 
 _REPEATED = 0.5
 """Share of rows with a repeated value from which a fractional column counts as a lattice."""
@@ -29,7 +29,8 @@ _REPEATED = 0.5
 class Entry:
     """One column of a schema: its kind, how that came about, and what else it might be.
 
-    ``suggestion`` is the kind that values or name hint at, as ``columns={name: suggestion}`` takes it.
+    ``doubt`` is what a density of this kind cannot show of the values: a heap, codes, a step that few rows
+    force. ``suggestion`` is the kind that values or name hint at, as ``columns={name: suggestion}`` takes it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Entry:
     high: float
     distinct: int
     note: str = ""
+    doubt: str = ""
     suggestion: str = ""
 
 
@@ -72,8 +74,8 @@ class Schema:
                 table in which nothing varies.
             ConfigError: for a kind that does not exist.
         """
-        kinds = {name: parse_kind(text) for name, text in (declared or {}).items()}
-        table.select(kinds)  # names what is missing
+        declared = declared or {}
+        kinds = dict(zip(table.own(declared), map(parse_kind, declared.values()), strict=True))
         columns = zip(table.names, table.dtypes, table.values.T, strict=True)
         schema = cls(tuple(_entry(name, dtype, values, kinds.get(name)) for name, dtype, values in columns))
         if not schema.entries:
@@ -113,14 +115,19 @@ class Schema:
         """The encoding of these columns, standardized by the moments of ``rows``: pass training
         rows only."""
         columns = [Column.fit(e.name, e.kind, e.dtype, rows.column(e.name)) for e in self.entries]
-        return Columns(columns, given=given, weights=weights, num_draws=draws)
+        return Columns(columns, given=listed(given), weights=weights, num_draws=draws)
+
+    def doubts(self) -> list[str]:
+        """What the columns hold that no density of their kind shows, a sentence each."""
+        return [f"column {e.name!r}: {e.doubt}." for e in self.entries if e.doubt]
 
     def cells(self) -> list[tuple[str, ...]]:
         """The schema as a table of text, the header first."""
         cells: list[tuple[str, ...]] = [("column", "kind", "stored", "lowest", "highest", "distinct", "note")]
         for e in self.entries:
             kind = "constant" if isinstance(e.kind, Constant) else str(e.kind)
-            note = e.note or (f"perhaps {e.suggestion}" if e.suggestion else "")
+            notes = e.doubt, e.note, f"perhaps {e.suggestion}" if e.suggestion else ""
+            note = "; ".join(filter(None, notes))
             cells.append((e.name, kind, e.dtype, f"{e.low:.6g}", f"{e.high:.6g}", f"{e.distinct}", note))
         return cells
 
@@ -142,14 +149,57 @@ def _entry(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -> 
         return replace(entry, kind=declared, note="declared")
     eps = precision(dtype)
     if _whole(values, dtype, eps):
-        return replace(entry, kind=_integers(values))
+        kind = _integers(values)
+        doubt = _grid_doubt(values, kind)
+        suggestion = _ends(values) if isinstance(kind, Integer) and not doubt else ""
+        return replace(entry, kind=kind, doubt=doubt, suggestion=suggestion)
     repeated = repeated_share(values)
     grid = find_grid(values, eps) if repeated >= _REPEATED else None
     if grid is not None:
-        return replace(entry, kind=Lattice(*grid), note=f"{repeated:.0%} of rows repeat a value")
+        kind = Lattice(*grid)
+        note = f"{repeated:.0%} of rows repeat a value"
+        return replace(entry, kind=kind, doubt=_grid_doubt(values, kind), note=note)
+    doubt = _heap(values)
     if repeated >= _REPEATED:
-        return replace(entry, note="values repeat on no regular grid: densities there are not to be trusted")
-    return replace(entry, suggestion=_suggestion(name, values, low, high))
+        note = "values repeat on no regular grid: densities there are not to be trusted"
+        return replace(entry, doubt=doubt, note=note)
+    return replace(entry, doubt=doubt, suggestion=_suggestion(name, values, low, high))
+
+
+def _heap(values: np.ndarray) -> str:
+    """What to say of one value that many rows of a continuous column have exactly."""
+    unique, counts = np.unique(values, return_counts=True)
+    most = int(counts.argmax())
+    if counts[most] < max(10, 0.01 * len(values)):
+        return ""
+    return f"{counts[most] / len(values):.0%} of rows are exactly {unique[most]:.6g}"
+
+
+def _grid_doubt(values: np.ndarray, kind: Integer | Lattice) -> str:
+    """What to say of a grid: that it hardly is one, or that few rows make it so fine."""
+    odd, step = odd_rows(values, kind.step, kind.offset)
+    if odd:
+        rows = "1 row makes" if odd == 1 else f"{odd} rows make"
+        return f"{rows} the step {kind.step:.6g}; all others lie on {step:.6g}, and are smeared"
+    unique, counts, gap = gaps(values, kind.step)
+    if looks_like_codes(values, kind.step):
+        cells = round(float(unique[-1] - unique[0]) / kind.step) + 1
+        return f"looks like codes: {len(unique)} values on {cells:,} points, and draws fall between"
+    most = int(counts.argmax())
+    if most in (0, len(unique) - 1) and gap[0 if most == 0 else -1]:
+        others = np.delete(unique, most)
+        if abs(others - unique[most]).min() > np.ptp(others):
+            share = counts[most] / len(values)
+            return f"{share:.0%} of rows are exactly {unique[most]:.6g}, far from the rest"
+    return ""
+
+
+def _ends(values: np.ndarray) -> str:
+    """The bounds that whole numbers seem to have."""
+    low, high = sharp_ends(values)
+    if not low or values.min() not in (0, 1):
+        return ""
+    return str(Integer(float(values.min()), float(values.max())) if high else Integer(float(values.min())))
 
 
 def _whole(values: np.ndarray, dtype: str, eps: float) -> bool:
@@ -159,7 +209,7 @@ def _whole(values: np.ndarray, dtype: str, eps: float) -> bool:
     return bool((values == np.round(values)).all()) and eps * float(np.abs(values).max()) < 0.05
 
 
-def _integers(values: np.ndarray) -> Kind:
+def _integers(values: np.ndarray) -> Integer | Lattice:
     """Whole numbers; a lattice where they repeat and all share a step above one."""
     grid = find_grid(values, 0.0) if repeated_share(values) >= _REPEATED else None
     return Integer() if grid is None or grid[0] == 1 else Lattice(*grid)

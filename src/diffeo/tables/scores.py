@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from diffeo.encodings.columns import delta_method
+from diffeo.encodings.columns import Columns, delta_method
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow, in_parts
 from diffeo.tables.table import Table
 from diffeo.tables.tensors import table_encoding, to_context, to_rows
 
 SCORE_QUANTILES = "score quantiles"
-"""Where a flow's notes have the quantiles of its training rows' log-likelihood, the lowest first."""
+"""Where the notes of older flows have the quantiles of their training rows' log-likelihood."""
+HELD_OUT_SCORES = "held-out scores"
+"""Where a flow's notes have how many held-out rows were scored, and the scores, the lowest first."""
 _LEVELS, _DECIMALS, _HUGE = 1001, 4, 1e11
 
 
@@ -25,13 +28,18 @@ class Scores:
 
     Args:
         log_prob: log-density; a log mass in integer and lattice columns; -inf outside the support.
-        quantile: the share of the training rows that scored lower; None for a flow ``fit_table`` did not fit.
+        quantile: ``(1 + h) / (n + 1)`` where h of n held-out rows scored no higher: of new rows of the same
+            law a share of at most q comes at or below q. With n held-out rows none is below ``1 / (n + 1)``.
+            None for a flow that ``fit_table`` did not fit; of an older file, the share of the training rows
+            that scored lower.
         standard_error: of ``log_prob`` over the dequantization draws; None where it is exact.
+        notes: what to know of these rows, a sentence each: which columns hold values off their grid.
     """
 
     log_prob: np.ndarray
     quantile: np.ndarray | None
     standard_error: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, np.ndarray]:
         """What there is of them, by name: ``Table(scores.columns())`` is the table."""
@@ -52,22 +60,51 @@ def score_table(flow: Flow, table: Any, *, batch_size: int = 65_536) -> Scores:
             holds that the flow does not know is of no matter.
         batch_size: rows times draws at a time, or the draws of one row.
 
+    A value between the points of a column's grid stands for the cell that it lies in, and scores as the
+    nearest point does: a rounded value was a real one once. ``notes`` says where. (``flow.log_prob`` is the
+    law of the grid itself, and -inf there.)
+
     Raises:
         DataError: when the table lacks a column the flow knows.
         ConfigError: for a flow of something else.
     """
     encoding = table_encoding(flow)
     table = Table.of(table, only=[*encoding.names, *encoding.given])
+    rows = to_rows(encoding, table)
+    placed = encoding.nearest(rows)
     log_prob, error = in_parts(
         flow,
         lambda x, context: log_prob_with_error(flow, x, context),
-        to_rows(encoding, table),
+        placed,
         to_context(encoding, table),
         batch_size=max(1, batch_size if encoding.exact else batch_size // encoding.num_draws),
     )
-    scores, quantiles = log_prob.double().numpy(), _noted(flow)
-    quantile = None if quantiles is None else _share_below(scores, quantiles)
-    return Scores(scores, quantile, None if encoding.exact else error.double().numpy())
+    scores = log_prob.double().numpy()
+    quantile = _quantile(flow, scores)
+    notes = *_off_grid(encoding, (placed != rows).numpy()), *_above_one(encoding, scores)
+    return Scores(scores, quantile, None if encoding.exact else error.double().numpy(), notes)
+
+
+def _above_one(encoding: Columns, scores: np.ndarray) -> Iterator[str]:
+    """A sentence where masses, of columns that are all discrete, are above 1."""
+    above = int((scores > 0).sum())
+    if above and all(column.kind.noise or not column.kind.width for column in encoding.columns):
+        yield (
+            f"{above:,} of {len(scores):,} rows score above probability 1: a mass from {encoding.num_draws} "
+            f"draws is right on average only; see its standard error."
+        )
+
+
+def _off_grid(encoding: Columns, moved: np.ndarray) -> Iterator[str]:
+    """A sentence for each column in which values were moved onto the grid."""
+    for column, rows in zip(encoding.columns, moved.T, strict=True):
+        if rows.any():
+            count, first = int(rows.sum()), int(rows.argmax()) + 1
+            hold = "holds a value" if count == 1 else "hold values"
+            yield (
+                f"column {column.name!r}: {count:,} of {len(rows):,} rows {hold} off its grid, {column.kind} "
+                f"(the first is row {first}); scored as the nearest of its values."
+            )
 
 
 def log_prob_with_error(flow: Flow, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -80,34 +117,64 @@ def log_prob_with_error(flow: Flow, x: Tensor, context: Tensor | None = None) ->
 
 
 def score_quantiles(log_prob: np.ndarray) -> list[float]:
-    """1001 quantiles of the training rows' log-likelihood, to four decimals, for a flow's notes.
+    """1001 quantiles of rows' log-likelihood, to four decimals, for a flow's notes.
 
     Raises:
         DataError: for NaN, or no rows.
     """
     if np.isnan(log_prob).any() or not len(log_prob):
-        raise DataError("the training rows' log-likelihoods must be numbers, and at least one.")
+        raise DataError("the rows' log-likelihoods must be numbers, and at least one.")
     largest = np.finfo(np.float64).max  # JSON has no infinity
     # observed values only: interpolating between extremes could overflow
     values = np.quantile(np.clip(log_prob, -largest, largest), np.linspace(0, 1, _LEVELS), method="nearest")
     return _rounded(values).tolist()
 
 
-def _noted(flow: Flow) -> np.ndarray | None:
-    """The quantiles in the flow's notes; None where there are none."""
-    found = flow.notes.get(SCORE_QUANTILES)
+def held_out_scores(log_prob: np.ndarray, weights: np.ndarray | None = None) -> dict[str, Any]:
+    """The note of held-out rows' log-likelihood: all of them up to 1001 rows, else 1001 quantiles.
+
+    Rows with weights count as often as these say, and as so many as equal ones would tell as much.
+    """
+    rows = len(log_prob)
+    if weights is not None:
+        w = weights.astype(np.float64) / weights.max()
+        share = np.cumsum(w)
+        log_prob = log_prob[np.searchsorted(share, (np.arange(rows) + 0.5) / rows * share[-1])]
+        rows = max(1, round(share[-1] ** 2 / float((w**2).sum())))
+    values = score_quantiles(log_prob)
+    if len(log_prob) <= _LEVELS:
+        largest = np.finfo(np.float64).max
+        values = _rounded(np.sort(np.clip(log_prob, -largest, largest))).tolist()
+    return {"rows": rows, "values": values}
+
+
+def _quantile(flow: Flow, log_prob: np.ndarray) -> np.ndarray | None:
+    """How unusual each score is among the rows that the flow's notes tell of; None where there are none."""
+    found = flow.notes.get(HELD_OUT_SCORES)
+    if found is None:
+        quantiles = _rising(SCORE_QUANTILES, flow.notes.get(SCORE_QUANTILES))
+        return None if quantiles is None else _share_below(log_prob, quantiles)
+    entries = found if isinstance(found, dict) else {}
+    values, rows = _rising(HELD_OUT_SCORES, entries.get("values", [])), entries.get("rows")
+    if values is None or type(rows) is not int or rows < 1:
+        raise ConfigError(f"flow.notes[{HELD_OUT_SCORES!r}] lack their rows; delete them, or fit anew.")
+    # of quantiles, the next count upward: never rarer than it is
+    no_higher = np.searchsorted(_rounded(values), _rounded(log_prob), side="right") / len(values)
+    return (1 + rows * no_higher) / (rows + 1)
+
+
+def _rising(name: str, found: Any) -> np.ndarray | None:
+    """The rising numbers of a note; None where there is none."""
     if found is None:
         return None
     try:
-        quantiles = np.array(found, dtype=np.float64)
+        values = np.array(found, dtype=np.float64)
     except (TypeError, ValueError):
-        quantiles = np.empty(0)
-    rising = quantiles.ndim == 1 and len(quantiles) > 1 and (np.diff(quantiles) >= 0).all()
-    if not rising or not np.isfinite(quantiles).all():
-        raise ConfigError(
-            f"flow.notes[{SCORE_QUANTILES!r}] are not rising numbers; delete them, or fit anew."
-        )
-    return quantiles
+        values = np.empty(0)
+    rising = values.ndim == 1 and len(values) > 0 and (np.diff(values) >= 0).all()
+    if not rising or not np.isfinite(values).all():
+        raise ConfigError(f"flow.notes[{name!r}] are not rising numbers; delete them, or fit anew.")
+    return values
 
 
 def _share_below(log_prob: np.ndarray, quantiles: np.ndarray) -> np.ndarray:

@@ -95,7 +95,7 @@ class Table:
 
         Args:
             path: the file.
-            drop: columns to leave out, whatever they hold.
+            drop: columns to leave out, whatever they hold; one name stands for itself.
             only: the columns wanted, in this order, whatever the others hold; None wants them all.
 
         Raises:
@@ -124,6 +124,7 @@ class Table:
             dtypes: the types to keep the columns in; none keeps the array's. A column that its type cannot
                 hold (no whole numbers, or too large ones) stays as it is.
         """
+        names = listed(names)
         if values.ndim != 2 or values.shape[1] != len(names):
             raise DataError(f"{len(names)} names need values of (rows, {len(names)}), not {values.shape}.")
         dtypes = dtypes or (values.dtype.name,) * len(names)
@@ -146,12 +147,12 @@ class Table:
         names = [name for name, _ in raw]
         check_names(names)
         if drop:
-            gone = set(_index(names, drop))
+            gone = set(_index(names, listed(drop)))
             raw = [pair for i, pair in enumerate(raw) if i not in gone]
             if not raw:
                 raise DataError("every column is dropped; leave one to model.")
         if only is not None:
-            raw = [raw[i] for i in _index([name for name, _ in raw], only)]
+            raw = [raw[i] for i in _index([name for name, _ in raw], listed(only))]
         columns, errors = {}, []
         for name, column in raw:
             try:
@@ -176,18 +177,25 @@ class Table:
 
     def column(self, name: str) -> np.ndarray:
         """One column, in its own type."""
-        _index(self.names, [name])
-        return self._columns[name]
+        return self._columns[self.own(name)[0]]
+
+    def own(self, names: Iterable[str]) -> list[str]:
+        """These names as the table has them: blanks around a name, and numbers for names, are found too.
+
+        Example:
+            >>> Table.from_columns({"x": [1], " y": [2]}).own(["y"])
+            [' y']
+        """
+        return [self.names[i] for i in _index(self.names, listed(names))]
 
     def select(self, names: Iterable[str]) -> Table:
-        """The table of these columns, in this order."""
-        names = list(names)
-        _index(self.names, names)
+        """The table of these columns, in this order; one name stands for itself."""
+        names = self.own(names)
         return Table({name: self._columns[name] for name in names})
 
     def drop(self, names: Iterable[str]) -> Table:
         """The table without these columns."""
-        gone = set(_index(self.names, list(names)))
+        gone = set(_index(self.names, listed(names)))
         return self.select(n for i, n in enumerate(self.names) if i not in gone)
 
     def rows(self, index: Any) -> Table:
@@ -236,9 +244,26 @@ def _raw(data: Any) -> Raw:
     return from_array(as_raw(data), "data")
 
 
+def listed(names: Iterable[str]) -> list[str]:
+    """Names as a list; one name stands for itself, not for its letters.
+
+    Example:
+        >>> listed("age"), listed(("a", "b"))
+        (['age'], ['a', 'b'])
+    """
+    return list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+
+
 def _index(has: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Where the names are among those a table has."""
-    position = {name: i for i, name in enumerate(has)}
+    """Where the names are among those a table has: as they are, else as text and without blanks around it.
+
+    A header ``x, y`` names its second column " y", and a DataFrame's columns may be numbers.
+    """
+    position: dict[str, int] = {}
+    for i, name in enumerate(has):
+        position.setdefault(name.strip(), i)
+    position |= {name: i for i, name in enumerate(has)}
+    names = [str(name) if str(name) in position else str(name).strip() for name in names]
     missing = [name for name in names if name not in position]
     if missing:
         known = ", ".join(has[:30]) + (f" and {len(has) - 30} more" if len(has) > 30 else "")

@@ -245,6 +245,8 @@ def _json(data: Mapping[str, Any] | Path | None) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if np.ma.is_masked(value):
+        raise ValueError("masked (missing) values; fill them in or leave them out.")
     if isinstance(value, np.ndarray | np.generic | Tensor):
         array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
         return array.astype(np.int64 if array.dtype == np.bool_ else array.dtype).tolist()
