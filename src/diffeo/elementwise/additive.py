@@ -44,7 +44,9 @@ class Additive(Elementwise):
         return Scalar(FamilyKind.ADDITIVE) if exactly(self, Additive) else None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         return x + params[..., 0], torch.zeros_like(x)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         return y - params[..., 0], torch.zeros_like(y)

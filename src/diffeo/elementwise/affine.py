@@ -65,6 +65,7 @@ class Affine(Elementwise):
         return self._apply(y, params, self._inverse, inverse=True)
 
     def _apply(self, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        self.check(params)
         known = self.scalar
         return plain(x, params) if known is None else apply(known, x, params, plain, inverse=inverse)
 

@@ -68,6 +68,7 @@ class _Spline(Elementwise):
         return self._apply(y, params, self._inverse, inverse=True)
 
     def _apply(self, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        self.check(params)
         if not exactly(self, *_KINDS):
             return plain(x, params)
         return kernels.apply(self._kernel, x, params, plain, inverse=inverse)
