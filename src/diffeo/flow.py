@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import index
 from typing import Any, Protocol, overload
 
 import torch
@@ -19,7 +18,7 @@ from diffeo.encodings.base import Encoding
 from diffeo.encodings.context import ContextEncoding
 from diffeo.errors import ConfigError, DataError, DomainError, ShapeError
 from diffeo.functional.domains import describe, same_interval
-from diffeo.functional.shapes import broadcast_batch, check_context
+from diffeo.functional.shapes import broadcast_batch, check_context, whole_shape
 
 
 class Builder(Protocol):
@@ -221,6 +220,7 @@ class Flow(nn.Module, Initializable):
 
     def _check_dtype(self, t: Tensor, what: str) -> None:
         dtype = next((p.dtype for p in self.parameters()), t.dtype)
+        _check_precision(dtype)
         if self.encoding is None and t.dtype != dtype:
             raise DataError(f"{what} is {t.dtype} but this flow is {dtype}; pass {what}.to({dtype}).")
 
@@ -230,7 +230,8 @@ class Flow(nn.Module, Initializable):
     def _draw_shape(
         self, sample_shape: int | Sequence[int], context: Tensor | None
     ) -> tuple[Tensor | None, torch.Size]:
-        shape = torch.Size(sample_shape if isinstance(sample_shape, Iterable) else (index(sample_shape),))
+        shape = whole_shape(sample_shape)
+        _check_precision(next((p.dtype for p in self.parameters()), torch.float32))
         batch = check_context(context, self.context_shape)
         if context is None or batch is None:
             return None, shape
@@ -238,6 +239,14 @@ class Flow(nn.Module, Initializable):
         context = self._encode_context(context)
         assert context is not None
         return context.expand(*full, *context.shape[len(batch) :]), full
+
+
+def _check_precision(dtype: torch.dtype) -> None:
+    if dtype in (torch.float16, torch.bfloat16):
+        raise DataError(
+            f"a flow computes in float32 or float64, not in {dtype}, where a density has three digits; call "
+            f"flow.float(). Training may multiply in it: OptimizerSettings(matmul_dtype=torch.bfloat16)."
+        )
 
 
 class FlowDistribution(Distribution):
@@ -270,7 +279,7 @@ class FlowDistribution(Distribution):
 
     def _shape(self, sample_shape: Sequence[int]) -> torch.Size:
         """What the flow is asked for: with a context it adds the batch itself."""
-        return torch.Size(sample_shape) + (torch.Size() if self.context is not None else self.batch_shape)
+        return whole_shape(sample_shape) + (torch.Size() if self.context is not None else self.batch_shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> FlowDistribution:
         context = self.context

@@ -97,3 +97,20 @@ def test_a_mixture_is_its_definition_in_both_tails():
     widest = log_rates.min()
     torch.testing.assert_close(y[-2:] / x[-2:], widest.exp().expand(2), rtol=1e-6, atol=0)
     torch.testing.assert_close(log_slope[-2:], widest.expand(2), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_mixture_is_straight_as_far_as_floats_go(dtype: torch.dtype) -> None:
+    log_rates = torch.tensor([0.0, 0.7], dtype=dtype).unsqueeze(1)
+    logits, centers = torch.zeros_like(log_rates), torch.tensor([[0.3], [-0.2]], dtype=dtype)
+    largest = torch.finfo(dtype).max
+    far = torch.tensor(
+        [largest**0.25, largest**0.5, 10 * largest**0.5, largest**0.75, largest / 4], dtype=dtype
+    )
+    for x in (far, -far):
+        shape = (2, len(x))
+        inputs = [t.expand(shape) for t in (logits, centers, log_rates)]
+        y, log_slope = probit_mixture(x, *inputs)
+        # far out the widest unit, of rate 1, is all there is
+        torch.testing.assert_close(y, x)
+        torch.testing.assert_close(log_slope, torch.zeros_like(x), rtol=0, atol=1e-5)

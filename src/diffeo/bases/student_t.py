@@ -71,7 +71,12 @@ class StudentT(Base):
         df = self.df
         half = 0.5 * df.double()  # in float32 the two log-gammas lose a nat in a thousand at df = 1e4
         constant = torch.lgamma(half + 0.5) - torch.lgamma(half) - 0.5 * torch.log(2 * math.pi * half)
-        terms = constant.to(z.dtype) - 0.5 * (df + 1) * torch.log1p(z.square() / df)
+        # beyond the border 1 is lost beside the square, which would leave the floats before z does
+        border = df.sqrt() * torch.finfo(z.dtype).eps ** -0.5
+        size = z.abs()
+        near = torch.log1p(size.minimum(border).square() / df)
+        far = 2 * size.maximum(border).log() - df.log()
+        terms = constant.to(z.dtype) - 0.5 * (df + 1) * torch.where(size > border, far, near)
         return sum_event(terms, len(self.event_shape))
 
     def sample(

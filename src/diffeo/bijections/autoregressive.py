@@ -17,6 +17,7 @@ from diffeo.contracts import MaskedNet
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional import matmul_precision, stages
+from diffeo.functional.exact import exactly
 from diffeo.functional.programs import run_alone
 from diffeo.functional.shapes import sum_event
 
@@ -86,7 +87,7 @@ class Autoregressive(Bijection):
         return context if self.net.context_features else None
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        if self.family.scalar is None:
+        if not exactly(self, Autoregressive) or self.family.scalar is None:
             return None
         stack = self.net.stack(self._context(context)) if isinstance(self.net, stages.Stacked) else None
         if stack is None:

@@ -7,7 +7,7 @@ a mode makes a new one. Describing anew took longer than a small flow's density.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from diffeo.bijections.columns import OnColumns
 from diffeo.contracts import Initializable, Traits
 from diffeo.errors import ConfigError, DomainError, ShapeError
 from diffeo.functional.domains import describe, same_interval
+from diffeo.functional.exact import exactly
 from diffeo.functional.layers import Layers
 from diffeo.functional.programs import Program, Snapshot, applies
 from diffeo.functional.stages import Stage
@@ -30,6 +31,13 @@ class _Run(NamedTuple):
 
     parts: list[Any]
     program: Program | None
+
+
+class _Known:
+    """The runs of a chain, and what they were made from; filled in place, as the snapshot holds it too."""
+
+    snapshot: Snapshot | None = None
+    runs: Sequence[_Run] = ()
 
 
 _Described = tuple[Any, list[Stage] | None]
@@ -87,7 +95,7 @@ class Chain(Bijection, Initializable):
             here = part.codomain
         self.codomain = here
         self.parts: Layers[Bijection] = Layers(parts)
-        self._known: tuple[Snapshot, list[_Run]] | None = None
+        self._known = _Known()
         self.traits = reduce(Traits.then, (p.traits for p in parts))
 
     def __iter__(self):
@@ -134,10 +142,10 @@ class Chain(Bijection, Initializable):
                     x, log_det = part.inverse(x, context) if inverse else part(x, context)
                 yield x, log_det
 
-    def _runs(self, context: Tensor | None) -> list[_Run]:
+    def _runs(self, context: Tensor | None) -> Sequence[_Run]:
         """The parts, neighbors that the kernels take in one call together."""
-        if self._known is not None and self._known[0].same():
-            return self._known[1]
+        if self._known.snapshot is not None and self._known.snapshot.same():
+            return self._known.runs
         described = [(part, part.as_stages(context)) for part in self.parts]
         runs = []
         for known, members in _together(described):
@@ -145,13 +153,16 @@ class Chain(Bijection, Initializable):
             runs.append(_Run(list(parts), Program([s for stages in own for s in stages]) if known else None))
         lasting = all(s.lasting for _, own in described if own is not None for s in own)
         # what depends on a context holds for that one alone
-        self._known = (Snapshot(self), runs) if self.context_shape is None and lasting else None
+        if self.context_shape is None and lasting:
+            self._known.snapshot, self._known.runs = Snapshot(self), runs
         return runs
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": None}
+        return {**self.__dict__, "_known": _Known()}
 
     def as_stages(self, context: Tensor | None = None) -> list[Stage] | None:
+        if not exactly(self, Chain):
+            return None
         found: list[Stage] = []
         for part in self.parts:
             own = part.as_stages(context)
@@ -217,7 +228,7 @@ class Inverse(Bijection):
         )
 
     def as_stages(self, context: Tensor | None = None) -> list[Stage] | None:
-        own = self.bijection.as_stages(context)
+        own = self.bijection.as_stages(context) if exactly(self, Inverse) else None
         return None if own is None else [stage.invert() for stage in reversed(own)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

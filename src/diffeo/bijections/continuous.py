@@ -247,7 +247,7 @@ class _Field(Dynamics):
         self.layer, self.x, self.context = layer, x, context
         self.with_trace, self.probes, self.penalties = with_trace, probes, penalties
         self.costly = penalties is not None and bool(penalties.kinetic or penalties.jacobian)
-        self.columns = x.shape[1] + with_trace + self.costly
+        self.columns = x.shape[1] + int(with_trace) + int(self.costly)
         self.evaluated = [0] if evaluated is None else evaluated
 
     def __call__(self, t: Tensor, state: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from diffeo.bijections.base import Bijection
 from diffeo.contracts import Traits
 from diffeo.functional.convergence import captured
+from diffeo.functional.exact import exactly
 from diffeo.functional.fields import residual
 from diffeo.functional.fixed_point import MEMORY, FixedPoint, fixed_point, picard_iterations
 from diffeo.functional.linearize import jacobian, linearize
@@ -88,7 +89,7 @@ class Contractive(Bijection):
     def as_stages(self, context: Tensor | None = None) -> list[Stage] | None:
         exact = self.log_det.exact(self.event_shape.numel()) or not (self.training or self.probes is not None)
         stack = self.net.smooth_stack(self._context(context)) if isinstance(self.net, SmoothLayers) else None
-        if stack is None or not exact:
+        if stack is None or not exact or not exactly(self, Contractive):
             return None
         lipschitz, tolerance = self.net.lipschitz, TOLERANCE[stack.weights[0].dtype]
         return [residual(stack, (1 - lipschitz) * tolerance, 2 * picard_iterations(lipschitz, tolerance))]

@@ -13,6 +13,7 @@ from diffeo.contracts import Net
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional import matmul_precision, stages
+from diffeo.functional.exact import exactly
 from diffeo.functional.programs import run_alone
 from diffeo.functional.shapes import sum_event
 
@@ -84,7 +85,7 @@ class Coupling(Bijection):
         )
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        if self.family.scalar is None:
+        if not exactly(self, Coupling) or self.family.scalar is None:
             return None
         stack = None
         if isinstance(self.net, stages.Stacked):

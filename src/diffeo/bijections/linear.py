@@ -12,6 +12,7 @@ from diffeo.bijections.base import Bijection
 from diffeo.errors import ConfigError
 from diffeo.functional import stages
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.exact import exactly
 from diffeo.functional.programs import run_alone
 
 MAX_LOG_DIAGONAL = math.log(1000.0)
@@ -67,7 +68,7 @@ class Permute(Bijection):
         self.register_buffer("columns", order.int(), persistent=False)
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        return [stages.permutation(self.columns)]
+        return [stages.permutation(self.columns)] if exactly(self, Permute, Reverse) else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x[..., self.permutation], x.new_zeros(x.shape[:-1])
@@ -104,7 +105,7 @@ class Reverse(Bijection):
         self.register_buffer("columns", columns, persistent=False)
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        return [stages.permutation(self.columns)]
+        return [stages.permutation(self.columns)] if exactly(self, Permute, Reverse) else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x.flip(-1), x.new_zeros(x.shape[:-1])
@@ -196,6 +197,8 @@ class LU(Bijection):
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
+        if not exactly(self, LU):
+            return None
         return [stages.lu(self.weight, self.log_diagonal, self.bias, MAX_LOG_DIAGONAL)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

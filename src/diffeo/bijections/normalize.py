@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffeo.bijections.set_from_data import SetFromData
 from diffeo.functional import stages
+from diffeo.functional.exact import exactly
 
 
 class _Normalize(SetFromData, ABC):
@@ -19,7 +20,7 @@ class _Normalize(SetFromData, ABC):
     log_scale: Tensor
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        if len(self.event_shape) != 1:
+        if len(self.event_shape) != 1 or not exactly(self, ActNorm, Standardize):
             return None
         return [stages.normalization(self.loc, self.log_scale)]
 

@@ -13,6 +13,7 @@ from diffeo.contracts import Net
 from diffeo.elementwise.additive import Additive
 from diffeo.errors import ConfigError
 from diffeo.functional import stages
+from diffeo.functional.exact import exactly
 
 
 class AdditiveResidual(Bijection):
@@ -61,7 +62,7 @@ class AdditiveResidual(Bijection):
         self.pair = pair
 
     def as_stages(self, context: Tensor | None = None) -> list[stages.Stage] | None:
-        return self.pair.as_stages(context)
+        return self.pair.as_stages(context) if exactly(self, AdditiveResidual) else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.pair(x, context)

@@ -17,6 +17,7 @@ from diffeo.bijections.base import Bijection
 from diffeo.bijections.chain import Chain, Inverse
 from diffeo.contracts import Initializable
 from diffeo.errors import NotConverged
+from diffeo.functional.convergence import captured
 
 
 class Reversible(Bijection, Initializable):
@@ -94,10 +95,8 @@ class Reversible(Bijection, Initializable):
         self.chain[0].initialize(x, context)
 
     def _is_plain(self, x: Tensor, context: Tensor | None) -> bool:
-        """Whether no gradient is wanted, or a transform is at work that makes its own."""
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-            return True
-        if forward_ad._current_level >= 0:
+        """Whether no gradient is wanted, or a graph or a transform makes its own."""
+        if captured() or forward_ad._current_level >= 0:
             return True
         given = x.requires_grad or (context is not None and context.requires_grad)
         return not (torch.is_grad_enabled() and (given or any(p.requires_grad for p in self.parameters())))

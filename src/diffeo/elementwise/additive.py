@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffeo.elementwise.base import Elementwise
+from diffeo.functional.exact import exactly
 from diffeo.functional.wire import FamilyKind, Scalar
 
 
@@ -40,10 +41,12 @@ class Additive(Elementwise):
 
     @property
     def scalar(self) -> Scalar | None:
-        return Scalar(FamilyKind.ADDITIVE) if type(self) is Additive else None
+        return Scalar(FamilyKind.ADDITIVE) if exactly(self, Additive) else None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         return x + params[..., 0], torch.zeros_like(x)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         return y - params[..., 0], torch.zeros_like(y)

@@ -10,6 +10,7 @@ from torch import Tensor
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.exact import exactly
 from diffeo.functional.scalar import Plain, apply
 from diffeo.functional.wire import FamilyKind, Scalar
 
@@ -55,7 +56,7 @@ class Affine(Elementwise):
 
     @property
     def scalar(self) -> Scalar | None:
-        return Scalar(FamilyKind.AFFINE, high=math.log(self.max_scale)) if type(self) is Affine else None
+        return Scalar(FamilyKind.AFFINE, high=math.log(self.max_scale)) if exactly(self, Affine) else None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return self._apply(x, params, self._forward, inverse=False)
@@ -64,6 +65,7 @@ class Affine(Elementwise):
         return self._apply(y, params, self._inverse, inverse=True)
 
     def _apply(self, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        self.check(params)
         known = self.scalar
         return plain(x, params) if known is None else apply(known, x, params, plain, inverse=inverse)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from diffeo.contracts import Traits
+from diffeo.errors import ShapeError
 from diffeo.functional.wire import Scalar
 
 
@@ -51,6 +52,18 @@ class Elementwise(ABC):
     def columns(self, index: Sequence[int]) -> Elementwise:
         """The family for these columns of x alone, in this order: itself, unless columns differ."""
         return self
+
+    def check(self, params: Tensor) -> None:
+        """Refuse parameters of another width than ``num_params``; every family's maps begin with it.
+
+        Raises:
+            ShapeError: for such; it names both widths.
+        """
+        if not params.dim() or params.shape[-1] != self.num_params:
+            raise ShapeError(
+                f"{type(self).__name__} takes {self.num_params} parameters a scalar, on the last axis, but "
+                f"params has shape {tuple(params.shape)}."
+            )
 
     @abstractmethod
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

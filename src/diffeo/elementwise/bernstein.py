@@ -82,7 +82,14 @@ class Bernstein(Continued):
     def _basis(self, u: Tensor) -> Tensor:
         """The Bernstein basis of degree n - 1, ``(*, n)``."""
         n = self.degree - 1
-        k = torch.arange(n + 1, dtype=u.dtype, device=u.device)
         binomials = torch.tensor([math.comb(n, i) for i in range(n + 1)], dtype=torch.float64)
-        u = u.unsqueeze(-1)
-        return binomials.to(u) * u.pow(k) * (1 - u).pow(n - k)
+        return binomials.to(u) * _powers(u, self.degree) * _powers(1 - u, self.degree).flip(-1)
+
+
+def _powers(u: Tensor, count: int) -> Tensor:
+    """``u^0`` to ``u^(count - 1)`` on a last axis, by products: ``pow`` has second derivatives NaN at 0."""
+    u = u.unsqueeze(-1)
+    powers = torch.ones_like(u)
+    while powers.shape[-1] < count:
+        powers, u = torch.cat([powers, powers * u], -1), u * u
+    return powers[..., :count]

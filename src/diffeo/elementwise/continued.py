@@ -38,11 +38,13 @@ class Continued(Elementwise):
         """``(y, log dy/dx)`` for x in ``[-bound, bound]``."""
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         inner = x.clamp(-self.bound, self.bound)
         y, log_slope = self.within(inner, params)
         return y + log_slope.exp() * (x - inner), log_slope
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         ends = []
         with torch.no_grad():
             for end in (-self.bound, self.bound):

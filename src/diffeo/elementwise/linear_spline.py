@@ -84,7 +84,9 @@ class PiecewiseLinear(Elementwise):
         return constraints.interval(self.low, self.high)
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         return linear_spline(x, params, self.low, self.high, self.min_slope)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         return linear_spline_inverse(y, params, self.low, self.high, self.min_slope)

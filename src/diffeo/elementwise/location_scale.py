@@ -13,6 +13,7 @@ from diffeo.elementwise.affine import Affine
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional.domains import describe, same_interval
+from diffeo.functional.exact import exactly
 from diffeo.functional.scalar import Plain, apply
 from diffeo.functional.wire import FamilyKind, Scalar
 
@@ -83,7 +84,7 @@ class LocationScale(Elementwise):
     @property
     def scalar(self) -> Scalar | None:
         known = self.family.scalar
-        if type(self) is not LocationScale or known is None or known.kind is not FamilyKind.SPLINE:
+        if not exactly(self, LocationScale) or known is None or known.kind is not FamilyKind.SPLINE:
             return None
         return known._replace(reach=math.log(self.max_scale))
 
@@ -94,6 +95,7 @@ class LocationScale(Elementwise):
         return self._apply(y, params, self._inverse, inverse=True)
 
     def _apply(self, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        self.check(params)
         known = self.scalar
         return plain(x, params) if known is None else apply(known, x, params, plain, inverse=inverse)
 

@@ -91,6 +91,7 @@ class Mixed(Elementwise):
         return self._apply([f.inverse for f in self._groups], y, params)
 
     def _apply(self, maps: list[ScalarMap], x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         sizes = [f.num_params for f in self._groups]
         if len(maps) == 1:
             return maps[0](x, params[..., : sizes[0]])

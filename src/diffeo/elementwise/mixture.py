@@ -82,6 +82,7 @@ class UnitMixture(Elementwise):
 
     def _units(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, centers and logarithms of the rates, ``(K, *x.shape)`` each."""
+        self.check(params)
         parts = params.expand(*x.shape, params.shape[-1]).movedim(-1, 0).contiguous()
         start = torch.tensor(self.start(), dtype=x.dtype, device=x.device)
         logits, centers, log_rates = start.reshape(3, -1, *[1] * x.dim())

@@ -80,9 +80,11 @@ class PiecewiseQuadratic(Elementwise):
         return self.bound
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         widths, heights = params[..., : self.bins], params[..., self.bins :]
         return quadratic_spline(x, widths, heights, self.bound, self.min_width, self.min_slope)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(params)
         widths, heights = params[..., : self.bins], params[..., self.bins :]
         return quadratic_spline_inverse(y, widths, heights, self.bound, self.min_width, self.min_slope)

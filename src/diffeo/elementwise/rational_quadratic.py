@@ -14,7 +14,9 @@ from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional import rational_quadratic as rq
 from diffeo.functional import scalar as kernels
+from diffeo.functional.exact import exactly
 from diffeo.functional.rational_quadratic import FLOOR
+from diffeo.functional.scalar import Plain
 from diffeo.functional.wire import MAX_BINS, Ends, FamilyKind, Scalar
 
 # softplus(ZERO) + FLOOR = 1, so that a zero parameter means slope 1.
@@ -60,10 +62,16 @@ class _Spline(Elementwise):
         return Scalar(FamilyKind.SPLINE, self.bins, self._ends, *self.box)
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return kernels.apply(self._kernel, x, params, self._forward)
+        return self._apply(x, params, self._forward, inverse=False)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return kernels.apply(self._kernel, y, params, self._inverse, inverse=True)
+        return self._apply(y, params, self._inverse, inverse=True)
+
+    def _apply(self, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        self.check(params)
+        if not exactly(self, *_KINDS):
+            return plain(x, params)
+        return kernels.apply(self._kernel, x, params, plain, inverse=inverse)
 
     def _forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -134,7 +142,7 @@ class RationalQuadratic(_Spline):
 
     @property
     def scalar(self) -> Scalar | None:
-        return self._kernel if type(self) is RationalQuadratic and self.bins <= MAX_BINS else None
+        return self._kernel if exactly(self, RationalQuadratic) and self.bins <= MAX_BINS else None
 
     @property
     def _ends(self) -> Ends:
@@ -254,3 +262,7 @@ class CircularRationalQuadratic(_BoundedSpline):
 
     def _slopes(self, raw: Tensor) -> Tensor:
         return torch.cat([raw, raw[:1]])
+
+
+_KINDS = RationalQuadratic, IntervalRationalQuadratic, CircularRationalQuadratic
+"""What the kernels know; not what derives from it."""

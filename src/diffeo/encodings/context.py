@@ -57,8 +57,14 @@ class StandardizedContext(ContextEncoding):
         self.moment_bits.copy_(moments.view(torch.int64))
         self.initialized.fill_(True)
 
+    def _moments(self) -> Tensor:
+        if torch._C._get_tracing_state() is not None:  # its graphs know no view of another dtype
+            bits = self.moment_bits.cpu().numpy()
+            return torch.from_numpy(bits.view("float64").copy()).to(self.moment_bits.device)
+        return self.moment_bits.view(torch.float64)
+
     def forward(self, context: Tensor) -> Tensor:
-        loc, scale = self.moment_bits.view(torch.float64)
+        loc, scale = self._moments()
         return ((context.double() - loc) / scale).to(self.dtype_buffer.dtype)
 
 

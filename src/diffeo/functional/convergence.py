@@ -12,10 +12,24 @@ from torch import Tensor
 
 from diffeo.errors import NotConverged
 
+_MODES = tuple(torch._C._TorchDispatchModeKey.__members__.values())
+"""Of what makes graphs: proxies, tensors without data, functionalization."""
+
 
 def captured() -> bool:
-    """Whether ``torch.compile`` or ``torch.func`` traces this, so that Python must not branch on values."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Whether this becomes a graph or ``torch.func`` transforms it, so that Python must not branch on values.
+
+    Graphs are made by ``torch.compile``, ``torch.export``, ``torch.jit.trace`` (so ONNX's) and ``make_fx``.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+        or (
+            torch._C._len_torch_dispatch_stack() > 0
+            and any(torch._C._get_dispatch_mode(mode) is not None for mode in _MODES)
+        )
+    )
 
 
 def finished(converged: Tensor) -> bool:

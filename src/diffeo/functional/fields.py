@@ -16,6 +16,7 @@ from diffeo.functional import wire
 from diffeo.functional.linearize import Product, trace
 from diffeo.functional.log_dets import exact_log_det
 from diffeo.functional.programs import Program, applies
+from diffeo.functional.solvers import REACH, WEIGHT
 from diffeo.functional.stages import Dense, Plain, Stage, record
 from diffeo.functional.wire import (
     MAX_COLUMNS,
@@ -25,10 +26,6 @@ from diffeo.functional.wire import (
     Activation,
     StageKind,
 )
-
-REACH = ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1))
-WEIGHT = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
-"""Kutta's 3/8 rule."""
 
 WithSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
 

@@ -28,6 +28,10 @@ keeps to one of them. It is differentiable in the tangents, in x and in the para
 class Linearizable(ABC):
     """A net that knows its own derivative, so that products with the Jacobian are plain forward passes."""
 
+    def intact(self) -> bool:
+        """Whether its derivative is what it knows; not where hooks or wrappers have changed its layers."""
+        return True
+
     @abstractmethod
     def linearize(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Product]:
         """The net's value at x, and the product with its Jacobian there."""
@@ -35,8 +39,9 @@ class Linearizable(ABC):
 
 def linearize(net: Any, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Product]:
     """``net(x, context)`` and the product with its Jacobian in x; any net, ``Linearizable`` ones faster."""
-    if isinstance(net, Linearizable):
-        return net.linearize(x, context)
+    known = _known(net)
+    if known is not None:
+        return known.linearize(x, context)
     if captured():
         value, pull, *_ = torch.func.vjp(lambda p: net(p, context), x)
         return value, lambda tangents: torch.func.vmap(pull)(tangents.expand(len(tangents), *x.shape))[0]
@@ -56,6 +61,10 @@ def linearize(net: Any, x: Tensor, context: Tensor | None = None) -> tuple[Tenso
         return torch.stack([torch.zeros_like(x) if row is None else row for row in rows])
 
     return value if graph else value.detach(), product
+
+
+def _known(net: Any) -> Linearizable | None:
+    return net if isinstance(net, Linearizable) and net.intact() else None
 
 
 def basis(x: Tensor, event_dims: int = 1) -> Tensor:

@@ -19,13 +19,16 @@ meaning. Inverses are for sampling: asked for their gradient, layers answer in P
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffeo.functional import matmul_precision, native, wire
+from diffeo.functional.exact import HOOKS
 from diffeo.functional.scalar import second_order
 from diffeo.functional.stages import Stage
 from diffeo.functional.wire import StageKind
@@ -210,25 +213,36 @@ class _Run(torch.autograd.Function):
 
 
 class Snapshot:
-    """What a description of a module's stages was made from, kept to see whether any of it is replaced later.
+    """All that a module and those in it hold, kept to see whether any of it is replaced or hooked later.
 
     Args:
         module: what was described.
     """
 
     def __init__(self, module: nn.Module):
-        self.entries: list[tuple[dict[str, Any], str, Any]] = []
-        self.shapes: list[tuple[Tensor, int]] = []
-        for m in module.modules():
-            for held in (m._parameters, m._buffers, m._modules):
-                self.entries += [(held, name, value) for name, value in held.items()]
-            own = vars(m)
-            self.entries += [(own, k, own[k]) for k in ("training", "activation", "dropout") if k in own]
-            self.shapes += [(p, p.numel()) for p in m._parameters.values() if p is not None]
+        self.modules = list(module.modules())
+        own = [vars(m) for m in self.modules]
+        self.held = [held for m in self.modules for held in (m._parameters, m._buffers, m._modules)]
+        modes = [(o, name) for o in own for name in ("training", "activation", "dropout") if name in o]
+        self.owners, self.names = zip(*modes, strict=True)
+        self.counted = [*self.held, *own]  # a forward set on a module is one more
+        self.hooks = [o[name] for o in own for name in HOOKS]
+        self.before = [*self._objects()], [*map(len, self.counted)]
+        self.shapes = [(p, p.numel()) for m in self.modules for p in m._parameters.values() if p is not None]
 
     def same(self) -> bool:
-        """Whether all is as it was; values may differ, tensors and modules may not."""
-        for held, name, value in self.entries:
-            if held.get(name) is not value:
-                return False
-        return all(p.numel() == n and p.is_contiguous() for p, n in self.shapes)
+        """Whether all is as it was, and nothing hooked; values may differ, tensors and modules may not."""
+        objects, counts = self.before
+        return (
+            not any(self.hooks)
+            and counts == [*map(len, self.counted)]
+            and all(map(is_, self._objects(), objects))
+            and all(p.numel() == n and p.is_contiguous() for p, n in self.shapes)
+        )
+
+    def _objects(self) -> Iterator[Any]:
+        return chain(
+            chain.from_iterable(map(dict.values, self.held)),
+            map(dict.get, self.owners, self.names),
+            map(type, self.modules),
+        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import index
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -29,6 +31,16 @@ def batch_shape(t: Tensor, event_shape: Sequence[int], what: str) -> torch.Size:
             f"pass (*batch, {', '.join(map(str, event))})" + (", batch axes first." if n else ".")
         )
     return t.shape[: t.dim() - n]
+
+
+def whole_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> torch.Size:
+    """A shape from one whole number or several; numpy's and those of tensors are such, too."""
+    for whole in (lambda: (index(shape),), lambda: [index(n) for n in shape]):  # type: ignore[arg-type,union-attr]
+        try:
+            return torch.Size(whole())
+        except TypeError:
+            continue
+    raise ShapeError(f"a shape is a whole number or several, (3, 4), not {shape!r}.")
 
 
 def image_shape(shape: Sequence[int]) -> torch.Size:

@@ -23,10 +23,15 @@ import torch
 from torch import Tensor
 
 from diffeo.errors import ConfigError
-from diffeo.functional.convergence import certified
+from diffeo.functional.convergence import captured, certified
 
+REACH = ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1))
+WEIGHT = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
+"""Kutta's 3/8 rule; its stages are a third of a step apart."""
 STAGES = 4
 """Evaluations of the rate a step takes."""
+DOUBLINGS_CAPTURED = 3
+"""Of the first number of steps, where the number cannot depend on the rows."""
 
 
 def _library() -> Any:
@@ -78,6 +83,19 @@ def _options(state: Tensor, start: float, end: float, steps: int) -> dict[str, A
     return {"t": state.new_tensor([start, end]), "method": "rk4", "options": {"grid_constructor": grid}}
 
 
+def _stepped(dynamics: Dynamics, state: Tensor, start: float, end: float, steps: int) -> Tensor:
+    """torchdiffeq's steps, without a look at any value."""
+    h = (end - start) / steps
+    for n in range(steps):
+        rates: list[Tensor] = []
+        for e, reach in enumerate(REACH):
+            time = state.new_full((), start + h * (n + e / 3))
+            moves = (r * k for r, k in zip(reach, rates, strict=True))
+            rates.append(dynamics(time, sum((h * move for move in moves), state)))
+        state = state + h * sum(w * k for w, k in zip(WEIGHT, rates, strict=True))
+    return state
+
+
 @dataclass(frozen=True)
 class Direct(Gradient):
     """Backpropagation through the steps: the exact gradient of what was computed, of any order."""
@@ -85,6 +103,8 @@ class Direct(Gradient):
     differentiates_stages = True
 
     def integrate(self, dynamics: Dynamics, state: Tensor, start: float, end: float, steps: int) -> Tensor:
+        if captured():  # torchdiffeq looks at values
+            return _stepped(dynamics, state, start, end, steps)
         done = dynamics.compiled(state, start, end, steps)
         if done is not None:
             return done
@@ -105,6 +125,8 @@ class Adjoint(Gradient):
     differentiates_stages = False
 
     def integrate(self, dynamics: Dynamics, state: Tensor, start: float, end: float, steps: int) -> Tensor:
+        if captured():  # whoever captures makes the gradient
+            return _stepped(dynamics, state, start, end, steps)
         options = _options(state, start, end, steps)
         params = tuple(p for p in dynamics.tensors() if p.requires_grad)
         return _library().odeint_adjoint(dynamics, state, adjoint_params=params, **options)[-1]
@@ -198,6 +220,9 @@ class Adaptive(Solver):
         most: steps after which a row is given up.
         gradient: ``Direct()`` or ``Adjoint()``, of the last attempt.
 
+    A graph (``torch.jit.trace``, ``make_fx``, ``torch.func``) has as many steps for any row, 8 ``first``,
+    and is NaN where they do not reach the tolerance.
+
     Raises:
         NotConverged: for finite rows that ``most`` steps do not bring to the tolerance.
     """
@@ -218,6 +243,9 @@ class Adaptive(Solver):
         return replace(self, tolerance=self.tolerance / 30, first=2 * self.first, most=4 * self.most)
 
     def solve(self, dynamics: Dynamics, state: Tensor, start: float, end: float) -> Tensor:
+        # torch.compile ends its graph where Python looks at values, and goes on behind
+        if captured() and not torch.compiler.is_compiling():
+            return self._captured(dynamics, state, start, end)
         plan, solved = self._plan(dynamics, state, start, end)
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in (state, *dynamics.tensors()))):
             return solved
@@ -235,13 +263,22 @@ class Adaptive(Solver):
     ) -> tuple[Tensor, Tensor]:
         return self.solve(dynamics, state, start, end), state.new_zeros(len(state))
 
+    def _tolerance(self, state: Tensor) -> float:
+        return max(self.tolerance, 32 * torch.finfo(state.dtype).eps)
+
+    def _captured(self, dynamics: Dynamics, state: Tensor, start: float, end: float) -> Tensor:
+        steps = self.first * 2**DOUBLINGS_CAPTURED
+        rough, fine = (_stepped(dynamics, state, start, end, n) for n in (steps // 2, steps))
+        error = _error(rough, fine).unsqueeze(1)
+        return certified(fine, error <= self._tolerance(state), error, steps, "Continuous")
+
     @torch.no_grad()
     def _plan(
         self, dynamics: Dynamics, state: Tensor, start: float, end: float
     ) -> tuple[list[tuple[int, Tensor]], Tensor]:
         """How many steps which rows take, and where they end."""
         state = state.detach()
-        tolerance = max(self.tolerance, 32 * torch.finfo(state.dtype).eps)
+        tolerance = self._tolerance(state)
         spoiled = ~state.isfinite().all(1)
         other = dynamics.spoiled()
         spoiled = spoiled if other is None else spoiled | other
@@ -254,7 +291,7 @@ class Adaptive(Solver):
             every = len(left) == len(state)
             own = dynamics if every else dynamics.rows(left)
             fine = run(own, state if every else state[left], start, end, steps)
-            error = ((fine - rough).abs() / (15 * (1 + fine.abs()))).amax(1)
+            error = _error(rough, fine)
             done = (error <= tolerance) | spoiled[left]
             if 2 * steps > self.most:
                 certified(fine, done.unsqueeze(1), error.unsqueeze(1), steps, "Continuous")
@@ -264,3 +301,8 @@ class Adaptive(Solver):
                 plan.append((steps, left[done]))
             left, rough = left[~done], fine[~done]
         return plan, solved
+
+
+def _error(rough: Tensor, fine: Tensor) -> Tensor:
+    """Richardson's estimate of each row's error, relative to ``1 + |s|``; ``fine`` took twice the steps."""
+    return ((fine - rough).abs() / (15 * (1 + fine.abs()))).amax(1)

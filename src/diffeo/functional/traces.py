@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from diffeo.errors import ConfigError
-from diffeo.functional.linearize import basis, linearize, trace
+from diffeo.functional.linearize import Linearizable, basis, linearize, trace
 from diffeo.functional.log_dets import EXACT_FEATURES, rademacher
 from diffeo.functional.seeding import generator
 
 
-class Traced(ABC):
+class Traced(Linearizable, ABC):
     """A net that knows the exact trace of its own Jacobian in less than D products."""
 
     @abstractmethod
@@ -25,7 +25,7 @@ class Traced(ABC):
 
 def with_trace(net: Any, x: Tensor, context: Tensor | None, probes: Tensor | None) -> tuple[Tensor, Tensor]:
     """``net(x, context)`` and the trace: exact without probes, else the mean of ``v' J v`` over them."""
-    if probes is None and isinstance(net, Traced):
+    if probes is None and isinstance(net, Traced) and net.intact():
         return net.with_trace(x, context)
     value, product = linearize(net, x, context)
     if probes is None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffeo.errors import ShapeError
 from diffeo.functional.convolutions import three_convolutions
+from diffeo.functional.exact import exactly
 from diffeo.nets.mlp import check_sizes
 
 
@@ -113,11 +114,13 @@ class ConvNet(_ConvNet):
         self.last = zeroed(nn.Conv2d(hidden, out_channels, 3, padding=1))
 
     def _compute(self, x: Tensor, given: Tensor | None) -> Tensor:
-        if given is None:
-            layers = self.first, self.middle, self.last
+        layers = self.first, self.middle, self.last
+        if given is None and exactly(self, ConvNet) and all(exactly(layer, nn.Conv2d) for layer in layers):
             own = (p for layer in layers for p in (layer.weight, layer.bias))
             return three_convolutions(x, tuple(p for p in own if p is not None))
-        return self.last(F.relu(self.middle(F.relu(self.first(x) + given))))
+        h = self.first(x)
+        h = h if given is None else h + given
+        return self.last(F.relu(self.middle(F.relu(h))))
 
 
 class ResidualConvNet(_ConvNet):

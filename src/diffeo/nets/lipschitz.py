@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from diffeo.contracts import Projectable
 from diffeo.errors import ConfigError
+from diffeo.functional.exact import exactly
 from diffeo.functional.linearize import Linearizable, Product
 from diffeo.functional.norms import conv_norm_bound, norm_bound
 from diffeo.nets.mlp import check_sizes
@@ -183,6 +184,13 @@ class LipschitzConvNet(LipschitzNet):
 
     def norm_bounds(self) -> list[Tensor]:
         return [conv_norm_bound(weight, self.size) for weight in self.weights()]
+
+    def intact(self) -> bool:
+        return (
+            exactly(self, LipschitzConvNet)
+            and all(exactly(layer, nn.Conv2d) for layer in self.convolutions)
+            and all(exactly(a, type(a)) for a in self.bends)
+        )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.linearize(x, context)[0]

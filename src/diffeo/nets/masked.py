@@ -10,13 +10,15 @@ steps together cost the multiplications of one pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffeo.contracts import MaskedNet, Stepper
+from diffeo.functional.exact import exactly
 from diffeo.functional.layers import Layers
 from diffeo.functional.stages import Dense, Stacked
 from diffeo.nets.mlp import check_sizes, zero_
@@ -58,6 +60,10 @@ class MaskedLinear(nn.Linear):
         return F.linear(x, self.weight[start:stop, : x.shape[-1]], self.bias[start:stop])
 
 
+def _all_masked(layers: Iterable[nn.Module]) -> bool:
+    return all(exactly(layer, MaskedLinear) for layer in layers)
+
+
 class _Masked(nn.Module, Stacked):
     """Base class of MADE and ResMADE: sizes, degrees, the output layer."""
 
@@ -65,6 +71,10 @@ class _Masked(nn.Module, Stacked):
         super().__init__()
         check_sizes(features=features, params=params)
         self.features, self.params, self.context_features = features, params, context_features
+
+    @abstractmethod
+    def _intact(self) -> bool:
+        """Whether it computes what its weights say, with nothing hooked, wrapped or overridden."""
 
     def _layer(self, out_units: int, in_units: int | None = None) -> MaskedLinear:
         """A hidden layer; from the features themselves when ``in_units`` is None."""
@@ -139,9 +149,12 @@ class MADE(_Masked):
             h = layer(self.activation(h))
         return self.output(self.activation(h)).unflatten(-1, (self.features, self.params))
 
+    def _intact(self) -> bool:
+        return exactly(self, MADE) and _all_masked([*self.layers, self.output])
+
     def stack(self, context: Tensor | None) -> list[Dense] | None:
         """The layers as the kernels take them."""
-        if type(self) is not MADE or self.activation is not F.relu:
+        if not (self._intact() and self.activation is F.relu):
             return None
         extra = None if self.context_layer is None else self.context_layer(context)
         first, *others = [*self.layers, self.output]
@@ -149,7 +162,8 @@ class MADE(_Masked):
 
     def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:
         """The same pass, a column at a time."""
-        return _MADEStepper(self, context, batch_shape)
+        kind = _MADEStepper if self._intact() else FullPasses
+        return kind(self, context, batch_shape)
 
 
 class _Known:
@@ -242,9 +256,12 @@ class ResMADE(_Masked):
             h = h + second(F.dropout(u, self.dropout, self.training))
         return self.output(h).unflatten(-1, (self.features, self.params))
 
+    def _intact(self) -> bool:
+        return exactly(self, ResMADE) and _all_masked([self.input, *self.first, *self.second, self.output])
+
     def stack(self, context: Tensor | None) -> list[Dense] | None:
         """The layers as the kernels take them."""
-        if type(self) is not ResMADE or self.activation is not F.relu:
+        if not (self._intact() and self.activation is F.relu):
             return None
         drop = self.dropout if self.training else 0.0
         at_input, *at_blocks = self._from_context(context)
@@ -256,7 +273,8 @@ class ResMADE(_Masked):
 
     def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:
         """The same pass, a column at a time."""
-        return _ResMADEStepper(self, context, batch_shape)
+        kind = _ResMADEStepper if self._intact() else FullPasses
+        return kind(self, context, batch_shape)
 
 
 class _ResMADEStepper:

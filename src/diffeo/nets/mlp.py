@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffeo.errors import ConfigError
+from diffeo.functional.exact import exactly
 from diffeo.functional.stages import Dense, Stacked
 
 
@@ -83,10 +84,11 @@ class MLP(nn.Module, Stacked):
 
     def stack(self, context: Tensor | None) -> list[Dense] | None:
         """The layers as the kernels take them."""
-        if type(self) is not MLP or self.activation is not F.relu:
+        layers = [*self.layers, self.output]
+        if not (exactly(self, MLP) and self.activation is F.relu and _all_linear(layers)):
             return None
         context = context if self.context_features else None
-        first, *others = [*self.layers, self.output]
+        first, *others = layers
         return [_dense(first, context), *(_dense(layer, relu=True) for layer in others)]
 
 
@@ -143,7 +145,8 @@ class ResidualMLP(nn.Module, Stacked):
 
     def stack(self, context: Tensor | None) -> list[Dense] | None:
         """The layers as the kernels take them."""
-        if type(self) is not ResidualMLP or self.activation is not F.relu:
+        layers = [self.input, *(layer for block in self.blocks for layer in block), self.output]  # type: ignore[attr-defined]
+        if not (exactly(self, ResidualMLP) and self.activation is F.relu and _all_linear(layers)):
             return None
         drop = self.dropout if self.training else 0.0
         context = context if self.context_features else None
@@ -152,6 +155,10 @@ class ResidualMLP(nn.Module, Stacked):
             stream = len(layers) - 1
             layers += [_dense(first, context, relu=True), _dense(second, relu=True, add=stream, drop=drop)]
         return [*layers, _dense(self.output)]
+
+
+def _all_linear(layers: Iterable[nn.Module]) -> bool:
+    return all(exactly(layer, nn.Linear) for layer in layers)
 
 
 def _dense(

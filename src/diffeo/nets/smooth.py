@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from diffeo.functional import fields, wire
 from diffeo.functional.convergence import captured
+from diffeo.functional.exact import exactly
 from diffeo.functional.linearize import Linearizable, Product
 from diffeo.functional.programs import applies
 from diffeo.nets.mlp import check_sizes, linear, zero_
@@ -180,6 +181,10 @@ class LipSwish(Activation):
         return value / (self.SCALE * rate), slope / self.SCALE
 
 
+KNOWN = Tanh, Sine, SiLU, LipSwish
+"""What the kernels know; not what derives from it."""
+
+
 class SmoothLayers(nn.Module, Linearizable, ABC):
     """Base class of nets of dense layers with smooth activations, with the arguments of ``SmoothMLP``."""
 
@@ -249,14 +254,23 @@ class SmoothLayers(nn.Module, Linearizable, ABC):
 
         return h, product
 
+    def intact(self) -> bool:
+        layers = [*self.linears, *([] if self.of_context is None else [self.of_context])]
+        return (
+            exactly(self, type(self))
+            and type(self).forward is SmoothLayers.forward
+            and all(exactly(layer, nn.Linear) for layer in layers)
+            and all(exactly(a, type(a)) for a in self.bends)
+        )
+
     def _seen(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return fields.squash(x, self.reach) if self.reach else (x, None)
 
     def smooth_stack(self, context: Tensor | None = None) -> fields.SmoothStack | None:
         """The layers as the kernels take them; None where they do not know the activation."""
-        known = {a.number for a in self.bends}
+        known = {a.number if exactly(a, *KNOWN) else None for a in self.bends}
         number = known.pop() if len(known) == 1 else None
-        if number is None:
+        if number is None or not self.intact():
             return None
         weights: list[Tensor] = [layer.weight for layer in self.linears]
         biases: list[Tensor] = [layer.bias for layer in self.linears]
