@@ -105,11 +105,12 @@ def _spread(what: str, rows: Array, held_out: Array, drawn: Array) -> Iterator[s
 
 def _relations(names: tuple[str, ...], seen: Array, held_out: Array, drawn: Array) -> Iterator[str]:
     """The spread of each column around what its best other column says of it."""
+    some = seen[:: max(1, len(seen) // 1000)]  # enough to choose by
     for j, name in enumerate(names):
-        best, partner = 0.7 * float(seen[:, j].std()), -1  # a weaker relation is not worth a word
+        best, partner = 0.7 * float(some[:, j].std()), -1  # a weaker relation is not worth a word
         for i in range(len(names)):
-            if i != j and np.ptp(seen[:, i]) > 0:
-                left = _Curve(seen[:, i], seen[:, j]).residuals(seen[:, i], seen[:, j]).std()
+            if i != j and np.ptp(some[:, i]) > 0:
+                left = _Curve(some[:, i], some[:, j]).residuals(some[:, i], some[:, j]).std()
                 best, partner = (float(left), i) if left < best else (best, partner)
         if partner < 0 or not best > 0:
             continue
