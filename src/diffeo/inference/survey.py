@@ -30,10 +30,10 @@ FEWEST = 64
 """The least chains, however slow the target."""
 SHARE = 0.3
 """Of the time, for the survey."""
-PROBES, BATCH = 4, 4096
+PROBES, BATCH = 6, 4096
 """Points a survey throws at random for each that it walked to, so many at a time; without gradients."""
-LITTLE = 0.02
-"""Share of the mass below which peaks are not worth another run."""
+LITTLE, MORE = 0.02, 1.25
+"""Mass of peaks, in that of the draws, below which they are not worth another run; of a peak alone."""
 EFFORT = {Hamiltonian: 300, RandomWalk: 150}
 """Evaluations a chain that a survey takes, about: to fit it into a time."""
 KNOWN_BY = 8
@@ -74,7 +74,7 @@ def survey(
         taken.anneal(origin, more, lambda done: tell(0.8 * done))
     found, chains = taken.pooled(), taken.chains
     peaks = taken.peaks(origin, found)
-    if len(peaks) > 1:
+    if len(peaks):
         taken.anneal(beside(origin, peaks), max(FEWEST, taken.affordable(1)))
         found = taken.pooled(chains)
     tell(1.0)
@@ -127,18 +127,23 @@ class _Runs:
         return Importance(x, log_weights)
 
     def peaks(self, origin: Flow, found: Importance) -> Peaks:
-        """Those of the target that may hold what the draws found lack."""
+        """Those of the target that may hold what the draws found lack; none where they cannot."""
         rows = PROBES * (self._evaluator.evaluations - self._evaluated)
         if self._sizes.seconds < math.inf:
             rows = min(rows, int(0.5 * self._rows_left(1)))
-        for _ in range(rows // BATCH):
+        scale_tril, mean = spread(found.x, found.log_weights), found.mean()
+        for batch in range(rows // BATCH):  # by turns where chains began, and where they ended
             x = origin.sample(BATCH).double()
+            if batch % 2:
+                x = mean + torch.randn_like(x) @ scale_tril.T
             self._trail.add(x, self._evaluator(x))
         climbers, most = max(8, self.chains // 8), max(2, self.chains // 64)
         search = Search(self._evaluator, self._transition.gradients, climbers, most)
-        peaks = search.run(self._trail, spread(found.x, found.log_weights))
-        small = float(peaks.log_mass.logsumexp(0)) < found.log_z + math.log(LITTLE)
-        return Peaks.none(found.x.shape[-1]) if small else peaks
+        peaks = search.run(self._trail, scale_tril)
+        share = math.exp(min(50.0, float(peaks.log_mass.logsumexp(0)) - found.log_z))
+        if share < LITTLE or (len(peaks) == 1 and share < MORE):
+            return Peaks.none(len(scale_tril))
+        return peaks
 
 
 def noted_survey(
