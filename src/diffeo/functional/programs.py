@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from diffeo.functional import matmul_precision, native, wire
 from diffeo.functional.exact import HOOKS
@@ -227,15 +228,19 @@ class Snapshot:
         self.owners, self.names = zip(*modes, strict=True)
         self.counted = [*self.held, *own]  # a forward set on a module is one more
         self.hooks = [o[name] for o in own for name in HOOKS]
+        self.handles = -1
         self.before = [*self._objects()], [*map(len, self.counted)]
         self.shapes = [(p, p.numel()) for m in self.modules for p in m._parameters.values() if p is not None]
 
     def same(self) -> bool:
         """Whether all is as it was, and nothing hooked; values may differ, tensors and modules may not."""
         objects, counts = self.before
+        if RemovableHandle.next_id != self.handles:  # some hook was registered, here or elsewhere
+            if any(self.hooks):
+                return False
+            self.handles = RemovableHandle.next_id
         return (
-            not any(self.hooks)
-            and counts == [*map(len, self.counted)]
+            counts == [*map(len, self.counted)]
             and all(map(is_, self._objects(), objects))
             and all(p.numel() == n and p.is_contiguous() for p, n in self.shapes)
         )
