@@ -6,7 +6,6 @@ import copy
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from diffeo.elementwise import Affine
 from diffeo.encodings import Column, Columns, StandardizedContext
 from diffeo.encodings.kinds import Integer, Positive
 from diffeo.errors import ConfigError, ContextError, DataError, DomainError, ShapeError
-from diffeo.presets import NSF, PRESETS
+from diffeo.presets import NSF
 
 
 def stirred(flow: diffeo.Flow) -> diffeo.Flow:
@@ -406,39 +405,3 @@ def test_a_distribution_without_context_expands():
     assert d.batch_shape == (3,)
     assert d.sample((4,)).shape == (4, 3, 2)
     assert d.log_prob(torch.zeros(2)).shape == (3,)
-
-
-@pytest.mark.parametrize(
-    ("asked", "shape"),
-    [
-        (np.int64(5), (5,)),
-        (np.array(5), (5,)),
-        (torch.tensor(5), (5,)),
-        ((np.int32(5), 2), (5, 2)),
-        (np.array([5, 2]), (5, 2)),
-        (torch.Size((5,)), (5,)),
-    ],
-)
-def test_a_sample_shape_is_any_whole_numbers(asked: Any, shape: tuple[int, ...]) -> None:
-    flow = NSF(2, layers=1, hidden=8, blocks=1).build()
-    assert flow.sample(asked).shape == (*shape, 2)
-    assert flow.sample_and_log_prob(asked)[1].shape == shape
-    assert flow.distribution().sample(asked).shape == (*shape, 2)
-
-
-@pytest.mark.parametrize("asked", [5.0, "5", None, (2.5,)])
-def test_another_sample_shape_is_refused(asked: Any) -> None:
-    with pytest.raises(ShapeError, match="a whole number or several"):
-        NSF(2, layers=1, hidden=8, blocks=1).build().sample(asked)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ["NSF", "NAF", "MAF"])
-def test_half_precision_is_refused_in_one_line(name: str, dtype: torch.dtype) -> None:
-    flow = PRESETS[name](2).build().eval()
-    x = torch.zeros(3, 2, dtype=dtype)
-    with pytest.raises(DataError, match=r"pass x.to\(torch.float32\)"):
-        flow.log_prob(x)
-    for call in (flow.to(dtype).log_prob, lambda x: flow.sample(3)):
-        with pytest.raises(DataError, match=r"call flow.float\(\)"):
-            call(x)

@@ -47,6 +47,7 @@ class Mixed(Elementwise):
     families: Sequence[Elementwise]
     _groups: dict[Elementwise, list[int]] = field(init=False, repr=False, compare=False)
     _back: list[int] = field(init=False, repr=False, compare=False)
+    _least: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         families = tuple(self.families)
@@ -71,7 +72,7 @@ class Mixed(Elementwise):
 
     @property
     def num_params(self) -> int:
-        return max(f.num_params for f in self.families)
+        return max(self._least, *(f.num_params for f in self.families))
 
     @property
     def scale(self) -> float:
@@ -82,7 +83,9 @@ class Mixed(Elementwise):
         return None if len(self._groups) == 1 else len(self.families)
 
     def columns(self, index: Sequence[int]) -> Mixed:
-        return Mixed([self.families[i] for i in index])
+        some = Mixed([self.families[i] for i in index])
+        object.__setattr__(some, "_least", self.num_params)  # their parameters are as wide as before
+        return some
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return self._apply([f.forward for f in self._groups], x, params)

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from diffeo.functional import matmul_precision, native, wire
 from diffeo.functional.exact import HOOKS
@@ -222,27 +223,35 @@ class Snapshot:
     def __init__(self, module: nn.Module):
         self.modules = list(module.modules())
         own = [vars(m) for m in self.modules]
-        self.held = [held for m in self.modules for held in (m._parameters, m._buffers, m._modules)]
+        held = [held for m in self.modules for held in (m._parameters, m._buffers, m._modules)]
+        self.filled, self.empty = [h for h in held if h], [h for h in held if not h]
         modes = [(o, name) for o in own for name in ("training", "activation", "dropout") if name in o]
         self.owners, self.names = zip(*modes, strict=True)
-        self.counted = [*self.held, *own]  # a forward set on a module is one more
+        self.counted = [*self.filled, *own]  # a forward set on a module is one more
         self.hooks = [o[name] for o in own for name in HOOKS]
+        self.handles = -1
         self.before = [*self._objects()], [*map(len, self.counted)]
-        self.shapes = [(p, p.numel()) for m in self.modules for p in m._parameters.values() if p is not None]
+        self.tensors = [p for m in self.modules for p in m._parameters.values() if p is not None]
+        self.sizes = [*map(Tensor.numel, self.tensors)]
 
     def same(self) -> bool:
         """Whether all is as it was, and nothing hooked; values may differ, tensors and modules may not."""
         objects, counts = self.before
+        if RemovableHandle.next_id != self.handles:  # some hook was registered, here or elsewhere
+            if any(self.hooks):
+                return False
+            self.handles = RemovableHandle.next_id
         return (
-            not any(self.hooks)
+            not any(self.empty)
             and counts == [*map(len, self.counted)]
             and all(map(is_, self._objects(), objects))
-            and all(p.numel() == n and p.is_contiguous() for p, n in self.shapes)
+            and self.sizes == [*map(Tensor.numel, self.tensors)]
+            and all(map(Tensor.is_contiguous, self.tensors))
         )
 
     def _objects(self) -> Iterator[Any]:
         return chain(
-            chain.from_iterable(map(dict.values, self.held)),
+            chain.from_iterable(map(dict.values, self.filled)),
             map(dict.get, self.owners, self.names),
             map(type, self.modules),
         )
