@@ -70,7 +70,6 @@ def test_log_prob_has_the_batch_shape(flow: diffeo.Flow, batch: tuple[int, ...])
         (torch.Size([2, 3]), (2, 3, 2)),
         ([4], (4, 2)),
         (0, (0, 2)),
-        (np.int64(3), (3, 2)),
     ],
 )
 def test_sample_shapes(flow: diffeo.Flow, sample_shape: Any, shape: tuple[int, ...]):
