@@ -23,7 +23,7 @@ def require_integral(log_prob: LogProb, samples: Tensor, domain: constraints.Con
     columns = samples.reshape(len(samples), -1).T
     domains = columns_of(domain or constraints.real, len(columns))
     one, is_far, total = len(columns) == 1, _far(samples), 0.0
-    for count in (20_001,) if one else (401, 1201):  # the finer grid only where the density is rough
+    for count in (20_001,) if one else (401, 1201, 2401):  # finer grids only where the density is rough
         axes, weights = zip(*(_axis(c, d, count) for c, d in zip(columns, domains, strict=True)), strict=True)
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, *samples.shape[1:])
         weight = torch.stack(torch.meshgrid(*weights, indexing="ij"), -1).prod(-1).reshape(-1)
