@@ -145,8 +145,8 @@ class Flow(nn.Module, Initializable):
         generator: Generator | None = None,
     ) -> Tensor:
         """Draws of shape ``(*sample, *batch, *event)``, one set per context; no gradients."""
-        context, shape = self._draw_shape(sample_shape, context)
-        x = self.bijection.pull(self.base.sample(shape, context, generator=generator), context)
+        z, context = self._draw(sample_shape, context, generator)
+        x = self.bijection.pull(z, context)
         return x if self.encoding is None else self.encoding.decode(x)
 
     def sample_and_log_prob(
@@ -157,8 +157,7 @@ class Flow(nn.Module, Initializable):
         generator: Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draws and their log-densities from one inverse pass; reparameterized gradients."""
-        context, shape = self._draw_shape(sample_shape, context)
-        z = self.base.sample(shape, context, generator=generator)
+        z, context = self._draw(sample_shape, context, generator)
         x, log_det = self.bijection.inverse(z, context)
         if self.encoding is None:
             return x, self.base.log_prob(z, context) - log_det
@@ -227,18 +226,18 @@ class Flow(nn.Module, Initializable):
     def _encode_context(self, context: Tensor | None) -> Tensor | None:
         return context if self.context_encoding is None or context is None else self.context_encoding(context)
 
-    def _draw_shape(
-        self, sample_shape: int | Sequence[int], context: Tensor | None
-    ) -> tuple[Tensor | None, torch.Size]:
+    def _draw(
+        self, sample_shape: int | Sequence[int], context: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Draws of the base, and the context as the layers see it, one for each."""
         shape = whole_shape(sample_shape)
-        _check_precision(next((p.dtype for p in self.parameters()), torch.float32))
         batch = check_context(context, self.context_shape)
-        if context is None or batch is None:
-            return None, shape
-        full = shape + batch
-        context = self._encode_context(context)
-        assert context is not None
-        return context.expand(*full, *context.shape[len(batch) :]), full
+        if batch is not None and (context := self._encode_context(context)) is not None:
+            shape += batch
+            context = context.expand(*shape, *context.shape[len(batch) :])
+        z = self.base.sample(shape, context, generator=generator)
+        _check_precision(z.dtype)
+        return z, context
 
 
 def _check_precision(dtype: torch.dtype) -> None:
