@@ -11,7 +11,7 @@ from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional.affine import soft_clip
 from diffeo.functional.exact import exactly
-from diffeo.functional.scalar import Plain, apply
+from diffeo.functional.scalar import apply
 from diffeo.functional.wire import FamilyKind, Scalar
 
 
@@ -59,15 +59,12 @@ class Affine(Elementwise):
         return Scalar(FamilyKind.AFFINE, high=math.log(self.max_scale)) if exactly(self, Affine) else None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply(x, params, self._forward, inverse=False)
+        self.check(params)
+        return apply(self.scalar, x, params, self._forward)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply(y, params, self._inverse, inverse=True)
-
-    def _apply(self, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool) -> tuple[Tensor, Tensor]:
         self.check(params)
-        known = self.scalar
-        return plain(x, params) if known is None else apply(known, x, params, plain, inverse=inverse)
+        return apply(self.scalar, y, params, self._inverse, inverse=True)
 
     def _forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = soft_clip(params[..., 1], math.log(self.max_scale))

@@ -14,7 +14,7 @@ from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional.domains import describe, same_interval
 from diffeo.functional.exact import exactly
-from diffeo.functional.scalar import Plain, apply
+from diffeo.functional.scalar import apply
 from diffeo.functional.wire import FamilyKind, Scalar
 
 
@@ -89,15 +89,12 @@ class LocationScale(Elementwise):
         return known._replace(reach=math.log(self.max_scale))
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply(x, params, self._forward, inverse=False)
+        self.check(params)
+        return apply(self.scalar, x, params, self._forward)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply(y, params, self._inverse, inverse=True)
-
-    def _apply(self, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool) -> tuple[Tensor, Tensor]:
         self.check(params)
-        known = self.scalar
-        return plain(x, params) if known is None else apply(known, x, params, plain, inverse=inverse)
+        return apply(self.scalar, y, params, self._inverse, inverse=True)
 
     def _forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         y, bent = self.family.forward(x, params[..., 2:])

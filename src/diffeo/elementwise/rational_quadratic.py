@@ -16,7 +16,6 @@ from diffeo.functional import rational_quadratic as rq
 from diffeo.functional import scalar as kernels
 from diffeo.functional.exact import exactly
 from diffeo.functional.rational_quadratic import FLOOR
-from diffeo.functional.scalar import Plain
 from diffeo.functional.wire import MAX_BINS, Ends, FamilyKind, Scalar
 
 # softplus(ZERO) + FLOOR = 1, so that a zero parameter means slope 1.
@@ -62,16 +61,17 @@ class _Spline(Elementwise):
         return Scalar(FamilyKind.SPLINE, self.bins, self._ends, *self.box)
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply(x, params, self._forward, inverse=False)
+        self.check(params)
+        return kernels.apply(self._known, x, params, self._forward)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply(y, params, self._inverse, inverse=True)
-
-    def _apply(self, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool) -> tuple[Tensor, Tensor]:
         self.check(params)
-        if not exactly(self, *_KINDS):
-            return plain(x, params)
-        return kernels.apply(self._kernel, x, params, plain, inverse=inverse)
+        return kernels.apply(self._known, y, params, self._inverse, inverse=True)
+
+    @property
+    def _known(self) -> Scalar | None:
+        """``_kernel``, unless this derives from what the kernels know."""
+        return self._kernel if exactly(self, *_KINDS) else None
 
     def _forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError

@@ -16,15 +16,7 @@ try:
 except ValueError as error:  # DIFFEO_KERNELS names something that cannot be
     raise ConfigError(str(error)) from None
 
-__all__ = [
-    "PLAIN",
-    "addressable",
-    "describe",
-    "instruction_set",
-    "native",
-    "plain_tensor",
-    "usable",
-]
+__all__ = ["PLAIN", "addressable", "describe", "instruction_set", "native", "plain_tensor", "usable"]
 
 PLAIN = (Tensor, nn.Parameter)
 """What the kernels take: no subclass of a tensor, which may mean something else by its data."""

@@ -15,17 +15,17 @@ Pair = tuple[Tensor, Tensor]
 Plain = Callable[[Tensor, Tensor], Pair]
 
 
-def apply(scalar: Scalar, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool = False) -> Pair:
+def apply(scalar: Scalar | None, x: Tensor, params: Tensor, plain: Plain, *, inverse: bool = False) -> Pair:
     """``(value, log_slope)`` by the kernels where they may be used, else by ``plain``.
 
     Args:
-        scalar: the family.
+        scalar: the family; None for one that the kernels do not know.
         x: ``(*,)``.
         params: ``(*, P)``, or broadcasting to that; any strides.
         plain: the same in PyTorch, which second derivatives go through.
         inverse: whether ``plain`` is the inverse.
     """
-    if not (
+    if scalar is None or not (
         native.usable()
         and native.plain_tensor(x)
         and native.plain_tensor(params)
