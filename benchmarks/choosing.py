@@ -40,7 +40,7 @@ from diffeo.contracts import Projectable
 from diffeo.errors import NotConverged
 from diffeo.objectives import Batch
 from diffeo.presets import PRESETS, VectorPreset, choose
-from diffeo.tables.baselines import gaussian_log_prob, mixture_log_prob
+from diffeo.tables.gaussians import gaussian_log_prob, mixture_log_prob
 from diffeo.train.loop import objective_of
 from diffeo.train.optimizer import FlatAdamW, OptimizerSettings
 

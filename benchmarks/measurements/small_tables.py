@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import diffeo
-from diffeo.tables.baselines import encoded_baselines
+from diffeo.tables.gaussians import encoded_baselines
 from measurements import Measurement
 
 NAMES = ["concrete", "energy", "wine-quality-red"]

@@ -13,9 +13,9 @@ Example:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from diffeo._lazy import lazily
 from diffeo._version import __version__ as __version__
 
 _NAMES = {
@@ -111,16 +111,4 @@ if TYPE_CHECKING:
     from diffeo.train import FitReport, fit
 
 
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        value = getattr(import_module(f"diffeo.{_NAMES[name]}"), name)
-    elif name in __all__:
-        value = import_module(f"diffeo.{name}")
-    else:
-        raise AttributeError(f"module 'diffeo' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+__getattr__, __dir__ = lazily(__name__, _NAMES, [*__all__, "__version__"])

@@ -96,7 +96,7 @@ class Fake:
         return self.flow, found
 
     def save(self, flow, path):
-        path.write_bytes(b"model")
+        path.write_bytes(bytes(8) + b"{")  # the first bytes of one
         assert flow is self.flow
 
     def load(self, path):
@@ -501,6 +501,7 @@ def test_the_help_of_fit_says_what_there_is(run, monkeypatch):
     assert f"default: {DEFAULT_SECONDS:g}." in text
     presets = sorted(name for name, kind in PRESETS.items() if not issubclass(kind, ImagePreset))
     assert f"Kind of flow: {', '.join(presets)}." in text
+    assert set(options.IMAGE_PRESETS) == set(PRESETS) - set(presets)
 
 
 def test_the_commands_are_these(run):
@@ -674,3 +675,42 @@ def test_ctrl_c_ends_a_real_fit_cleanly(tmp_path):
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("diffeo: interrupted")
     assert os.listdir(tmp_path) == ["t.csv"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("fit", "nothing.csv", "-o", "m.safetensors"),
+        ("fit", "words.csv", "-o", "m.safetensors"),
+        ("fit", "damaged.npy", "-o", "m.safetensors"),
+        ("fit", "table.csv", "-o", "nowhere/m.safetensors"),
+        ("fit", "table.csv", "-o", "m.safetensors", "--preset", "Nothing"),
+        ("fit", "table.csv", "-o", "m.safetensors", "--column", "z=positive"),
+        ("fit", "table.csv", "-o", "m.safetensors", "--drop", "z"),
+        ("score", "damaged.npy", "table.csv", "-o", "scores.csv"),
+        ("sample", "nothing", "-o", "drawn.csv"),
+        ("info", "damaged.npy"),
+        ("distill", "damaged.npy", "-o", "m.safetensors"),
+        ("images", "fit", "nothing", "-o", "m.safetensors"),
+        ("target", "fit", "nowhere:log_prob", "--dim", "2", "-o", "m.safetensors"),
+        ("target", "fit", "model.stan", "--numpy", "-o", "m.safetensors"),
+    ],
+    ids=" ".join,
+)
+def test_a_refusal_does_not_wait_for_torch(tmp_path, asked):
+    (tmp_path / "table.csv").write_text("a,b\n1,2.5\n3,4.5\n")
+    (tmp_path / "words.csv").write_text("a,b\none,2.5\ntwo,4.5\n")
+    (tmp_path / "damaged.npy").write_bytes(b"\x93NUMPY")
+    code = (
+        "import sys\n"
+        "from diffeo.cli import main\n"
+        f"sys.argv = {['diffeo', *asked]!r}\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 2, end.code\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -247,7 +247,7 @@ def test_what_is_no_target(run: Run, spec: str, says: str):
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("in_torch", ("--data", "d.json", "--dim", 2), "--data is for a Stan model"),
+        ("in_torch", ("--data", f"{NAME}.py", "--dim", 2), "--data is for a Stan model"),
         ("in_torch", (), "give --dim"),
         ("in_torch", ("--dim", 2, "--start", 0), "start must be a positive standard deviation"),
         ("in_torch", ("--dim", 2, "--start", "nan"), "start must be a positive standard deviation"),
@@ -299,17 +299,19 @@ def test_errors_of_one_s_own_code_come_with_their_traceback(run: Run):
 def test_what_a_function_imports_when_it_is_called_is_found(run: Run):
     Path(f"{NAME}_late.py").write_text("def late(x):\n    return -x.square().sum(-1)\n")
     Path(f"{NAME}_caller.py").write_text(f"def f(x):\n    from {NAME}_late import late\n    return late(x)\n")
-    found, _ = command._target(f"{NAME}_caller:f", None, False, 2)
+    spec = f"{NAME}_caller:f"
+    found, _ = command._target(command._named(spec, None, False), spec, None, False, 2)
     assert found.log_prob(torch.ones(3, 2)).tolist() == [-2.0] * 3
 
 
 def test_a_module_may_lie_in_a_package(run: Run, tmp_path: Path):
     (tmp_path / f"{NAME}_package").mkdir()
     (tmp_path / f"{NAME}_package" / "inner.py").write_text(MODULE)
-    found, features = command._target(f"{NAME}_package.inner:known", None, False, None)
+    spec = f"{NAME}_package.inner:known"
+    found, features = command._target(command._named(spec, None, False), spec, None, False, None)
     assert (type(found).__name__, features) == ("Known", 2)
     with pytest.raises(ConfigError, match="there is no module"):
-        command._target(f"{NAME}_package.outer:known", None, False, None)
+        command._named(f"{NAME}_package.outer:known", None, False)
 
 
 # -- sample ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffeo.errors import DataError
-from diffeo.tables.baselines import baselines, encoded_baselines, gaussian_log_prob, mixture_log_prob
+from diffeo.tables.gaussians import baselines, encoded_baselines, gaussian_log_prob, mixture_log_prob
 from diffeo.tables.schema import Schema
 from diffeo.tables.table import Table
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from diffeo._files import check_output
 from diffeo.cli import options
 from diffeo.cli.distill import EXAMPLE, distill
 from diffeo.cli.flags import hint
@@ -59,11 +60,7 @@ app = typer.Typer(
 app.add_typer(images)
 app.add_typer(target)
 
-PRESETS = (
-    "BPF, CouplingNSF, FFJORD, FlowMatching, Gaussianization, IAF, IResNet, MAF, NAF, NICE, NSF, Planar, "
-    "Radial, RealNVP, ResidualFlow, RevNet, SOSPF, Sylvester, Tabular, UNAF"
-)
-"""Those for tables, as in ``diffeo.presets.PRESETS``, whose import would slow every command's start."""
+NAMES = ", ".join(options.TABLE_PRESETS)
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `diffeo fit` wrote.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, Feather/Arrow, NPY or NPZ.")]
@@ -94,7 +91,10 @@ def fit(
     output: options.NewModel,
     preset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help=f"Kind of flow: {PRESETS}. Default: chosen from the rows."),
+        typer.Option(
+            metavar="NAME",
+            help=f"Kind of flow: {NAMES}. Default: chosen from the rows.",
+        ),
     ] = None,
     set_: options.Fields = None,
     given: Annotated[
@@ -126,17 +126,23 @@ def fit(
     Prints what it takes each column for, trains with a progress bar, and ends with the held-out
     log-likelihood per row beside that of a Gaussian and of a mixture of Gaussians.
     """
-    from diffeo.cli import report
-    from diffeo.tables import Schema, Table
-    from diffeo.tables.fit import check_columns
+    from diffeo.tables import Table  # what can be refused without torch is refused before it is imported
+    from diffeo.tables.checks import check_columns
 
     options.check_paths({"--output": output, "--checkpoint": checkpoint}, {"TABLE": table})
-    kind = options.preset_class(preset) if preset is not None else None
-    settings = options.settings(kind, set_ or ())
+    if preset is not None:
+        options.check_preset(preset)
     kinds = options.assignments(column or (), "--column", "price=positive")
     given, drop = given or [], drop or []
     apart = check_columns(given, weights, drop, kinds)
     rows = Table.read(table, drop=drop)
+    rows.own([*apart, *kinds])
+
+    from diffeo.cli import report
+    from diffeo.tables import Schema
+
+    kind = options.preset_class(preset) if preset is not None else None
+    settings = options.settings(kind, set_ or ())
     schema = Schema.infer(rows.drop(apart), kinds)
     model = None
     if kind is not None:
@@ -176,12 +182,15 @@ def score(
     share of held-out rows that scored no higher, the row itself among them: near 0 is unusual. Where a
     column is integer or repeats values, `standard_error` says how far off the estimate may be.
     """
-    from diffeo._files import check_output
-    from diffeo.cli import report
     from diffeo.tables.files import WRITERS, read_columns, write_columns
-    from diffeo.tables.scores import score_table
 
     check_output(output, tuple(WRITERS))
+    options.check_paths({}, {"MODEL": model, "TABLE": table})
+    options.check_model(model)
+
+    from diffeo.cli import report
+    from diffeo.tables.scores import score_table
+
     scores = score_table(options.load_model(model), table)
     own = dict(read_columns(table)) if append else {}  # as they are, text too
     for name in (name for name in scores.columns() if name in own):
@@ -209,16 +218,20 @@ def sample(
 
     The columns come back with their names, types and supports; columns conditioned on come first.
     """
+    from diffeo.tables.files import WRITERS
+
+    check_output(output, tuple(WRITERS))
+    options.check_paths({}, {"MODEL": model, "--given-table": given_table})
+    options.check_model(model)
+    if given and given_table is not None:
+        raise ConfigError("give either --given or --given-table, not both.")
+    values: Any = options.parse_given(given or ()) or None
+
     from diffeo.cli import report
-    from diffeo.tables.files import WRITERS, check_output
     from diffeo.tables.samples import sample_table
     from diffeo.tables.table import Table
     from diffeo.tables.tensors import table_encoding
 
-    check_output(output, tuple(WRITERS))
-    if given and given_table is not None:
-        raise ConfigError("give either --given or --given-table, not both.")
-    values: Any = options.parse_given(given or ()) or None
     flow = options.load_model(model)
     known = table_encoding(flow).given
     if values and known and {name.strip() for name in values} != {name.strip() for name in known}:
@@ -238,6 +251,9 @@ def info(
     ] = None,
 ) -> None:
     """Say what a model file holds, or, without one, what diffeo runs on: versions, threads, kernels."""
+    if model is not None:
+        options.check_model(model)
+
     from diffeo.cli import report
 
     if model is None:

@@ -41,13 +41,17 @@ def distill(
     the two, in nats, by Monte Carlo on fresh draws. A teacher that is conditioned on columns is learned
     at the rows of --given-table.
     """
+    inputs = {"TEACHER": teacher, "--given-table": given_table}
+    options.check_paths({"--output": output, "--checkpoint": checkpoint}, inputs)
+    options.check_model(teacher)
+    if preset is not None:
+        options.check_preset(preset)
+
     import diffeo
     from diffeo.distillation import student_preset
     from diffeo.tables import Table
     from diffeo.tables.tensors import table_encoding
 
-    inputs = {"TEACHER": teacher, "--given-table": given_table}
-    options.check_paths({"--output": output, "--checkpoint": checkpoint}, inputs)
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
     flow = options.load_model(teacher)

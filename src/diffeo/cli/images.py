@@ -84,10 +84,12 @@ def fit(
     beside those of plain models. Images of another shape are cropped around their middle, then resized;
     transparent ones are put on black.
     """
+    options.check_paths({"--output": output, "--checkpoint": checkpoint}, {"IMAGES": source})
+    options.check_preset(preset or "Glow", images=True)
+
     from diffeo.cli import report
     from diffeo.images.previews import check_folder, check_tensorboard
 
-    options.check_paths({"--output": output, "--checkpoint": checkpoint}, {"IMAGES": source})
     for folder in (samples, tensorboard):
         if folder is not None:
             check_folder(folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffeo._files import check_output, may_be_model
 from diffeo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -41,6 +44,14 @@ RunFile = Annotated[
     ),
 ]
 
+TABLE_PRESETS = (
+    *("BPF", "CouplingNSF", "FFJORD", "FlowMatching", "Gaussianization", "IAF", "IResNet", "MAF", "NAF"),
+    *("NICE", "NSF", "Planar", "Radial", "RealNVP", "ResidualFlow", "RevNet", "SOSPF", "Sylvester"),
+    *("Tabular", "UNAF"),
+)
+IMAGE_PRESETS = ("Glow", "Jet", "PixelFlow", "RealNVPImage", "SplineGlow", "TarFlow")
+"""The names in ``diffeo.presets.PRESETS``, whose import would slow every command's start."""
+
 _OF_THE_DATA = ("features", "context", "circular", "shape")
 """Fields that the table or the images decide."""
 WITH_NAMES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather", ".arrow", ".ipc", ".npz")
@@ -51,9 +62,7 @@ WITH_NAMES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather", ".arrow", "
 
 
 def check_paths(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
-    """Refuse outputs that cannot be written, and one file in two roles: one would overwrite the other."""
-    from diffeo._files import check_output
-
+    """Refuse inputs that are not there, outputs that cannot be written, and one file in two roles."""
     for path in outputs.values():
         if path is not None:
             check_output(path)
@@ -61,15 +70,27 @@ def check_paths(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | 
     for option, path in {**inputs, **outputs}.items():
         if path is not None and (first := seen.setdefault(path.resolve(), option)) != option:
             raise ConfigError(f"{first} and {option} are both {path}; name two different files.")
+    for path in inputs.values():
+        if path is not None and not path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+
+
+def check_model(path: Path) -> None:
+    """Refuse what cannot be a model file, before the libraries are imported that read one."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a model file.")
+    with open(path, "rb") as file:
+        if not may_be_model(file.read(9)):
+            raise DataError(f"{path}: not a diffeo model file; diffeo.save writes one.")
 
 
 def load_model(path: Path) -> Flow:
     """The flow of a model file, in evaluation mode."""
+    check_model(path)
+
     import diffeo
 
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a model file.")
-    return diffeo.load(path).eval()
+    return diffeo.load(path)
 
 
 # -- text -----------------------------------------------------------------------------------------
@@ -115,19 +136,24 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 # -- presets --------------------------------------------------------------------------------------
 
 
+def check_preset(name: str, images: bool = False) -> None:
+    """Refuse a name that no preset has, in any case, or only one of the other sort."""
+    own, others = (IMAGE_PRESETS, TABLE_PRESETS) if images else (TABLE_PRESETS, IMAGE_PRESETS)
+    if name.lower() in map(str.lower, own):
+        return
+    for other in (other for other in others if other.lower() == name.lower()):
+        of, command = ("tables", "diffeo fit") if images else ("images", "diffeo images fit")
+        raise ConfigError(f"{other} is for {of}: use {command}, or one of {', '.join(own)}.")
+    raise ConfigError(f"there is no preset {name!r}; there are {', '.join(own)}.")
+
+
 def preset_class(name: str, images: bool = False) -> type[Any]:
     """The preset of this name, in any case: one for tables, or one for images."""
-    from diffeo import presets
+    check_preset(name, images)
 
-    own = [key for key, kind in presets.PRESETS.items() if issubclass(kind, presets.ImagePreset) == images]
-    for key, kind in presets.PRESETS.items():
-        if key.lower() != name.lower():
-            continue
-        if key in own:
-            return kind
-        of, command = ("tables", "diffeo fit") if images else ("images", "diffeo images fit")
-        raise ConfigError(f"{key} is for {of}: use {command}, or one of {', '.join(own)}.")
-    raise ConfigError(f"there is no preset {name!r}; there are {', '.join(own)}.")
+    from diffeo.presets import PRESETS
+
+    return next(kind for key, kind in PRESETS.items() if key.lower() == name.lower())
 
 
 def settings(preset: type[Any] | None, items: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
+from diffeo._files import check_output
 from diffeo.cli import options
 from diffeo.errors import ConfigError
 
@@ -76,20 +77,23 @@ def fit(
     Prints the log evidence with its standard error, how effective the flow's draws are, each parameter's mean
     and standard deviation, and whether to trust them.
     """
+    outputs = {"--output": output, "--draws-file": draws_file, "--checkpoint": checkpoint}
+    options.check_paths(outputs, {"--data": data})
+    options.check_preset(preset)
+    if draws_file is not None:
+        check_output(draws_file, (NETCDF,))
+    named = _named(density, data, numpy)
+
     import torch
 
     import diffeo
-    from diffeo._files import check_output
     from diffeo.inference import arviz
 
-    outputs = {"--output": output, "--draws-file": draws_file, "--checkpoint": checkpoint}
-    options.check_paths(outputs, {"--data": data})
     if draws_file is not None:
-        check_output(draws_file, (NETCDF,))
         arviz.library()  # now, not after the fit
     kind = options.preset_class(preset)
     settings = options.settings(kind, set_ or ())
-    found, features = _target(density, data, numpy, dim)
+    found, features = _target(named, density, data, numpy, dim)
     typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
     torch.manual_seed(seed)
     flow = kind(features=features, **settings).build()
@@ -134,15 +138,19 @@ def sample(
     what the flow has not learned, and constrained parameters come on their own scale. Without it they are
     the flow's own.
     """
+    from diffeo.tables.files import WRITERS
+
+    check_output(output, (*WRITERS, NETCDF))
+    options.check_model(model)
+    named = None if density is None else _named(density, data, numpy)
+
     from diffeo.errors import DataError
     from diffeo.functional.seeding import generator
     from diffeo.inference import importance, save_netcdf, to_datatree
     from diffeo.inference.parameters import columns
-    from diffeo.tables.files import WRITERS, check_output
     from diffeo.tables.table import Table
     from diffeo.targets import FromTorch
 
-    check_output(output, (*WRITERS, NETCDF))
     flow = options.load_model(model)
     if flow.encoding is not None or len(flow.event_shape) != 1:
         raise DataError(f"{model} was fitted to data; use diffeo sample.")
@@ -150,7 +158,7 @@ def sample(
     if density is None:
         x, known = flow.sample(n, generator=draws), FromTorch(flow.log_prob)
     else:
-        known, _ = _target(density, data, numpy, flow.event_shape[0])
+        known, _ = _target(named, density, data, numpy, flow.event_shape[0])
         weighted = importance(flow, known, max(4 * n, 1000), generator=draws)
         for doubt in weighted.doubts:
             typer.echo(f"diffeo: warning: {doubt}", err=True)
@@ -172,30 +180,34 @@ def _features(target: object) -> int | None:
     return target.features if isinstance(target, _Featured) else None
 
 
-def _target(spec: str, data: Path | None, numpy: bool, dim: int | None) -> tuple[Target, int]:
-    """The target that the command line names, and its number of columns."""
-    from diffeo import targets
-
+def _named(spec: str, data: Path | None, numpy: bool) -> Any:
+    """What the command line names, found without torch: the path of a Stan model, or an object."""
     if spec.lower().endswith(".stan"):
         if numpy:
             raise ConfigError("--numpy is for MODULE:FUNCTION, not for a Stan model.")
-        if Path(spec).is_file():
+        return Path(spec)
+    if data is not None:
+        raise ConfigError("--data is for a Stan model; a FUNCTION brings its own data.")
+    found = _imported(spec)
+    return _made(found, spec) if isinstance(found, type) else found
+
+
+def _target(found: Any, spec: str, data: Path | None, numpy: bool, dim: int | None) -> tuple[Target, int]:
+    """The target that was named, and its number of columns."""
+    from diffeo import targets
+
+    if isinstance(found, Path):
+        if found.is_file():
             typer.echo(f"compiling {spec}: half a minute, the first time", err=True)
-        found: Any = targets.Stan(Path(spec), data)
+        found = targets.Stan(found, data)
+    elif isinstance(found, targets.Target):
+        if numpy:
+            raise ConfigError(f"--numpy is for a function; {spec} has log_prob, and is taken as it is.")
+    elif not callable(found):
+        raise ConfigError(f"{spec} is neither a function nor an object with log_prob.")
     else:
-        if data is not None:
-            raise ConfigError("--data is for a Stan model; a FUNCTION brings its own data.")
-        found = _imported(spec)
-        if isinstance(found, type):
-            found = _made(found, spec)
-        if isinstance(found, targets.Target):
-            if numpy:
-                raise ConfigError(f"--numpy is for a function; {spec} has log_prob, and is taken as it is.")
-        else:
-            if not callable(found):
-                raise ConfigError(f"{spec} is neither a function nor an object with log_prob.")
-            function: Any = found
-            found = targets.FromNumPy(function) if numpy else targets.FromTorch(function)
+        function: Any = found
+        found = targets.FromNumPy(function) if numpy else targets.FromTorch(function)
     own = _features(found)
     features = dim if own is None else own
     if features is None:

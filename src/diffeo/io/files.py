@@ -31,7 +31,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from diffeo._files import replacing
+from diffeo._files import may_be_model, replacing
 from diffeo._version import __version__
 from diffeo.errors import ConfigError, FormatError
 from diffeo.io.older import modernize
@@ -39,7 +39,6 @@ from diffeo.io.older import modernize
 FORMAT = 1
 """The newest format version this release reads, and the one it writes."""
 
-_HEADER_CAP = 64 * 2**20
 _DAMAGED = "the file is damaged or was edited; get it again, or save the flow again."
 _ENTRIES = {
     "format": int,
@@ -137,7 +136,7 @@ def read_header(file: BinaryIO) -> FileInfo:
     total = os.fstat(file.fileno()).st_size
     start = file.read(9)
     length = int.from_bytes(start[:8], "little")
-    if start[8:] != b"{" or length > _HEADER_CAP:
+    if not may_be_model(start):
         raise FormatError("not a diffeo model file; diffeo.save writes one.")
     if 8 + length > total:
         raise FormatError("cut short inside its header; copy the file again.")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from diffeo._arrays import unmasked
-from diffeo.errors import Cure, DataError
+from diffeo.errors import ConfigError, Cure, DataError
 
 LARGEST_INTEGER = 2**53
-_FLOATS = torch.float16, torch.float32, torch.float64
+_FLOATS = "torch.float16", "torch.float32", "torch.float64"
 """Those that NumPy has too."""
 _LISTED = 20
 """Most columns that one error names."""
@@ -27,6 +25,19 @@ class ArrowColumn(Protocol):
     null_count: int
 
     def to_pylist(self) -> list[Any]: ...
+
+
+@runtime_checkable
+class TensorColumn(Protocol):
+    """A tensor, known by what it can do: who reads a file does not wait for torch."""
+
+    dtype: Any
+
+    def is_floating_point(self) -> bool: ...
+    def float(self) -> TensorColumn: ...
+    def detach(self) -> TensorColumn: ...
+    def cpu(self) -> TensorColumn: ...
+    def numpy(self) -> np.ndarray: ...
 
 
 @runtime_checkable
@@ -71,12 +82,30 @@ def check_names(names: Sequence[str]) -> None:
         seen.add(name)
 
 
+def check_columns(
+    given: Sequence[str], weights: str | None, drop: Sequence[str], declared: Iterable[str]
+) -> list[str]:
+    """The columns read but not modeled: given and weights. Each column has one role, or it is an error."""
+    apart = [*given, *([] if weights is None else [weights])]
+    roles = [str(name).strip() for name in apart]
+    modeled = {str(name).strip() for name in declared}
+    for i, name in enumerate(apart):
+        if roles[i] in roles[:i]:
+            raise ConfigError(f"column {name!r} stands twice among given and weights; leave one out.")
+        if roles[i] in modeled:
+            raise ConfigError(f"column {name!r} is given or weights the rows; declare modeled columns only.")
+    for name in drop:
+        if str(name).strip() in modeled | set(roles):
+            raise ConfigError(f"column {name!r} is dropped; leave it out of given, weights and columns.")
+    return apart
+
+
 def as_raw(column: Any) -> Any:
     """A list, tensor, Series or array as numpy; Arrow stays Arrow."""
     if isinstance(column, ArrowColumn):
         return column
-    if isinstance(column, Tensor):
-        foreign = column.is_floating_point() and column.dtype not in _FLOATS  # bfloat16, say
+    if isinstance(column, TensorColumn):
+        foreign = column.is_floating_point() and str(column.dtype) not in _FLOATS  # bfloat16, say
         return (column.float() if foreign else column).detach().cpu().numpy()
     return column.to_numpy() if isinstance(column, Series) else unmasked(column)
 

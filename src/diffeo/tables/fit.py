@@ -18,8 +18,9 @@ from diffeo.flow import Flow, in_parts
 from diffeo.functional.seeding import seeded
 from diffeo.objectives import FlowMatching
 from diffeo.presets import Preset, VectorPreset, choose
-from diffeo.tables.baselines import encoded_baselines
+from diffeo.tables.checks import check_columns
 from diffeo.tables.draws import doubts
+from diffeo.tables.gaussians import encoded_baselines
 from diffeo.tables.samples import sample_table
 from diffeo.tables.schema import Schema
 from diffeo.tables.scores import HELD_OUT_SCORES, held_out_scores, score_table
@@ -185,25 +186,6 @@ def fit_table(
     return flow, found
 
 
-def check_columns(
-    given: Sequence[str], weights: str | None, drop: Sequence[str], columns: Mapping[str, str] | Schema | None
-) -> list[str]:
-    """The columns read but not modeled: given and weights. Each column has one role, or it is an error."""
-    apart = [*given, *([] if weights is None else [weights])]
-    declared = () if columns is None else columns.names if isinstance(columns, Schema) else tuple(columns)
-    roles = [str(name).strip() for name in apart]
-    modeled = {str(name).strip() for name in declared}
-    for i, name in enumerate(apart):
-        if roles[i] in roles[:i]:
-            raise ConfigError(f"column {name!r} stands twice among given and weights; leave one out.")
-        if roles[i] in modeled:
-            raise ConfigError(f"column {name!r} is given or weights the rows; declare modeled columns only.")
-    for name in drop:
-        if str(name).strip() in modeled | set(roles):
-            raise ConfigError(f"column {name!r} is dropped; leave it out of given, weights and columns.")
-    return apart
-
-
 def _modeled(
     table: Any,
     given: Sequence[str],
@@ -212,7 +194,8 @@ def _modeled(
     drop: Sequence[str],
 ) -> tuple[Table, Schema]:
     """The rows that have a part, and what their columns hold."""
-    apart = check_columns(given, weights, drop, columns)
+    declared = () if columns is None else columns.names if isinstance(columns, Schema) else tuple(columns)
+    apart = check_columns(given, weights, drop, declared)
     if not isinstance(columns, Schema):
         table = _weighted(Table.of(table, drop=drop), weights)
         return table, Schema.infer(table.drop(apart), columns)
