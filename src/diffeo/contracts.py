@@ -78,7 +78,8 @@ class Initializable(ABC):
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Set the module from training data ``x``, ``(rows, *event_shape)``.
 
-        The flag that says so is a saved buffer; a second call changes nothing.
+        A second call changes nothing: a saved buffer named ``initialized`` says that the first was made. What
+        only hands the data on to its parts has no such buffer.
         """
 
 

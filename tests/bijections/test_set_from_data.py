@@ -8,10 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffeo.bijections import Chain, LogTails, Marginal, Whiten
+from diffeo.bijections import (
+    LU,
+    ActNorm,
+    Chain,
+    Inverse,
+    LogTails,
+    Marginal,
+    Multiscale,
+    OnChannels,
+    Reversible,
+    Squeeze,
+    Whiten,
+)
 from diffeo.bijections.base import Bijection
-from diffeo.errors import DataError
+from diffeo.errors import ConfigError, DataError
 from diffeo.functional import tails
+from diffeo.testing import check_bijection
 
 KINDS = [LogTails, Marginal, Whiten]
 
@@ -145,3 +158,17 @@ def test_log_tails_never_overflow_and_have_clean_slopes(dtype: torch.dtype):
     back, back_slope = tails.forward(x, rates, 2.0)
     assert torch.allclose(back, y, rtol=1e-5 if dtype == torch.float32 else 1e-12)
     assert torch.allclose(back_slope, -log_slope, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda part: OnChannels(part, (6, 2, 2)),
+        lambda part: Multiscale([Squeeze((3, 4, 4)), OnChannels(part, (6, 2, 2))]),
+        lambda part: Reversible(OnChannels(part, (6, 2, 2))),
+    ],
+)
+def test_inverse_takes_what_only_hands_data_on_and_refuses_what_is_set(wrap):
+    check_bijection(Inverse(wrap(LU(6))))
+    with pytest.raises(ConfigError, match="ActNorm is set from data"):
+        Inverse(wrap(ActNorm((6,))))

@@ -299,6 +299,19 @@ def test_a_flow_its_preset_does_not_rebuild_is_refused_with_the_cure(edited: Cal
     assert not other.training
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [kinds.Bounded(0, 1), kinds.Circular(0, 1), kinds.Integer(0, 3), kinds.Lattice(1, 0), kinds.Constant(1)],
+    ids=repr,
+)
+def test_whole_numbers_stand_for_floats(kind: kinds.Kind, tmp_path: Path):
+    """A file holds 1.0 where the user wrote 1: the same flow, not an edited one."""
+    columns = encodings.Columns([encodings.Column("a", kind), encodings.Column("b", kinds.Continuous())])
+    flow = presets.NSF(features=1 + kind.width, layers=1, hidden=4, max_scale=2).build(columns)
+    diffeo.save(flow, tmp_path / "model")
+    assert diffeo.load(tmp_path / "model").preset == flow.preset
+
+
 def test_into_a_flow_that_does_not_fit_changes_nothing(model: Path, tmp_path: Path):
     for other, says in [
         (presets.NSF(features=3, layers=2, hidden=8, blocks=1, bins=4).build(), "shape"),

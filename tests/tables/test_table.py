@@ -120,7 +120,7 @@ def test_names_are_found_as_they_are_meant():
         (b"a,b\n1,2\n3\n", r"line 3 has 1 values, but the header names 2 columns; correct"),
         (b"a,b\n1,2\n3,4,5\n", r"line 3 has 3 values, but the header names 2 columns; correct"),
         (b"1.5,2.5\n1,2\n", r"first line holds numbers.*add a header"),
-        (b"a,b\n1,red\n2,blue\n", r"'b' holds text or categories \('red' in row 1\).*Drop"),
+        (b"a,b\n1,red\n2,blue\n", r"'b' holds text or categories \('red' in row 1\).*drop"),
         (b"a\n" + b"1\n" * 20 + b"oops\n", r"'a' holds 'oops' in row 21, not a number; correct or drop"),
         (b"a,b\n1,2\n2,\n3,\n", r"'b' has a missing value in row 2 \(2 such rows\); fill"),
         (b"a,b\n1,NA\n", r"'b' has a missing value in row 1"),
@@ -314,7 +314,7 @@ def test_all_columns_that_cannot_be_used_are_named_at_once():
         Table.of(columns, only=["c", "d"])
     with pytest.raises(DataError, match="no column 'z' in this table; it has a b, c, d, e"):
         Table.of(columns, drop=["z"])
-    many = {f"c{i}": words for i in range(30)}
+    many = {f"c{i}": words for i in range(30)} | {"n": np.arange(2)}
     with pytest.raises(DataError, match=r"30 columns .*'c19' holds [^;]*; and 10 more\. .*'c19'\]\.$"):
         Table.of(many)
 
@@ -545,7 +545,7 @@ def test_codes_are_told_from_counts():
         heavy=np.round(rng.lognormal(5, 1.5, 1000)),
         ages=rng.integers(20, 80, 1000),
         tens=10 * rng.integers(0, 40, 1000),
-        identifier=np.arange(1000),
+        squares=np.arange(1000) ** 2,
         sentinel=np.where(rng.random(1000) < 0.09, -9999, rng.integers(5, 20, 1000)),
     )
     assert found[0] == "looks like codes: 2 values on 1,001 points, and draws fall between"
@@ -651,3 +651,57 @@ def test_the_encoding_is_standardized_by_the_rows_it_is_given():
     assert columns.columns[0].loc == pytest.approx(4.623)
     assert columns.given == ("g",)
     assert columns.names == ("a",)
+
+
+def entry(values, name="a"):
+    return Schema.infer(Table.from_columns({name: values, "other": np.arange(len(values)) ** 2})).entries[0]
+
+
+def test_wide_whole_numbers_are_not_taken_for_codes():
+    """Salaries, populations, weights: most values once, with gaps everywhere."""
+    rng = np.random.default_rng(10)
+    for n in (100, 2000):
+        for values in (rng.lognormal(11, 0.5, n), rng.lognormal(9, 2, n), rng.pareto(1, n) * 1000):
+            assert entry(np.round(values)).doubt == ""
+        assert entry(rng.integers(12_000, 1_400_000, n)).doubt == ""
+
+
+def test_caps_and_codes_for_missing_values_are_named():
+    rng = np.random.default_rng(11)
+    house = np.minimum(np.round(rng.lognormal(12, 0.5, 2000)), 300_001)
+    share = (house == 300_001).mean()
+    assert entry(house).doubt == f"{share:.0%} of rows are exactly 300001"
+    assert entry(rng.integers(1, 11, 2000)).doubt == ""  # grades, the highest often
+    few = rng.normal(50, 10, 2000)
+    few[:3] = -999
+    assert entry(few).doubt == "3 rows are -999, perhaps a code for missing values"
+    ages = rng.integers(18, 80, 2000)
+    ages[:5] = 9999
+    assert entry(ages).doubt == "5 rows are 9999, perhaps a code for missing values"
+    assert entry(rng.integers(-1, 5, 2000)).doubt == ""
+    assert entry(np.round(rng.normal(-980, 10, 2000))).doubt == ""
+
+
+def test_identifiers_and_columns_of_two_values_are_named():
+    rng = np.random.default_rng(12)
+    says = "looks like an identifier, each row its own: drop it"
+    assert entry(rng.permutation(2000) + 5).doubt == says
+    numbers = rng.choice(10**8, 2000, replace=False)
+    assert entry(numbers, "customer_id").doubt == says
+    assert entry(numbers, "grid").doubt == ""
+    assert entry(numbers, "population").doubt == ""
+    assert entry(rng.integers(0, 1000, 2000), "id").doubt == ""
+    assert entry(rng.integers(0, 2, 2000)).note == "only two values"
+    assert entry(np.where(rng.random(2000) < 0.5, 1.25, 2.75)).note == "only two values"
+
+
+def test_no_column_is_left_when_all_would_be_dropped():
+    with pytest.raises(DataError) as caught:
+        Table.of({"a": ["x", "y"], "b": ["u", "v"]})
+    assert str(caught.value) == (
+        "no column can be used: 'a' holds text or categories ('x' in row 1); 'b' holds text or categories "
+        "('u' in row 1). Mend them, or code as numbers what is to be modeled."
+    )
+    assert caught.value.cure is None
+    with pytest.raises(DataError, match=r"drop=\['a'\]"):
+        Table.of({"a": ["x", "y"], "b": [1, 2]})

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from diffeo.bijections.base import Bijection
-from diffeo.bijections.columns import OnColumns
 from diffeo.contracts import Initializable, Traits
 from diffeo.errors import ConfigError, DomainError, ShapeError
 from diffeo.functional.domains import describe, same_interval
@@ -213,7 +212,7 @@ class Inverse(Bijection):
 
     def __init__(self, bijection: Bijection):
         for m in bijection.modules():
-            if isinstance(m, Initializable) and not isinstance(m, Chain | OnColumns):
+            if "initialized" in dict(m.named_buffers(recurse=False)):
                 raise ConfigError(f"{type(m).__name__} is set from data and cannot run inside Inverse.")
         super().__init__(
             bijection.latent_shape,

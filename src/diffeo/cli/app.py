@@ -143,7 +143,7 @@ def fit(
 
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
-    schema = Schema.infer(rows.drop(apart), kinds)
+    schema = Schema.infer(rows.drop(apart[len(given) :]), kinds, given=given)
     model = None
     if kind is not None:
         if "circular" in (f.name for f in fields(kind)):

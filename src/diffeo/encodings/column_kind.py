@@ -32,6 +32,10 @@ class Kind(ABC):
     declarable: ClassVar[bool] = True
     """Whether the user may say that a column is of this kind."""
 
+    def __post_init__(self) -> None:
+        for known in fields(self):  # so that a kind is what its file makes of it: 1.0 where the user wrote 1
+            object.__setattr__(self, known.name, float(getattr(self, known.name)))
+
     @property
     def width(self) -> int:
         """How many latent coordinates a value takes."""

@@ -63,6 +63,7 @@ class Bounded(Kind):
     high: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_ends(self.low, self.high, "bounded")
 
     @property
@@ -95,6 +96,7 @@ class Circular(Kind):
     angles: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_ends(self.low, self.high, "circular")
 
     @property
@@ -194,6 +196,7 @@ class Lattice(Grid):
     offset: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (math.isfinite(self.step) and self.step > 0 and math.isfinite(self.offset)):
             raise ConfigError(
                 f"a lattice needs a step above zero and a finite offset, not lattice({self.step:g}, "
@@ -215,6 +218,7 @@ class Integer(Grid):
     offset: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole = float(self.low).is_integer() and float(self.high).is_integer()
         if not (whole and -EXACT_INTEGERS <= self.low < self.high <= EXACT_INTEGERS):
             raise ConfigError(
@@ -268,6 +272,7 @@ class Constant(Kind):
     declarable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not math.isfinite(self.value):
             raise ConfigError(f"a constant column holds a finite number, not {self.value}.")
 

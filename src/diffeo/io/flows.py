@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any
 
@@ -144,8 +144,12 @@ def _is_setting(key: str) -> bool:
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, bool | int | float | str) or is_dataclass(value):
-        return repr(value)  # so that NaN equals NaN
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value), {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        return "nan" if value != value else value  # so that NaN equals NaN, and 1 equals 1.0
     return getattr(value, "__qualname__", type(value))  # functions by name, anything else by kind
 
 

@@ -55,16 +55,19 @@ class ColumnError(DataError):
         self.name, self.fault = name, fault
 
 
-def refusal(errors: Sequence[ColumnError]) -> DataError:
-    """One error for all the columns that cannot be used, which says how to leave them out."""
+def refusal(errors: Sequence[ColumnError], columns: int) -> DataError:
+    """One error for all those of so many columns that cannot be used, which says how to leave them out."""
     names = [error.name for error in errors[:_LISTED]]
+    faults = "; ".join(f"{error.name!r} {error.fault}" for error in errors[:_LISTED])
+    faults += f"; and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
+    if len(errors) == columns:  # without them nothing would be left
+        mend = "Mend them, or code as numbers what is to be modeled."
+        return DataError(f"no column can be used: {faults}. {mend}") if columns > 1 else errors[0]
     cure = Cure("drop", names)
     if len(errors) == 1:
         return DataError(f"{errors[0]} To leave it out: drop={names}.", cure=cure)
-    faults = "; ".join(f"{error.name!r} {error.fault}" for error in errors[:_LISTED])
-    more = f"; and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
     return DataError(
-        f"{len(errors)} columns cannot be used: {faults}{more}. Mend them, or leave them out: drop={names}.",
+        f"{len(errors)} columns cannot be used: {faults}. Mend them, or leave them out: drop={names}.",
         cure=cure,
     )
 
@@ -213,7 +216,7 @@ def _text(name: str, value: Any, row: int) -> ColumnError:
     return ColumnError(
         name,
         f"holds text or categories ({str(value)[:40]!r} in row {row + 1})",
-        "; diffeo models numbers. Drop the column, or code it as numbers.",
+        "; diffeo models numbers: code it as numbers, or drop it.",
     )
 
 

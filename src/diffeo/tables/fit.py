@@ -84,7 +84,8 @@ class TableReport:
         best = max(others, key=lambda name: others[name])
         gap = flow - others[best]
         if gap > 0:
-            return f"The flow beats the better of the two by {gap:.3f} nats per row."
+            but = ", but there are doubts" if self.doubts else ""
+            return f"The flow beats the better of the two by {gap:.3f} nats per row{but}."
         name = {"gaussian": "Gaussian"}.get(best, best)
         return f"The flow is {-gap:.3f} nats per row below the {name}: train longer, or get more rows."
 
@@ -180,7 +181,7 @@ def fit_table(
         baselines={"flow": report.valid, **plain},
         held_out_scores=_scores(flow, _some(valid, 20_000, options.seed), weights),
         seconds=options.clock() - started,
-        doubts=(*schema.doubts(), *_draws_doubts(flow, train, valid, options.seed)),
+        doubts=(*schema.doubts(len(train)), *_draws_doubts(flow, train, valid, options.seed)),
     )
     flow.notes = found.notes()
     return flow, found
@@ -198,7 +199,7 @@ def _modeled(
     apart = check_columns(given, weights, drop, declared)
     if not isinstance(columns, Schema):
         table = _weighted(Table.of(table, drop=drop), weights)
-        return table, Schema.infer(table.drop(apart), columns)
+        return table, Schema.infer(table.drop(apart[len(given) :]), columns, given=given)
     table = _weighted(Table.of(table, drop=drop, only=[*columns.names, *apart]), weights)
     columns.check(table)
     return table, columns

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,10 +16,36 @@ _ROUNDINGS = 1024 * 2.2e-16
 """Sums and products in float64 may have parted one value by so much of the largest of its column."""
 
 
-def repeated_share(values: np.ndarray) -> float:
-    """The share of rows whose value some other row has too."""
-    _, counts = np.unique(values, return_counts=True)
-    return float(counts[counts > 1].sum() / max(1, len(values)))
+@dataclass(frozen=True)
+class Tally:
+    """A column's distinct values, ascending, and in how many rows each stands.
+
+    Example:
+        >>> Tally.of(np.array([3.0, 1.0, 3.0])).repeated
+        0.6666666666666666
+    """
+
+    unique: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Tally:
+        """The tally of a column."""
+        return cls(*np.unique(values, return_counts=True))
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self.counts.sum())
+
+    @cached_property
+    def repeated(self) -> float:
+        """The share of rows whose value some other row has too."""
+        return float(self.counts[self.counts > 1].sum() / max(1, self.rows))
+
+    def share(self, at: int) -> str:
+        """How many rows have one of the values exactly, in words."""
+        return f"{self.counts[at] / self.rows:.0%} of rows are exactly {self.unique[at]:.6g}"
 
 
 def find_grid(values: np.ndarray, eps: float) -> tuple[float, float] | None:
@@ -83,52 +111,63 @@ def _free_grid(unique: np.ndarray, error: float) -> tuple[float, float] | None:
     return None
 
 
-def odd_rows(values: np.ndarray, step: float, offset: float) -> tuple[int, float]:
+def odd_rows(tally: Tally, step: float, offset: float) -> tuple[int, float]:
     """How many rows alone force a grid this fine, and the coarser step of all the others; (0, step) if none.
 
     A few such rows smear all the others over the cells between. No more than 1% count as few, and no more
     than 5% of the others but for their most common value, which lies on any grid.
     """
-    k = np.round((values - offset) / step).astype(np.int64)
+    k = np.round((tally.unique - offset) / step).astype(np.int64)
     found = 0, 1
     for times in (2, 3, 4, 5, 8, 10, 12, 20, 25, 50, 100, 1000, 10_000, 100_000, 1_000_000):
-        place, counts = np.unique(k % times, return_counts=True)
-        others = k[k % times == place[counts.argmax()]]
-        odd = len(k) - len(others)
-        spread = len(others) - int(np.unique(others, return_counts=True)[1].max())
-        if 0 < odd <= min(0.01 * len(k), 0.05 * spread):
+        place, inverse = np.unique(k % times, return_inverse=True)
+        rows = np.bincount(inverse, tally.counts, len(place))
+        others = tally.counts[inverse == rows.argmax()]
+        odd = tally.rows - int(others.sum())
+        spread = int(others.sum() - others.max())
+        if 0 < odd <= min(0.01 * tally.rows, 0.05 * spread):
             found = odd, times
     return found[0], step * found[1]
 
 
-def gaps(values: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct values, their rows, and whether between each and the next lies a gap that is not by chance.
+_NEAR = 5
+"""Distinct values on each side of a gap that tell how many rows to expect in it."""
 
-    A smooth density would leave about as many rows in each empty cell as the smaller neighbor has, and so
-    leave all m of them empty with probability ``exp(-m * rows)``; below one in twenty over all gaps counts.
+
+def gaps(tally: Tally, step: float) -> np.ndarray:
+    """Whether between each distinct value and the next lies a gap that is not by chance.
+
+    A smooth density would leave in each empty cell about as many rows as in the cells beside: the fewer of
+    those from the five values before to the gap, and from it to the five after. It would leave all m of them
+    empty with probability ``exp(-m * rows)``; below one in twenty over all gaps counts.
     """
-    unique, counts = np.unique(values, return_counts=True)
-    empty = np.round(np.diff(unique) / step) - 1
-    return unique, counts, empty * np.minimum(counts[1:], counts[:-1]) > math.log(20 * len(unique))
+    place = np.round((tally.unique - tally.unique[0]) / step)
+    rows = np.r_[0, np.cumsum(tally.counts)]
+    last = len(place) - 1
+    left, right = np.arange(last), np.arange(1, last + 1)
+    first, end = np.maximum(left - _NEAR + 1, 0), np.minimum(right + _NEAR - 1, last)
+    before = (rows[left + 1] - rows[first]) / (place[left] - place[first] + 1)
+    after = (rows[end + 1] - rows[right]) / (place[end] - place[right] + 1)
+    return (np.diff(place) - 1) * np.minimum(before, after) > math.log(20 * len(place))
 
 
-def looks_like_codes(values: np.ndarray, step: float) -> bool:
+def looks_like_codes(tally: Tally, step: float) -> bool:
     """Whether most rows stand beside a gap of their grid that is not by chance."""
-    _, counts, gap = gaps(values, step)
+    gap = gaps(tally, step)
     beside = np.r_[False, gap] | np.r_[gap, False]
-    return counts[beside].sum() > 0.5 * len(values)
+    return tally.counts[beside].sum() > 0.5 * tally.rows
 
 
-def sharp_ends(values: np.ndarray) -> tuple[bool, bool]:
+def sharp_ends(tally: Tally) -> tuple[bool, bool]:
     """Whether whole numbers stop at their lowest and at their highest though more would be expected beyond.
 
     Falling on from the last two values, ``rows^2 / rows of the one before`` more are expected; none are found
     by chance, more than three times in a hundred, only where these are at most three or so.
     """
 
-    def sharp(last: float, inward: float) -> bool:
-        rows, before = (int((values == v).sum()) for v in (last, inward))
+    def sharp(last: int, inward: int) -> bool:
+        rows = int(tally.counts[last])
+        before = int(tally.counts[inward]) if abs(tally.unique[last] - tally.unique[inward]) == 1 else 0
         return rows * min(1.0, rows / max(before, 1)) > math.log(30)
 
-    low, high = float(values.min()), float(values.max())
-    return sharp(low, low + 1), sharp(high, high - 1)
+    return sharp(0, 1), sharp(-1, -2)

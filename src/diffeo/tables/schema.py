@@ -7,8 +7,6 @@ validation -inf. Every number that is estimated comes from training rows only.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +16,9 @@ from diffeo.encodings.column_kind import Kind
 from diffeo.encodings.columns import Column, Columns, precision
 from diffeo.encodings.kinds import Constant, Continuous, Integer, Lattice, parse_kind
 from diffeo.errors import DataError
-from diffeo.tables.lattices import find_grid, gaps, looks_like_codes, odd_rows, repeated_share, sharp_ends
+from diffeo.tables import hints
+from diffeo.tables.lattices import Tally, find_grid
+from diffeo.tables.relations import Relation, relations
 from diffeo.tables.table import Table, listed
 
 _REPEATED = 0.5
@@ -66,8 +66,13 @@ class Schema:
     entries: tuple[Entry, ...]
 
     @classmethod
-    def infer(cls, table: Table, declared: Mapping[str, str] | None = None) -> Schema:
+    def infer(
+        cls, table: Table, declared: Mapping[str, str] | None = None, *, given: Sequence[str] = ()
+    ) -> Schema:
         """The schema of ``table``'s rows, with ``declared`` kinds (``{"price": "positive"}``).
+
+        Columns ``given`` are not modeled, but may decide others. A column that others decide (a copy, another
+        unit, a total) is doubted.
 
         Raises:
             DataError: for a declared name the table lacks, values outside a declared support, or a
@@ -76,8 +81,15 @@ class Schema:
         """
         declared = declared or {}
         kinds = dict(zip(table.own(declared), map(parse_kind, declared.values()), strict=True))
-        columns = zip(table.names, table.dtypes, table.values.T, strict=True)
-        schema = cls(tuple(_entry(name, dtype, values, kinds.get(name)) for name, dtype, values in columns))
+        modeled = table.drop(given) if given else table
+        columns = zip(modeled.names, modeled.dtypes, modeled.values.T, strict=True)
+        entries = {name: _entry(name, dtype, values, kinds.get(name)) for name, dtype, values in columns}
+        ordered = table.select([*table.own(given), *modeled.names])  # so that no given column is decided
+        stored = np.array([precision(dtype) for dtype in ordered.dtypes])
+        for found in relations(ordered.names, ordered.values, stored):
+            if found.column in entries:
+                entries[found.column] = _decided(entries[found.column], found)
+        schema = cls(tuple(entries.values()))
         if not schema.entries:
             raise DataError("no column is left to model; give, weight with or drop fewer of them.")
         if not schema.features:
@@ -117,9 +129,15 @@ class Schema:
         columns = [Column.fit(e.name, e.kind, e.dtype, rows.column(e.name)) for e in self.entries]
         return Columns(columns, given=listed(given), weights=weights, num_draws=draws)
 
-    def doubts(self) -> list[str]:
-        """What the columns hold that no density of their kind shows, a sentence each."""
-        return [f"column {e.name!r}: {e.doubt}." for e in self.entries if e.doubt]
+    def doubts(self, rows: int) -> list[str]:
+        """What no density of these kinds shows, learned from so many rows: a sentence each."""
+        found = [f"column {e.name!r}: {e.doubt}." for e in self.entries if e.doubt]
+        if rows <= self.features:
+            found.append(
+                f"{rows:,} training rows lie on a plane within {self.features:,} columns: so few have no "
+                "density; leave columns out."
+            )
+        return found
 
     def cells(self) -> list[tuple[str, ...]]:
         """The schema as a table of text, the header first."""
@@ -138,8 +156,17 @@ class Schema:
         return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
+def _decided(entry: Entry, relation: Relation) -> Entry:
+    """An entry whose column others decide."""
+    grid = isinstance(entry.kind, Integer | Lattice)
+    why = "draws only come near that" if grid else "there is no density, and its nats say nothing"
+    text = f"is {relation} in every row: {why}; leave one out"
+    return replace(entry, doubt="; ".join(filter(None, (entry.doubt, text))))
+
+
 def _entry(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -> Entry:
-    low, high, distinct = float(values.min()), float(values.max()), len(np.unique(values))
+    tally = Tally.of(values)
+    distinct, low, high = len(tally.unique), float(tally.unique[0]), float(tally.unique[-1])
     entry = Entry(name, dtype, Continuous(), declared is not None, low, high, distinct)
     if distinct == 1:
         # a declared support says nothing about a value that never varies
@@ -147,100 +174,33 @@ def _entry(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -> 
     if declared is not None:
         Column.fit(name, declared, dtype, values)  # refuses values outside the support
         return replace(entry, kind=declared, note="declared")
+    two = "only two values" if distinct == 2 else ""
     eps = precision(dtype)
-    if _whole(values, dtype, eps):
-        kind = _integers(values)
-        doubt = _grid_doubt(values, kind)
-        suggestion = _ends(values) if isinstance(kind, Integer) and not doubt else ""
-        return replace(entry, kind=kind, doubt=doubt, suggestion=suggestion)
-    repeated = repeated_share(values)
-    grid = find_grid(values, eps) if repeated >= _REPEATED else None
+    if _whole(tally.unique, dtype, eps):
+        kind = _integers(tally)
+        doubt = hints.doubt(name, tally, kind)
+        suggestion = hints.ends(tally) if isinstance(kind, Integer) and not doubt else ""
+        return replace(entry, kind=kind, doubt=doubt, note=two, suggestion=suggestion)
+    grid = find_grid(tally.unique, eps) if tally.repeated >= _REPEATED else None
     if grid is not None:
         kind = Lattice(*grid)
-        note = f"{repeated:.0%} of rows repeat a value"
-        return replace(entry, kind=kind, doubt=_grid_doubt(values, kind), note=note)
-    doubt = _heap(values)
-    if repeated >= _REPEATED:
+        note = two or f"{tally.repeated:.0%} of rows repeat a value"
+        return replace(entry, kind=kind, doubt=hints.doubt(name, tally, kind), note=note)
+    doubt = hints.doubt(name, tally, Continuous())
+    if tally.repeated >= _REPEATED:
         note = "values repeat on no regular grid: densities there are not to be trusted"
         return replace(entry, doubt=doubt, note=note)
-    return replace(entry, doubt=doubt, suggestion=_suggestion(name, values, low, high))
+    return replace(entry, doubt=doubt, suggestion=hints.suggestion(name, values))
 
 
-def _heap(values: np.ndarray) -> str:
-    """What to say of one value that many rows of a continuous column have exactly."""
-    unique, counts = np.unique(values, return_counts=True)
-    most = int(counts.argmax())
-    if counts[most] < max(10, 0.01 * len(values)):
-        return ""
-    return f"{counts[most] / len(values):.0%} of rows are exactly {unique[most]:.6g}"
-
-
-def _grid_doubt(values: np.ndarray, kind: Integer | Lattice) -> str:
-    """What to say of a grid: that it hardly is one, or that few rows make it so fine."""
-    odd, step = odd_rows(values, kind.step, kind.offset)
-    if odd:
-        rows = "1 row makes" if odd == 1 else f"{odd} rows make"
-        return f"{rows} the step {kind.step:.6g}; all others lie on {step:.6g}, and are smeared"
-    unique, counts, gap = gaps(values, kind.step)
-    if looks_like_codes(values, kind.step):
-        cells = round(float(unique[-1] - unique[0]) / kind.step) + 1
-        return f"looks like codes: {len(unique)} values on {cells:,} points, and draws fall between"
-    most = int(counts.argmax())
-    if most in (0, len(unique) - 1) and gap[0 if most == 0 else -1]:
-        others = np.delete(unique, most)
-        if abs(others - unique[most]).min() > np.ptp(others):
-            share = counts[most] / len(values)
-            return f"{share:.0%} of rows are exactly {unique[most]:.6g}, far from the rest"
-    return ""
-
-
-def _ends(values: np.ndarray) -> str:
-    """The bounds that whole numbers seem to have."""
-    low, high = sharp_ends(values)
-    if not low or values.min() not in (0, 1):
-        return ""
-    return str(Integer(float(values.min()), float(values.max())) if high else Integer(float(values.min())))
-
-
-def _whole(values: np.ndarray, dtype: str, eps: float) -> bool:
+def _whole(unique: np.ndarray, dtype: str, eps: float) -> bool:
     """Whole numbers, and not only because floats that large have no fraction left."""
     if not dtype.startswith("float"):
         return True
-    return bool((values == np.round(values)).all()) and eps * float(np.abs(values).max()) < 0.05
+    return bool((unique == np.round(unique)).all()) and eps * float(np.abs(unique).max()) < 0.05
 
 
-def _integers(values: np.ndarray) -> Integer | Lattice:
+def _integers(tally: Tally) -> Integer | Lattice:
     """Whole numbers; a lattice where they repeat and all share a step above one."""
-    grid = find_grid(values, 0.0) if repeated_share(values) >= _REPEATED else None
+    grid = find_grid(tally.unique, 0.0) if tally.repeated >= _REPEATED else None
     return Integer() if grid is None or grid[0] == 1 else Lattice(*grid)
-
-
-_INTERVALS = ((0.0, 1.0), (-1.0, 1.0), (0.0, 100.0))
-_ANGLE = re.compile(
-    r"angle|bearing|direction|heading|azimuth|orientation|longitude|hour|(^|_)(theta|phi|phase|yaw|lon)(_|$)",
-    re.IGNORECASE,
-)
-_TURNS = ((0.0, 360.0), (-180.0, 180.0), (0.0, 24.0), (0.0, 2 * math.pi), (-math.pi, math.pi))
-
-
-def _suggestion(name: str, values: np.ndarray, low: float, high: float) -> str:
-    """What a continuous column might be declared as; only ever a hint."""
-    if len(values) < 50:
-        return ""
-    for a, b in _TURNS:
-        # its name says so and it goes most of the way round, or
-        if _ANGLE.search(name) and a <= low and high <= b and high - low > 0.8 * (b - a):
-            return f"circular({a:.10g}, {b:.10g})"
-        # a circle is filled to its ends, and evenly enough on both sides of the seam
-        near = 0.02 * (b - a)
-        if a <= low < a + near / 4 and b - near / 4 < high <= b:
-            seam = [np.mean(values < a + near), np.mean(values > b - near)]
-            if min(seam) > 0.25 * max(seam):
-                return f"circular({a:.10g}, {b:.10g})"
-    for a, b in _INTERVALS:
-        reach = 0.05 * (b - a)
-        if a < low < a + reach and b - reach < high < b:
-            return f"bounded({a:g}, {b:g})"
-    if low > 0 and low < 0.1 * float(np.median(values)):
-        return "positive"
-    return ""

@@ -160,7 +160,7 @@ class Table:
             except ColumnError as error:
                 errors.append(error)
         if errors:  # a column that is wanted by name cannot be left out
-            raise refusal(errors) if only is None else DataError(str(errors[0]))
+            raise refusal(errors, len(raw)) if only is None else DataError(str(errors[0]))
         table = cls(columns)
         if not len(table):
             raise DataError("the table has no rows.")
