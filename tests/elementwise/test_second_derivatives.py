@@ -64,3 +64,27 @@ def test_a_fresh_flow_of_bernstein_polynomials_curves_as_its_base(point: float) 
     x = torch.tensor([point, 0.0], dtype=torch.float64)
     for hessian in (torch.autograd.functional.hessian, lambda f, x: torch.func.hessian(f)(x)):
         torch.testing.assert_close(hessian(flow.log_prob, x), -torch.eye(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_second_derivatives_of_inverses(name: str) -> None:
+    """Those that Newton's method finds, too: first ones alone would leave second ones at 0 without a word."""
+    family = CASES["elementwise"][name]()
+    family = family.double() if isinstance(family, torch.nn.Module) else family
+    params = 0.7 * torch.randn(family.num_params, generator=generator(3), dtype=torch.float64)
+    low, high = bounds(family.domain)
+    places = torch.tensor([-1.31, -0.23, 0.317, 0.83, 2.71], dtype=torch.float64)
+    y, _ = family.forward(places.clamp(max(low + 0.01, -9), min(high - 0.01, 9)), params.expand(5, -1))
+
+    def gradient(y: Tensor) -> tuple[Tensor, Tensor]:
+        y = y.detach().requires_grad_()
+        x, log_slope = family.inverse(y, params.expand(5, -1))
+        (first,) = torch.autograd.grad((x + log_slope).sum(), y, create_graph=True)
+        if not first.requires_grad:
+            return first, torch.zeros_like(y)
+        (second,) = torch.autograd.grad(first.sum(), y, allow_unused=True)
+        return first, torch.zeros_like(y) if second is None else second
+
+    step = 1e-6
+    wanted = (gradient(y + step)[0] - gradient(y - step)[0]) / (2 * step)
+    torch.testing.assert_close(gradient(y)[1], wanted.detach(), rtol=1e-5, atol=1e-6)

@@ -17,6 +17,7 @@ from diffeo.contracts import Traits
 from diffeo.functional.convergence import captured
 from diffeo.functional.exact import exactly
 from diffeo.functional.fields import residual
+from diffeo.functional.first_order import first_order
 from diffeo.functional.fixed_point import MEMORY, FixedPoint, fixed_point, picard_iterations
 from diffeo.functional.linearize import jacobian, linearize
 from diffeo.functional.log_dets import EXACT_FEATURES, Estimate, ExactLogDet, LogDet, rademacher
@@ -37,7 +38,8 @@ class Contractive(Bijection):
     bounded from above and kept by ``project_`` after every step of ``fit``. The inverse solves
     ``x = y - g(x)`` with Anderson acceleration until ``|y - g(x) - x| / (1 - L)``, a bound on the true
     error, is at most ``tolerance (1 + |y|)``. It is solved in float64, whatever the dtype: with L near 1
-    float32 could not certify what it reaches. Gradients of the inverse are implicit, of first order.
+    float32 could not certify what it reaches. Derivatives of the inverse are implicit: first
+    and second, of more than 64 columns first ones only, and asking for more is an error.
 
     The log-det is exact, or estimated in training (``RouletteLogDet``, ``SeriesLogDet``); evaluation is
     always deterministic.
@@ -169,21 +171,29 @@ class Contractive(Bijection):
         return lambda *arguments: torch.func.functional_call(self.net, state, arguments)
 
     def _attach(self, x: Tensor, y: Tensor, context: Tensor | None) -> Tensor:
-        """``x`` with the gradients of the fixed point: ``dx = (I + J)^-1 (dy - dg)``."""
+        """``x`` with the gradients of the fixed point: ``dx = (I + J)^-1 (dy - dg)``, once an order."""
         x = x.detach()
         value, product = linearize(self.net, x, context)
-        change = (
-            y - value - (y - value).detach()
-        )  # zero, with the gradient of y - g(x; parameters) at fixed x
+        change = _silent(y - value)  # with the gradient of y - g(x; parameters) at fixed x
         if not change.requires_grad:
             return x
         dims = len(self.event_shape)
-        if self.event_shape.numel() <= EXACT_FEATURES or captured():
-            j = jacobian(product, x, dims).detach().mT  # one product a column
-            rows = change.reshape(*j.shape[:-1])
-            eye = torch.eye(j.shape[-1], dtype=j.dtype, device=j.device)
-            return x + torch.linalg.solve(eye + j, rows.unsqueeze(-1)).reshape(x.shape)
-        return x + _Implicit.apply(change, self.net, x, context, dims)
+        if self.event_shape.numel() > EXACT_FEATURES and not captured():
+            why = f"the inverse has no second derivatives beyond {EXACT_FEATURES} columns."
+            return x + _Implicit.apply(first_order(change, why), self.net, x, context, dims)
+        j = jacobian(product, x, dims).detach().mT  # one product a column
+        slope = torch.eye(j.shape[-1], dtype=j.dtype, device=j.device) + j
+
+        def solved(change: Tensor) -> Tensor:
+            return torch.linalg.solve(slope, change.reshape(*j.shape[:-1]).unsqueeze(-1)).reshape(x.shape)
+
+        first = x + solved(change)
+        return first + solved(_silent(y - first - self.net(first, context)))
+
+
+def _silent(change: Tensor) -> Tensor:
+    """Zero, with the derivatives of ``change``."""
+    return change - change.detach()
 
 
 class _Implicit(torch.autograd.Function):

@@ -33,7 +33,7 @@ class Planar(Bijection):
     ``u.w`` and ``c = 1 - 2^-10`` (the paper's softplus would move u = 0, too). Back, ``t = w.x + b`` solves
     the scalar equation ``t + u.w tanh(t) = w.y + b``; its root lies within ``|u.w|`` of the right-hand side.
     Domain: the whole line. Limits: ``u.w > -1 + 2^-10``. Cost: 2 D multiplications forward, some ten
-    hyperbolic tangents more back. Gradients of the inverse are implicit, of first order.
+    hyperbolic tangents more back. Derivatives of the inverse are implicit, first and second.
 
     It starts as the identity (u = 0), with w and b drawn by PyTorch's default generator, such that ``w.x``
     and b have variance 1 for standardized x.
@@ -103,7 +103,7 @@ class Sylvester(Bijection):
     is found from its last component up, each by the scalar equation of ``Planar``. Domain: the whole line.
     Limits: ``a_ii b_ii > -1 + 2^-10``, smoothly, with b_ii within (1e-3, 1e3); that b_ii is positive loses
     nothing, since tanh is odd. Cost: 2 D M multiplications, and back M roots one after the other; with a net
-    Q is made for every row, R D M more. Gradients of the inverse are implicit, of first order.
+    Q is made for every row, R D M more. Derivatives of the inverse are implicit, first and second.
 
     It starts as the identity (A = 0), with Q and b drawn by PyTorch's default generator.
 

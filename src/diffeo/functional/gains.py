@@ -47,7 +47,7 @@ def bend(t: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unbend(y: Tensor, slope: Tensor, what: str) -> tuple[Tensor, Tensor]:
-    """``(t, log dt/dy)`` where ``t + gain tanh(t) = y``, with implicit gradients of first order.
+    """``(t, log dt/dy)`` where ``t + gain tanh(t) = y``, with implicit first and second derivatives.
 
     The root lies within ``|gain|`` of y, since ``|tanh| <= 1``; ``roots.inverse`` finds and certifies it.
 

@@ -116,13 +116,13 @@ def bracket(f: Increasing, y: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attach(x: Tensor, value: Tensor, y: Tensor, log_slope: Tensor) -> Tensor:
-    """``x``, bit for bit, with the gradient of the x that solves ``f(x) = y``.
+    """``x``, bit for bit, with the gradient of the x that solves ``f(x) = y``, of one order more than it had.
 
-    One step of Newton's method whose size is zero: ``dx = (dy - df) / f'(x)``, of first order.
+    One step of Newton's method whose size is zero: ``dx = (dy - df) / f'(x)``.
 
     Args:
-        x: the solution, without gradient.
-        value: ``f(x)``, with its gradients to whatever f closes over.
+        x: the solution.
+        value: ``f(x)``, with its gradients to x and to whatever f closes over.
         y: the right-hand side, with its gradient.
         log_slope: of f at x; its gradients are not used. Where f is flat beyond measure, the gradient is as
             large as a square may be.
@@ -132,9 +132,10 @@ def attach(x: Tensor, value: Tensor, y: Tensor, log_slope: Tensor) -> Tensor:
 
 
 def inverse(f: Increasing, y: Tensor, low: Tensor, high: Tensor, what: str) -> tuple[Tensor, Tensor]:
-    """``(x, log dx/dy)`` where ``f(x) = y``, with gradients of first order to y and to what f closes over.
+    """``(x, log dx/dy)`` where ``f(x) = y``, with first and second derivatives to y and what f closes over.
 
-    ``invert`` and ``attach`` in one; two further evaluations of f where gradients are wanted, else one.
+    ``invert``, and ``attach`` once an order; three further evaluations of f where gradients are wanted, else
+    one.
 
     Args:
         f, y, low, high, what: as in ``invert``.
@@ -148,7 +149,8 @@ def inverse(f: Increasing, y: Tensor, low: Tensor, high: Tensor, what: str) -> t
     """
     x = invert(f, y, low, high, what)
     value, log_slope = f(x)
-    if not torch.is_grad_enabled():
-        return x, -log_slope
-    x = attach(x, value, y, log_slope)
-    return x, -f(x)[1]
+    if torch.is_grad_enabled():
+        for _ in range(2):
+            x = attach(x, value, y, log_slope)
+            value, log_slope = f(x)
+    return x, -log_slope

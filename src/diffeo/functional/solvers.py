@@ -24,6 +24,7 @@ from torch import Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.functional.convergence import captured, certified
+from diffeo.functional.first_order import first_order
 
 REACH = ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1))
 WEIGHT = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
@@ -113,7 +114,7 @@ class Direct(Gradient):
 
 @dataclass(frozen=True)
 class Adjoint(Gradient):
-    """The adjoint equation, solved back in time: memory of one step, first order only.
+    """The adjoint equation, solved back in time: memory of one step, first derivatives only.
 
     The gradient errs by about as much as the solve. It costs about as much as ``Direct`` with the
     solve done twice.
@@ -129,6 +130,8 @@ class Adjoint(Gradient):
             return _stepped(dynamics, state, start, end, steps)
         options = _options(state, start, end, steps)
         params = tuple(p for p in dynamics.tensors() if p.requires_grad)
+        why = "the adjoint equation has no second derivatives; use gradient=Direct()."
+        state = first_order(state, why)
         return _library().odeint_adjoint(dynamics, state, adjoint_params=params, **options)[-1]
 
 

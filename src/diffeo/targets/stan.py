@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffeo.errors import ConfigError, DataError, ShapeError
+from diffeo.errors import DataError, ShapeError
+from diffeo.functional.first_order import first_order
 from diffeo.targets.base import Parameters
 from diffeo.targets.stan_compiler import compiled, one_line
 
@@ -98,6 +99,8 @@ class Stan(Parameters):
     def log_prob(self, u: Tensor) -> Tensor:
         """``(rows, D)`` to ``(rows,)``, differentiable once; a row with NaN gives NaN."""
         self._check(u)
+        why = "a Stan program has no second derivatives here; use an objective that asks for first ones only."
+        u = first_order(u, why)
         return _LogProb.apply(u, self, u.requires_grad and torch.is_grad_enabled())  # type: ignore[no-any-return]
 
     def named(self, u: Tensor) -> dict[str, np.ndarray]:
@@ -178,27 +181,13 @@ class _LogProb(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor, model: Stan, differentiate: bool) -> Tensor:  # type: ignore[override]
         value, grad = model._evaluate(u, differentiate)
         if grad is not None:
-            ctx.save_for_backward(u, grad)
+            ctx.save_for_backward(grad)
         return value
 
     @staticmethod
     def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        u, grad = ctx.saved_tensors
-        return _Scaled.apply(u, grad, grad_value), None, None  # type: ignore[return-value]
-
-
-class _Scaled(torch.autograd.Function):
-    """The gradient with the weights of its rows: depends on u, but how is not known."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, grad: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
-        return weight.unsqueeze(1) * grad
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
-        raise ConfigError(
-            "a Stan program has no second derivatives here; use an objective that asks for first ones only."
-        )
+        (grad,) = ctx.saved_tensors
+        return grad_value.unsqueeze(1) * grad, None, None
 
 
 def _said(message: ctypes.Array[ctypes.c_char]) -> str:
