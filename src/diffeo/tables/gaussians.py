@@ -39,12 +39,15 @@ def baselines(
     """Both baselines' mean held-out log-likelihood, in nats per row.
 
     Args:
-        train, test: rows to fit and rows to score, ``(rows, features)``: tensors or arrays, finite.
-        given, test_given: columns to condition on, ``(rows, given)``: both are fitted to the joint rows and
-            score ``log p(row, given) - log p(given)``.
+        train: rows to fit, ``(rows, features)``: a tensor or an array, finite.
+        test: rows to score.
+        given: columns to condition on, ``(rows, given)``: both are fitted to the joint rows and score
+            ``log p(row, given) - log p(given)``.
+        test_given: those of the test rows.
         weights: of the training rows, at least 0; the Gaussian honors them, the mixture is fitted without.
         test_weights: of the test rows, for the means.
-        components, seed: the mixture's.
+        components: how many the mixture has.
+        seed: of the mixture's start.
 
     Example:
         >>> import torch
