@@ -265,3 +265,10 @@ def test_a_roulette_of_infinite_variance_is_refused():
     layer = Contractive(nets.LipschitzMLP(2, lipschitz=0.9), RouletteLogDet(stop=0.5)).train()
     with pytest.raises(ConfigError, match="infinite variance"):
         layer(torch.zeros(3, 2))
+
+
+def test_a_weight_that_scaling_would_not_reach_is_refused():
+    net = LipschitzMLP(2, (8,))
+    torch.nn.utils.parametrizations.spectral_norm(net.linears[-1])
+    with pytest.raises(ConfigError, match="computed from others"):
+        net.project_()

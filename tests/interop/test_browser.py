@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.utils.prune
 
 import diffeo
 from diffeo import presets
@@ -51,6 +52,16 @@ def test_weights_that_are_not_finite_are_refused():
     flow.bijection.params.data[0, 0] = torch.nan
     with pytest.raises(ConfigError, match="not finite"):
         browser_json(flow)
+
+
+def test_hooks_are_not_passed_over():
+    flow = presets.NSF(2, layers=1, hidden=4).build()
+    net = next(m for m in flow.modules() if isinstance(m, torch.nn.Linear))
+    torch.nn.utils.prune.l1_unstructured(net, "weight", 0.5)
+    with pytest.raises(ConfigError, match=r"bijection\S* has hooks or a forward of its own"):
+        browser_json(flow)
+    torch.nn.utils.prune.remove(net, "weight")
+    assert browser_json(flow)
 
 
 def test_numbers_are_written_in_full():

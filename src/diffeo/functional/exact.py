@@ -13,5 +13,10 @@ def exactly(thing: object, *kinds: type) -> bool:
     parametrization (which makes a subclass), pruning and the old ``weight_norm`` (which are hooks) or a
     ``forward`` set on the object would be passed over without a word: such a layer is run by PyTorch.
     """
+    return type(thing) in kinds and untouched(thing)
+
+
+def untouched(thing: object) -> bool:
+    """Whether ``thing`` has no hooks and no ``forward`` of its own."""
     own = vars(thing)
-    return type(thing) in kinds and _MAPS.isdisjoint(own) and not any(map(own.get, HOOKS))
+    return _MAPS.isdisjoint(own) and not any(map(own.get, HOOKS))

@@ -32,6 +32,7 @@ from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.exact import untouched
 from diffeo.functional.stages import Stacked
 
 LAYERS_FORMAT = "diffeo layers 1"
@@ -77,6 +78,12 @@ def browser_json(flow: Flow) -> str:
         )
     if type(flow.base) is not Normal:
         raise ConfigError(f"browser_json takes flows with the base Normal, not {type(flow.base).__name__}.")
+    for name, part in flow.named_modules():
+        if not untouched(part):
+            raise ConfigError(
+                f"browser_json writes what layers hold, but {name} has hooks or a forward of its own; make "
+                "them permanent (torch.nn.utils.prune.remove, for one) or take them off."
+            )
     layers = [_layer(part) for part in _parts(flow.bijection)]
     spec = {"format": LAYERS_FORMAT, "features": flow.event_shape[0], "layers": layers}
     try:

@@ -58,9 +58,14 @@ class LipschitzNet(nn.Module, Linearizable, Projectable, ABC):
 
     @torch.no_grad()
     def project_(self) -> None:
-        bound = torch.stack(self.norm_bounds()).prod()
+        bound, last = torch.stack(self.norm_bounds()).prod(), self.weights()[-1]
+        if not isinstance(last, nn.Parameter):  # scaling what was computed would not last
+            raise ConfigError(
+                f"the last weight of {type(self).__name__} is computed from others (pruned or parametrized), "
+                f"so it cannot be scaled to keep the constant {self.lipschitz:g}; make it a parameter again."
+            )
         inside = (1 - 1e-5) * self.lipschitz  # or rounding would make the next call find it outside again
-        self.weights()[-1].mul_(torch.where(bound > self.lipschitz, inside / bound, 1.0))
+        last.mul_(torch.where(bound > self.lipschitz, inside / bound, 1.0))
 
 
 def _check(lipschitz: float, activation: Activation) -> None:
