@@ -268,7 +268,7 @@ def test_a_roulette_of_infinite_variance_is_refused():
 
 
 def test_a_weight_that_scaling_would_not_reach_is_refused():
-    net = LipschitzMLP(2, (8,))
+    net = nets.LipschitzMLP(2, (8,))
     torch.nn.utils.parametrizations.spectral_norm(net.linears[-1])
     with pytest.raises(ConfigError, match="computed from others"):
         net.project_()
