@@ -19,29 +19,29 @@ from diffeo.testing.points import far_sizes
 DEEP: dict[str, dict[str, Any]] = {
     "BPF": {"hidden": 16, "degree": 8},
     "CouplingNSF": {"hidden": 16, "blocks": 1},
-    "FFJORD": {"hidden": 16, "steps": 4},
-    "FlowMatching": {"hidden": 16},
-    "Gaussianization": {"components": 4},
-    "Glow": {"levels": 2, "layers": 8, "hidden": 8},
+    "FFJORD": {"hidden": 8, "layers": 1, "steps": 2},
+    "FlowMatching": {"hidden": 8, "layers": 2},
+    "Gaussianization": {"layers": 4, "components": 3},
+    "Glow": {"levels": 2, "layers": 5, "hidden": 8},
     "IAF": {"hidden": (16,)},
     "IResNet": {"layers": 4, "hidden": (16,)},
-    "Jet": {"patch": 2, "hidden": 8, "heads": 2},
+    "Jet": {"patch": 2, "layers": 4, "hidden": 8, "heads": 2},
     "MAF": {"hidden": (16,)},
     "NAF": {"hidden": 16, "blocks": 1, "units": 4},
     "NICE": {"hidden": (16,)},
     "NSF": {"hidden": 16, "blocks": 1},
     "PixelFlow": {"hidden": 8, "blocks": 1, "kernel": 3, "bins": 8},
-    "Planar": {},
-    "Radial": {},
+    "Planar": {"layers": 4},
+    "Radial": {"layers": 4},
     "RealNVP": {"hidden": (16,)},
-    "RealNVPImage": {"levels": 1, "hidden": 8},
+    "RealNVPImage": {"levels": 1, "layers": 2, "hidden": 8},
     "ResidualFlow": {"layers": 3, "hidden": (16,)},
     "RevNet": {"hidden": (16,)},
     "SOSPF": {"hidden": 16, "blocks": 1, "degree": 3},
-    "SplineGlow": {"levels": 2, "layers": 4, "hidden": 8},
-    "Sylvester": {},
+    "SplineGlow": {"levels": 2, "layers": 2, "hidden": 8},
+    "Sylvester": {"layers": 4},
     "Tabular": {"hidden": 16, "blocks": 1},
-    "TarFlow": {"patch": 2, "hidden": 8, "heads": 2, "layers": 1},
+    "TarFlow": {"patch": 2, "hidden": 8, "heads": 2, "blocks": 3, "layers": 1},
     "UNAF": {"layers": 2, "hidden": 16, "blocks": 1, "width": 8},
 }
 BOTH = [True, False] if native.native is not None else [False]
@@ -71,7 +71,7 @@ def trained(name: str) -> diffeo.Flow:
         flow = preset.build(preset.encoding())
     else:
         flow, data = kind(3, **DEEP[name]).build(), rows()
-    diffeo.fit(flow, data, max_steps=200, batch_size=32, seed=0, progress=False)
+    diffeo.fit(flow, data, max_steps=200, batch_size=16, seed=0, progress=False)
     return flow.eval()
 
 
@@ -102,13 +102,14 @@ def test_every_preset_is_tried():
 @pytest.mark.parametrize("name", DEEP)
 def test_a_trained_flow_is_never_nan(name: str, on: bool):
     flow = trained(name)
-    x = rows() if flow.encoding is None else flow.encoding.encode(images()[:50])[0][0]
+    x = rows()[:50] if flow.encoding is None else flow.encoding.encode(images()[:50])[0][0]
     bare = flow.without_encoding()
     with kernels(on), torch.no_grad():
         for dtype in (torch.float32, torch.float64):
             bare, x = bare.to(dtype), x.to(dtype)
             near, z = bare.log_prob(x), bare.to_latent(x)
-            for size in (1e3, 1e6, *far_sizes(dtype)[:-1]):
+            sizes = [1e3, 1e6, *far_sizes(dtype)[:-1]]
+            for size in sizes if on else sizes[1::3]:
                 log_prob = bare.log_prob(far_points(x, size))
                 assert not log_prob.isnan().any(), size
                 assert (log_prob <= near.max()).all(), size

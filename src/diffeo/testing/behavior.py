@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffeo.contracts import Initializable
 from diffeo.functional.seeding import seeded
-from diffeo.testing.points import clamp_to, far_sizes, outside, randomize_
+from diffeo.testing.points import clamp_to, outside, randomize_
 from diffeo.testing.rules import Rules, require, require_close
 from diffeo.testing.subject import Subject
 
@@ -101,25 +101,6 @@ def _large(s: Subject) -> None:
                 require(
                     t.isfinite().all(), f"{side.name} of {size:g} in float32 has a {what} that is not finite"
                 )
-
-
-@behavior_rules.add("far inputs", 10)
-def _far(s: Subject) -> None:
-    for dtype in (torch.float32, torch.float64):
-        kind = copy.deepcopy(s.kind).to(dtype)
-        for side in s.sides_of(kind, dtype):
-            for size in far_sizes(dtype):
-                for mask in _every_and_one(side.points):
-                    far = torch.where(mask, side.points.sign() * size, side.points)
-                    with torch.no_grad():
-                        value, log_det = side(clamp_to(side.domain, far), side.context)
-                    where = (
-                        f"{side.name} with {int(mask.sum())} of {mask.numel()} elements at {size:g}, {dtype}"
-                    )
-                    require(
-                        not value.isnan().any(), f"{where} has the value {value[0].flatten()[:4].tolist()}"
-                    )
-                    require(not log_det.isnan().any(), f"{where} has log_det {log_det[0].item():g}")
 
 
 # -- no hidden state -----------------------------------------------------------------------------
