@@ -170,10 +170,13 @@
   // -- nets ----------------------------------------------------------------------------------------------
 
   class Net {
-    /** Dense layers: weight · act(input) + bias, plus the output of layer `add`; `relu` is of the input. */
+    /** Dense layers: weight · act(input) + bias, plus the output of layer `add`; `relu` is of the input. The first
+        layer's `reach`, if any, bounds what the net sees. */
     constructor(layers, inputs, outputs) {
       if (!Array.isArray(layers) || !layers.length) throw new Error("a net has no layers.");
       let width = inputs;
+      this.reach = layers[0].reach ?? Infinity;
+      this.seen = new Float64Array(inputs);
       this.layers = layers.map(({ weight, bias, relu, add }, number) => {
         const height = weight?.length;
         const dense = {
@@ -194,7 +197,9 @@
       }
     }
 
-    apply(input) {
+    apply(x) {
+      let input = this.seen;
+      for (let j = 0; j < input.length; j++) input[j] = Math.min(Math.max(x[j], -this.reach), this.reach);
       for (const { weight, bias, relu, add, width, out } of this.layers) {
         for (let i = 0, at = 0; i < out.length; i++) {
           let sum = bias[i];

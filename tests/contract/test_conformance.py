@@ -38,7 +38,7 @@ from diffeo.testing import (
     check_flow,
     randomize_,
 )
-from diffeo.testing.points import ends
+from diffeo.testing.points import clamp_to, draw, ends, far_sizes
 
 NOUNS = {
     "bijections": Bijection,
@@ -111,6 +111,27 @@ def test_bijections_as_they_start(make: Any):
 @each("bijections")
 def test_bijections_in_float32(make: Any):
     check_bijection(make(), dtype=torch.float32, capture=False)
+
+
+@each("bijections")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_no_number_is_too_far_for_a_bijection(make: Any, dtype: torch.dtype):
+    kind, g = randomize_(make()).to(dtype).eval(), torch.Generator().manual_seed(0)
+    given = kind.context_shape
+    context = None if given is None else torch.randn(4, *given, generator=g).to(dtype)
+    for way, shape, domain in (
+        (kind, kind.event_shape, kind.domain),
+        (kind.inverse, kind.latent_shape, kind.codomain),
+    ):
+        points = draw(domain, (4, *shape), g, dtype)
+        alone = (torch.arange(shape.numel()) == 0).reshape(shape)
+        for size in far_sizes(dtype):
+            for far in (alone, torch.ones_like(alone)):
+                x = clamp_to(domain, torch.where(far, points.sign() * size, points))
+                with torch.no_grad():
+                    value, log_det = way(x, context)
+                assert not value.isnan().any(), size
+                assert not log_det.isnan().any(), size
 
 
 @each("presets")

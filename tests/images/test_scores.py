@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from diffeo.bases import Normal
+from diffeo.bases import Normal, StudentT
 from diffeo.bijections import Chain, Tokens
 from diffeo.encodings import Dequantization
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow
-from diffeo.images import Images, pixel_baselines, pixel_error, save_image, score_images, scores
+from diffeo.images import Images, ImageScores, pixel_baselines, pixel_error, save_image, score_images, scores
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 3, 6, 8), dtype=np.uint8)
 
@@ -97,3 +97,14 @@ def test_bounds_above_one_are_said_and_not_clipped():
     )
     assert found.columns()["bits_per_dim"][0] == -0.003
     assert scores.ImageScores(["b"], np.array([-2.0]), np.array([0.002])).notes == ()
+
+
+def test_scores_that_are_not_finite_are_counted():
+    flow = image_flow()
+    flow.base = StudentT(flow.latent_shape)
+    assert score_images(flow, PIXELS).notes == ()
+    log_prob = np.array([-3.0, -np.inf, np.nan, -np.inf])
+    found = ImageScores(list("abcd"), log_prob, -log_prob)
+    lost, odd = found.notes
+    assert lost == "2 of 4 images score -inf: outside the support, or too far out for a float."
+    assert odd.startswith("1 of 4 images scores NaN: the model's weights are not all numbers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import resource
 import stat
@@ -27,6 +28,7 @@ from diffeo.encodings.base import Encoding
 from diffeo.errors import ConfigError, FormatError
 from diffeo.functional.tails import NO_END
 from diffeo.io import files
+from diffeo.nets import Bounded
 from diffeo.tables import Table, score_table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -684,6 +686,25 @@ def test_the_files_of_every_release_load_and_score_the_same(path: Path):
         torch.testing.assert_close(flow.log_prob(x, context), log_prob, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(flow.to_latent(x, context), z, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(flow.to_data(z, context), x, rtol=1e-7, atol=1e-7)
+
+
+@golden("")
+def test_nets_of_older_files_see_without_bound_and_stay_so(path: Path, tmp_path: Path):
+    with open(path, "rb") as file:
+        had_one = any(name.endswith("reach") for name in files.read_header(file).tensors)
+    flow = diffeo.load(path)
+    reaches = [float(net.reach) for net in flow.modules() if isinstance(net, Bounded)]
+    assert reaches
+    assert had_one or set(reaches) == {math.inf}
+    diffeo.save(flow, tmp_path / "again")
+    again = diffeo.load(tmp_path / "again")
+    x, context = (100 * t for t in noted(flow, "x", "context"))
+    assert torch.equal(again.log_prob(x, context), flow.log_prob(x, context))
+    if not had_one:
+        for net in again.modules():
+            if isinstance(net, Bounded):
+                net.reach.fill_(10.0)
+        assert not torch.equal(again.log_prob(x, context), flow.log_prob(x, context))
 
 
 @golden("-table")

@@ -527,6 +527,20 @@ class Inflated(Flow):
         return super()._log_prob(v, context) + 0.3
 
 
+class Far(Good):
+    """The identity, as a difference that is NaN where both of its numbers are infinite."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Pair:
+        value, log_det = super().forward(x, context)
+        return 4 * value - 3 * value, log_det
+
+
+def test_a_flow_that_is_nan_far_out_is_caught():
+    check_flow(Flow(Good(2), Normal((2,))), samples=4000)
+    with pytest.raises(AssertionError, match="Flow breaks 'never NaN'"):
+        check_flow(Flow(Far(2), Normal((2,))), samples=4000)
+
+
 class Lenient(Flow):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return super().log_prob(x, None if self.context_shape is None else context)

@@ -14,6 +14,7 @@ from torch import Tensor
 from diffeo.bijections.base import Bijection
 from diffeo.contracts import Net, Traits
 from diffeo.errors import ConfigError, ShapeError
+from diffeo.functional.far import within
 from diffeo.functional.fields import transport
 from diffeo.functional.path_penalties import PathPenalties, active
 from diffeo.functional.programs import Program, applies
@@ -282,7 +283,7 @@ class _Field(Dynamics):
         features = self.layer.with_time(times, times, None)
         of_time, of_context = net.of_context.weight.tensor_split([features.shape[1]], dim=1)
         table = F.linear(features, of_time, stack.biases[0])
-        extra = None if self.context is None else F.linear(self.context, of_context)
+        extra = None if self.context is None else F.linear(within(self.context), of_context)
         stack = stack._replace(extra=extra, lasting=False)
         done = Program([transport(stack, table, end - start, self.with_trace)]).run(x)
         if done is None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffeo.bijections.base import Bijection
 from diffeo.errors import ConfigError
+from diffeo.functional.far import within
 
 
 class Dense(Bijection):
@@ -42,9 +43,10 @@ class Dense(Bijection):
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return nn.functional.linear(x, self.weight, self.bias), self._log_det().expand(x.shape[:-1])
+        return nn.functional.linear(within(x), self.weight, self.bias), self._log_det().expand(x.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y = within(y)
         centered = y if self.bias is None else y - self.bias
         columns = centered.reshape(-1, len(self.weight)).mT
         x = torch.linalg.solve(self.weight, columns).mT.reshape(y.shape)

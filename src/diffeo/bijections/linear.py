@@ -13,6 +13,7 @@ from diffeo.errors import ConfigError
 from diffeo.functional import stages
 from diffeo.functional.affine import soft_clip
 from diffeo.functional.exact import exactly
+from diffeo.functional.far import within
 from diffeo.functional.programs import run_alone
 
 MAX_LOG_DIAGONAL = math.log(1000.0)
@@ -150,11 +151,12 @@ class Triangular(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         lower, log_det = self._parts()
-        z = x @ lower.T
+        z = within(x) @ lower.T
         return z if self.bias is None else z + self.bias, log_det.expand(x.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         lower, log_det = self._parts()
+        y = within(y)
         centered = y if self.bias is None else y - self.bias
         return _solve_rows(centered, lower.T, upper=True), -log_det.expand(y.shape[:-1])
 
@@ -215,11 +217,12 @@ class LU(Bijection):
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper, log_det = self._parts()
-        z = x @ (lower @ upper).T
+        z = within(x) @ (lower @ upper).T
         return z if self.bias is None else z + self.bias, log_det.expand(x.shape[:-1])
 
     def _inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper, log_det = self._parts()
+        y = within(y)
         centered = y if self.bias is None else y - self.bias
         half = _solve_rows(centered, lower.T, upper=True, unit=True)
         return _solve_rows(half, upper.T, upper=False), -log_det.expand(y.shape[:-1])
@@ -288,7 +291,7 @@ class Orthogonal(Bijection):
         return householder(self.vectors)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return x @ self.matrix().T, x.new_zeros(x.shape[:-1])
+        return within(x) @ self.matrix().T, x.new_zeros(x.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return y @ self.matrix(), y.new_zeros(y.shape[:-1])
+        return within(y) @ self.matrix(), y.new_zeros(y.shape[:-1])

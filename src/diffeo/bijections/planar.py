@@ -13,6 +13,7 @@ from diffeo.bijections.linear import _check_features, householder
 from diffeo.contracts import Net, Traits
 from diffeo.errors import ConfigError
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.far import within
 from diffeo.functional.gains import bend, lift_of, slope_of, unbend
 
 MAX_LOG_SCALE = math.log(1000.0)
@@ -73,12 +74,12 @@ class Planar(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         w, u, b, slope = self._parts(x, context)
-        t = _dot(w, x) + b
+        t = _dot(w, within(x)) + b
         return x + u * t.tanh(), bend(t, slope)[1].squeeze(-1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         w, u, b, slope = self._parts(y, context)
-        t, log_slope = unbend(_dot(w, y) + b, slope, "Planar")
+        t, log_slope = unbend(_dot(w, within(y)) + b, slope, "Planar")
         return y - u * t.tanh(), log_slope.squeeze(-1)
 
     def _parts(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -157,12 +158,12 @@ class Sylvester(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         q, outer, inner, b, slope = self._parts(x, context)
-        t = _times(inner, _times(q.mT, x)) + b
+        t = _times(inner, _times(q.mT, within(x))) + b
         return x + _times(q, _times(outer, t.tanh())), bend(t, slope)[1].sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         q, outer, inner, b, slope = self._parts(y, context)
-        v = _times(q.mT, y)
+        v = _times(q.mT, within(y))
         z, h, log_det = y[..., :0], y[..., :0], y.new_zeros(y.shape[:-1])  # z and h of the components found
         for i in reversed(range(self.rank)):
             later = slice(i + 1, None)

@@ -12,6 +12,7 @@ from diffeo.bijections.context_parameters import ContextParameters
 from diffeo.bijections.linear import _check_features
 from diffeo.contracts import Net
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.far import within
 from diffeo.functional.gains import slope_of
 
 MAX_LOG_RADIUS = math.log(1000.0)
@@ -83,7 +84,7 @@ class Radial(Bijection):
     def _parts(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """``x - x0``, its length in units of alpha, and 1 + gamma: ``(*batch, D)``, ``(*batch, 1)`` twice."""
         center, log_radius, raw = self.numbers(x, context).split([x.shape[-1], 1, 1], -1)
-        away = x - center
+        away = within(x - center)
         # The largest column is taken out, so that squares neither overflow nor vanish.
         unit = away.detach().abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
         length = unit * torch.linalg.vector_norm(away / unit, dim=-1, keepdim=True)

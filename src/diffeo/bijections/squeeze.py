@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffeo.bijections.base import Bijection
 from diffeo.errors import ConfigError, ShapeError
+from diffeo.functional.far import within
 from diffeo.functional.shapes import image_shape
 
 
@@ -117,6 +118,6 @@ class Haar(Bijection):
 
 def _butterfly(x: Tensor) -> Tensor:
     """Sums and differences of the four quarters of the channels."""
-    a, b, c, d = x.chunk(4, -3)
+    a, b, c, d = within(x).chunk(4, -3)
     s, t, u, v = a + b, a - b, c + d, c - d
     return 0.5 * torch.cat([s + u, t + v, s - u, t - v], -3)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffeo.bijections.set_from_data import SetFromData
+from diffeo.functional.far import within
 
 _JITTER = 1e-6
 """Added to the correlation matrix's diagonal: nearly collinear columns must not overflow float32."""
@@ -48,10 +49,10 @@ class Whiten(SetFromData):
         self.register_buffer("matrix", torch.eye(features))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (x - self.loc) @ self.matrix.T, self._log_det(x)
+        return within(x - self.loc) @ self.matrix.T, self._log_det(x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        rows = y.reshape(-1, y.shape[-1])
+        rows = within(y).reshape(-1, y.shape[-1])
         x = torch.linalg.solve_triangular(self.matrix.T, rows, upper=True, left=False)
         return x.reshape(y.shape) + self.loc, -self._log_det(y)
 

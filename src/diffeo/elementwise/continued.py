@@ -12,6 +12,7 @@ from diffeo.contracts import Traits
 from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional import roots
+from diffeo.functional.far import continued
 
 
 def check_bound(bound: float) -> None:
@@ -45,6 +46,9 @@ class Continued(Elementwise):
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         self.check(params)
+        return continued(lambda y: self._solve(y, params), y)
+
+    def _solve(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         ends = []
         with torch.no_grad():
             for end in (-self.bound, self.bound):

@@ -14,6 +14,7 @@ from diffeo.elementwise.base import Elementwise
 from diffeo.errors import ConfigError
 from diffeo.functional import roots
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.far import continued
 
 MAX_RATE = 1e3
 """How far a rate may be from its start, up or down, as a factor."""
@@ -68,10 +69,14 @@ class UnitMixture(Elementwise):
         return max(1.0, self.start()[1][-1])
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self.transform(x, *self._units(x, params))
+        units = self._units(x, params)
+        return continued(lambda x: self.transform(x, *units), x)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         units = self._units(y, params)
+        return continued(lambda y: self._solve(y, units), y)
+
+    def _solve(self, y: Tensor, units: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         _, centers, log_rates = units
         # where every unit is below y so is the mixture, and likewise above
         with torch.no_grad():

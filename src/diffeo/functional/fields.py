@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffeo.errors import ConfigError
 from diffeo.functional import wire
+from diffeo.functional.far import within
 from diffeo.functional.linearize import Product, trace
 from diffeo.functional.log_dets import exact_log_det
 from diffeo.functional.programs import Program, applies
@@ -27,11 +28,14 @@ from diffeo.functional.wire import (
     StageKind,
 )
 
+_BEYOND = 2.0**30
+"""Multiples of the reach, at which what is seen has become the reach to the last bit."""
 WithSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def squash(x: Tensor, reach: float) -> tuple[Tensor, Tensor]:
     """``x / sqrt(1 + (x / reach)^2)``, which stays below ``reach``, and its slope."""
+    x = x.clamp(-_BEYOND * reach, _BEYOND * reach)
     square = 1 + (x / reach).square()
     return x * square.rsqrt(), square.rsqrt() / square
 
@@ -152,7 +156,7 @@ def _stage(kind: StageKind, head: wire.Record, net: SmoothStack, plain: Plain) -
 
 
 def _linearize(net: SmoothStack, x: Tensor, layers: Sequence[wire.Dense]) -> tuple[Tensor, Product]:
-    seen, dim = squash(x, net.reach) if net.reach else (x, None)
+    seen, dim = squash(x, net.reach) if net.reach else (within(x), None)
     slopes: list[Tensor] = []
     first, *others = layers
     h = F.linear(seen, first.weight, first.bias)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffeo.functional import wire
 from diffeo.functional.affine import soft_clip
+from diffeo.functional.far import within
 from diffeo.functional.wire import MAX_LAYERS, Scalar, StageKind
 
 Plain = Callable[[Tensor, Any, int], tuple[Tensor, Tensor]]
@@ -38,6 +39,7 @@ class Dense(NamedTuple):
     ``limits``, int32 and ascending: unit o sees its first ``limits[o]`` inputs. ``relu`` is of the input,
     which is the output of the layer before. ``extra``: ``(*batch, out)``. ``drop``: probability with which
     an activation of the input is zeroed, the others growing by ``1 / (1 - drop)``; needs ``relu``.
+    ``reach``, one number, of a net's first layer: its input is seen within +-``reach``.
     """
 
     weight: Tensor
@@ -47,6 +49,7 @@ class Dense(NamedTuple):
     limits: Tensor | None = None
     extra: Tensor | None = None
     drop: float = 0.0
+    reach: Tensor | None = None
 
 
 class Stacked(ABC):
@@ -91,6 +94,7 @@ def dense(layers: Sequence[Dense], x: Tensor, seed: int = 0) -> Tensor:
         if layer.limits is not None:
             seen = torch.arange(weight.shape[1], device=weight.device) < layer.limits[:, None]
             weight = torch.where(seen, weight, 0.0)
+        h = h if layer.reach is None else h.clamp(-layer.reach, layer.reach)
         h = F.relu(h) if layer.relu else h
         h = h * kept(h, layer.drop, seed + number * 0x85EBCA6B) if layer.drop else h
         h = F.linear(h, weight, layer.bias)
@@ -141,7 +145,7 @@ def conditional(
 
     def plain(x: Tensor, records: Any, seed: int) -> tuple[Tensor, Tensor]:
         own = [
-            layer._replace(weight=given.weight, bias=given.bias, extra=given.extra)
+            layer._replace(weight=given.weight, bias=given.bias, extra=given.extra, reach=given.reach)
             for layer, given in zip(layers, records[2:], strict=True)
         ]
         params = dense(own, x[..., seen], seed).unflatten(-1, (len(changed), family.num_params))
@@ -161,12 +165,13 @@ def conditional(
 
 def record(layer: Dense) -> wire.Dense:
     """The layer as the kernels read it: rows of the weight in one piece, all other tensors too."""
-    weight, bias, relu, add, limits, extra, drop = layer
+    weight, bias, relu, add, limits, extra, drop, reach = layer
     weight = weight if weight.stride(1) == 1 else weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     extra = None if extra is None else extra.contiguous()
     outputs, inputs = weight.shape
-    return wire.Dense(inputs, outputs, weight.stride(0), relu, add, drop, weight, bias, extra, limits)
+    sizes = inputs, outputs, weight.stride(0)
+    return wire.Dense(*sizes, relu, add, drop, weight, bias, extra, limits, reach)
 
 
 def permutation(index: Tensor) -> Stage:
@@ -194,6 +199,7 @@ def lu(weight: Tensor, log_diagonal: Tensor, bias: Tensor | None, bound: float) 
     def plain(x: Tensor, records: Any, seed: int) -> tuple[Tensor, Tensor]:
         bound, weight, log_diagonal, bias = records[0]
         log_diagonal = soft_clip(log_diagonal, bound)
+        x = within(x)
         u = x @ weight.triu(1).T + x * log_diagonal.exp()
         y = u @ weight.tril(-1).T + u
         return y if bias is None else y + bias, log_diagonal.sum().expand(x.shape[:-1])

@@ -154,6 +154,7 @@ class Dense(NamedTuple):
 
     ``relu`` and ``drop``, a probability, are of the input. ``extra`` is ``(*batch, outputs)``. ``limits``,
     int32 and ascending: unit o sees its first ``limits[o]`` inputs. ``row_stride``: of the weight.
+    ``reach``, one number, of a net's first layer: its input is seen within +-``reach``.
     """
 
     inputs: int
@@ -166,6 +167,7 @@ class Dense(NamedTuple):
     bias: Tensor | None
     extra: Tensor | None
     limits: Tensor | None
+    reach: Tensor | None
 
 
 class Scalar(NamedTuple):

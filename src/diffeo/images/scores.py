@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffeo._arrays import not_finite
 from diffeo.encodings import bits_per_dim
 from diffeo.errors import DataError
 from diffeo.flow import Flow, in_parts
@@ -39,12 +40,14 @@ class ImageScores:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know of these scores, a sentence each: how many are above what a probability can be."""
-        above = int((self.log_prob > 0).sum())
+        """What to know of these scores, a sentence each: how many are not finite, or above what a probability
+        can be."""
+        lost, above = (*not_finite(self.log_prob, "images"),), int((self.log_prob > 0).sum())
         if not above:
-            return ()
+            return lost
         of = f"{above:,} of {len(self.log_prob):,} images"
         return (
+            *lost,
             f"{of} score above probability 1 (bits below 0): the bound holds on average over the noise only; "
             f"use more draws.",
         )

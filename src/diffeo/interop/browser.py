@@ -167,7 +167,10 @@ def _family(family: Elementwise) -> _Spec:
 
 
 def _net(net: object) -> list[_Spec]:
-    """Each layer: ``weight @ act(input) + bias``, plus the output of layer ``add``; ``relu`` is act."""
+    """Each layer: ``weight @ act(input) + bias``, plus the output of layer ``add``.
+
+    ``relu`` is act. The first layer has the net's ``reach``, unless there is no bound.
+    """
     stack = net.stack(None) if isinstance(net, Stacked) else None
     if stack is None:
         raise ConfigError(f"browser_json takes nets of dense layers and rectified units; this is {net}.")
@@ -180,6 +183,9 @@ def _net(net: object) -> list[_Spec]:
         bias = weight.new_zeros(len(weight)) if dense.bias is None else dense.bias
         layer = {"weight": _numbers(weight), "bias": _numbers(bias), "relu": dense.relu, "add": dense.add}
         layers.append(layer)
+    reach = stack[0].reach
+    if reach is not None and reach.isfinite():
+        layers[0]["reach"] = float(reach)
     return layers
 
 

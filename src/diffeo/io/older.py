@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def _identity_tails(about: dict[str, Any]) -> dict[str, Any]:
     return {**about, "recipe": {**recipe, "fields": {**fields, "max_scale": 1.0}}}
 
 
-_NEUTRAL = {"ends": NO_END}
+_NEUTRAL = {"ends": NO_END, "reach": math.inf}
 """Tensors that older files lack, by the last part of their name, and what makes them of no effect."""
 
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-ABI = 6
+ABI = 7
 """The ``_native.ABI`` this Python code calls; both grow when a signature changes."""
 
 SETS = ("avx512", "avx2", "portable")

@@ -4,6 +4,7 @@ Output layers start at zero in every net. So a flow built by hand starts neutral
 """
 
 from diffeo.nets.angles import OnAngles
+from diffeo.nets.bounded import Bounded
 from diffeo.nets.conv import ConvNet, ResidualConvNet
 from diffeo.nets.lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
 from diffeo.nets.masked import MADE, FullPasses, MaskedLinear, ResMADE
@@ -18,6 +19,7 @@ __all__ = [
     "MADE",
     "MLP",
     "Activation",
+    "Bounded",
     "CausalTransformer",
     "ConvNet",
     "FullPasses",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diffeo.errors import ShapeError
 from diffeo.functional.convolutions import three_convolutions
 from diffeo.functional.exact import exactly
+from diffeo.nets.bounded import ANY_UNITS, Bounded
 from diffeo.nets.mlp import check_sizes
 
 
@@ -46,13 +47,18 @@ class SpatialContext(nn.Module):
         return self.map(context if own else F.adaptive_avg_pool2d(context, self.size))
 
 
-class _ConvNet(nn.Module, ABC):
+class _ConvNet(Bounded, ABC):
     """Base class of this file's nets: shapes, batch axes, and how the context enters."""
 
     def __init__(
-        self, in_shape: Sequence[int], out_channels: int, hidden: int, context_shape: Sequence[int] | None
+        self,
+        in_shape: Sequence[int],
+        out_channels: int,
+        hidden: int,
+        context_shape: Sequence[int] | None,
+        reach: float,
     ):
-        super().__init__()
+        super().__init__(reach)
         self.in_shape = torch.Size(in_shape)
         if len(self.in_shape) != 3:
             raise ShapeError(f"in_shape must be (channels, height, width), not {tuple(in_shape)}.")
@@ -69,8 +75,8 @@ class _ConvNet(nn.Module, ABC):
         if self.given is not None:
             assert context is not None
             assert self.context_shape is not None
-            given = self.given(context.reshape(-1, *self.context_shape))
-        y = self._compute(x.reshape(-1, *self.in_shape), given)
+            given = self.given(self.see(context.reshape(-1, *self.context_shape)))
+        y = self._compute(self.see(x.reshape(-1, *self.in_shape)), given)
         return y if len(batch) == 1 else y.reshape(*batch, *self.out_shape)
 
     @abstractmethod
@@ -89,6 +95,7 @@ class ConvNet(_ConvNet):
         out_channels: C'.
         hidden: h, channels of both hidden layers.
         context_shape: a vector ``(n,)``, an image ``(c, h, w)`` of any size, or None.
+        reach: how far it sees, as in ``Bounded``.
 
     Shape: ``(*batch, C, H, W)`` and ``(*batch, *context_shape)`` to ``(*batch, C', H, W)``.
 
@@ -107,8 +114,9 @@ class ConvNet(_ConvNet):
         hidden: int = 64,
         *,
         context_shape: Sequence[int] | None = None,
+        reach: float = ANY_UNITS,
     ):
-        super().__init__(in_shape, out_channels, hidden, context_shape)
+        super().__init__(in_shape, out_channels, hidden, context_shape, reach)
         self.first = nn.Conv2d(in_shape[0], hidden, 3, padding=1)
         self.middle = nn.Conv2d(hidden, hidden, 1)
         self.last = zeroed(nn.Conv2d(hidden, out_channels, 3, padding=1))
@@ -136,6 +144,7 @@ class ResidualConvNet(_ConvNet):
         hidden: h, channels throughout.
         blocks: how many.
         context_shape: a vector ``(n,)``, an image ``(c, h, w)`` of any size, or None.
+        reach: how far it sees, as in ``Bounded``.
 
     Shape: ``(*batch, C, H, W)`` and ``(*batch, *context_shape)`` to ``(*batch, C', H, W)``.
 
@@ -155,8 +164,9 @@ class ResidualConvNet(_ConvNet):
         blocks: int = 2,
         *,
         context_shape: Sequence[int] | None = None,
+        reach: float = ANY_UNITS,
     ):
-        super().__init__(in_shape, out_channels, hidden, context_shape)
+        super().__init__(in_shape, out_channels, hidden, context_shape, reach)
         self.first = nn.Conv2d(in_shape[0], hidden, 3, padding=1)
         self.blocks = nn.ModuleList(_Gated(hidden) for _ in range(blocks))
         self.last = zeroed(nn.Conv2d(hidden, out_channels, 3, padding=1))

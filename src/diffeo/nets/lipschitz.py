@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from diffeo.contracts import Projectable
 from diffeo.errors import ConfigError
 from diffeo.functional.exact import exactly
+from diffeo.functional.far import within
 from diffeo.functional.linearize import Linearizable, Product
 from diffeo.functional.norms import conv_norm_bound, norm_bound
 from diffeo.nets.mlp import check_sizes
@@ -202,10 +203,10 @@ class LipschitzConvNet(LipschitzNet):
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Product]:
         batch = x.shape[:-3]
-        h = self.convolutions[0](x.reshape(-1, *self.event_shape))
+        h = self.convolutions[0](within(x).reshape(-1, *self.event_shape))
         if self.of_context is not None:
             assert context is not None, "this net was built with a context"
-            h = h + self.of_context(context).reshape(len(h), -1, 1, 1)
+            h = h + self.of_context(within(context)).reshape(len(h), -1, 1, 1)
         slopes: list[Tensor] = []
         for activation, layer in zip(self.bends, self.convolutions[1:], strict=True):
             h, slope = activation.with_slope(h)

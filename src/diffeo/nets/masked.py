@@ -21,6 +21,7 @@ from diffeo.contracts import MaskedNet, Stepper
 from diffeo.functional.exact import exactly
 from diffeo.functional.layers import Layers
 from diffeo.functional.stages import Dense, Stacked
+from diffeo.nets.bounded import ANY_UNITS, Bounded
 from diffeo.nets.mlp import check_sizes, zero_
 
 
@@ -50,10 +51,16 @@ class MaskedLinear(nn.Linear):
         return F.linear(input, self.weight * self.mask, self.bias)
 
     def dense(
-        self, extra: Tensor | None = None, *, relu: bool = False, add: int = -1, drop: float = 0.0
+        self,
+        extra: Tensor | None = None,
+        *,
+        relu: bool = False,
+        add: int = -1,
+        drop: float = 0.0,
+        reach: Tensor | None = None,
     ) -> Dense:
         """The layer as the kernels take it."""
-        return Dense(self.weight, self.bias, relu, add, self.limits, extra, drop)
+        return Dense(self.weight, self.bias, relu, add, self.limits, extra, drop, reach)
 
     def rows(self, start: int, stop: int, x: Tensor) -> Tensor:
         """Units ``start:stop``, which see exactly the ``x.shape[-1]`` first inputs."""
@@ -64,11 +71,11 @@ def _all_masked(layers: Iterable[nn.Module]) -> bool:
     return all(exactly(layer, MaskedLinear) for layer in layers)
 
 
-class _Masked(nn.Module, Stacked):
+class _Masked(Bounded, Stacked):
     """Base class of MADE and ResMADE: sizes, degrees, the output layer."""
 
-    def __init__(self, features: int, params: int, context_features: int):
-        super().__init__()
+    def __init__(self, features: int, params: int, context_features: int, reach: float):
+        super().__init__(reach)
         check_sizes(features=features, params=params)
         self.features, self.params, self.context_features = features, params, context_features
 
@@ -111,6 +118,7 @@ class MADE(_Masked):
         hidden: widths of the hidden layers; at least D - 1 lets every column have units of its own.
         context_features: length of the context vector, 0 for none; every unit sees all of it.
         activation: an elementwise function.
+        reach: how far it sees, as in ``Bounded``.
 
     Shape: ``(*batch, D)`` and ``(*batch, context_features)`` to ``(*batch, D, params)``.
 
@@ -130,8 +138,9 @@ class MADE(_Masked):
         *,
         context_features: int = 0,
         activation: Callable[[Tensor], Tensor] = F.relu,
+        reach: float = ANY_UNITS,
     ):
-        super().__init__(features, params, context_features)
+        super().__init__(features, params, context_features, reach)
         check_sizes(layers=len(hidden), **{f"hidden[{i}]": h for i, h in enumerate(hidden)})
         self.activation = activation
         self.hidden = tuple(hidden)
@@ -142,9 +151,7 @@ class MADE(_Masked):
         self.output = self._output(self.hidden[-1])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        h = self.layers[0](x)
-        if self.context_layer is not None:
-            h = h + self.context_layer(context)
+        h = _plus(self.layers[0](self.see(x)), self._from_context(context))
         for layer in list(self.layers)[1:]:
             h = layer(self.activation(h))
         return self.output(self.activation(h)).unflatten(-1, (self.features, self.params))
@@ -156,9 +163,15 @@ class MADE(_Masked):
         """The layers as the kernels take them."""
         if not (self._intact() and self.activation is F.relu):
             return None
-        extra = None if self.context_layer is None else self.context_layer(context)
         first, *others = [*self.layers, self.output]
-        return [first.dense(extra), *(layer.dense(relu=True) for layer in others)]
+        entry = first.dense(self._from_context(context), reach=self.reach)
+        return [entry, *(layer.dense(relu=True) for layer in others)]
+
+    def _from_context(self, context: Tensor | None) -> Tensor | None:
+        if self.context_layer is None:
+            return None
+        assert context is not None, "this net was built with a context"
+        return self.context_layer(self.see(context))
 
     def stepper(self, context: Tensor | None, batch_shape: torch.Size) -> Stepper:
         """The same pass, a column at a time."""
@@ -180,7 +193,7 @@ class _Known:
 class _MADEStepper:
     def __init__(self, net: MADE, context: Tensor | None, batch_shape: torch.Size):
         self.net, self.step = net, 0
-        self.from_context = None if net.context_layer is None else net.context_layer(context)
+        self.from_context = net._from_context(context)
         self.x = _Known(batch_shape, net.output.weight)
         self.hidden = [_Known(batch_shape, net.output.weight) for _ in net.hidden]
         self.cuts = [net._cuts(n) for n in net.hidden]
@@ -188,7 +201,7 @@ class _MADEStepper:
     def __call__(self, previous: Tensor | None) -> Tensor:
         net, d = self.net, self.step
         self.step += 1
-        below = self.x.value if previous is None else self.x.append(previous.unsqueeze(-1))
+        below = self.x.value if previous is None else self.x.append(net.see(previous.unsqueeze(-1)))
         for i, (layer, known, cuts) in enumerate(zip(net.layers, self.hidden, self.cuts, strict=True)):
             start, stop = cuts[d], cuts[d + 1]
             if stop > start:
@@ -214,6 +227,7 @@ class ResMADE(_Masked):
         context_features: length of the context vector, 0 for none.
         dropout: probability of zeroing a hidden unit in training, in [0, 1).
         activation: an elementwise function.
+        reach: how far it sees, as in ``Bounded``.
 
     Shape: ``(*batch, D)`` and ``(*batch, context_features)`` to ``(*batch, D, params)``.
 
@@ -231,8 +245,9 @@ class ResMADE(_Masked):
         context_features: int = 0,
         dropout: float = 0.0,
         activation: Callable[[Tensor], Tensor] = F.relu,
+        reach: float = ANY_UNITS,
     ):
-        super().__init__(features, params, context_features)
+        super().__init__(features, params, context_features, reach)
         check_sizes(hidden=hidden)
         self.hidden, self.dropout, self.activation = hidden, dropout, activation
         self.input = self._layer(hidden)
@@ -246,11 +261,13 @@ class ResMADE(_Masked):
     def _from_context(self, context: Tensor | None) -> list[Tensor | None]:
         if not self.context_layers:
             return [None] * (len(self.first) + 1)
-        return [layer(context) for layer in self.context_layers]
+        assert context is not None, "this net was built with a context"
+        seen = self.see(context)
+        return [layer(seen) for layer in self.context_layers]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         at_input, *at_blocks = self._from_context(context)
-        h = _plus(self.input(x), at_input)
+        h = _plus(self.input(self.see(x)), at_input)
         for first, second, c in zip(self.first, self.second, at_blocks, strict=True):
             u = self.activation(_plus(first(self.activation(h)), c))
             h = h + second(F.dropout(u, self.dropout, self.training))
@@ -265,7 +282,7 @@ class ResMADE(_Masked):
             return None
         drop = self.dropout if self.training else 0.0
         at_input, *at_blocks = self._from_context(context)
-        layers = [self.input.dense(at_input)]
+        layers = [self.input.dense(at_input, reach=self.reach)]
         for first, second, c in zip(self.first, self.second, at_blocks, strict=True):
             stream = len(layers) - 1
             layers += [first.dense(c, relu=True), second.dense(relu=True, add=stream, drop=drop)]
@@ -292,7 +309,7 @@ class _ResMADEStepper:
     def __call__(self, previous: Tensor | None) -> Tensor:
         net, d = self.net, self.step
         self.step += 1
-        x = self.x.value if previous is None else self.x.append(previous.unsqueeze(-1))
+        x = self.x.value if previous is None else self.x.append(net.see(previous.unsqueeze(-1)))
         start, stop = self.cuts[d], self.cuts[d + 1]
         if stop > start:
 

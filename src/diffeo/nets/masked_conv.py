@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffeo.contracts import Stepper
 from diffeo.errors import ConfigError, ShapeError
+from diffeo.nets.bounded import ANY_UNITS, Bounded
 from diffeo.nets.conv import SpatialContext
 from diffeo.nets.mlp import check_sizes, linear, zero_
 
@@ -72,7 +73,7 @@ EMBEDDED = 8
 """Numbers that stand for a level of gray."""
 
 
-class MaskedConvNet(nn.Module):
+class MaskedConvNet(Bounded):
     """A net of masked convolutions over an image of one channel, for ``AutoregressiveTokens``: PixelCNN.
 
     The parameters of each pixel see the pixels before it in raster order. A first masked convolution, a
@@ -95,6 +96,7 @@ class MaskedConvNet(nn.Module):
             net sees next to the pixel's value; 0 for none. Values alone hardly tell neighboring gray levels
             apart: on handwritten digits the embedding is worth 0.1 bits per dimension.
         context_shape: a vector ``(n,)``, an image ``(c, h, w)`` of any size, or None.
+        reach: how far it sees, as in ``Bounded``.
 
     Shape: ``(*batch, T, 1)`` and ``(*batch, *context_shape)`` to ``(*batch, T, 1, params)``; T is height
     times width.
@@ -124,8 +126,9 @@ class MaskedConvNet(nn.Module):
         *,
         levels: int = 0,
         context_shape: Sequence[int] | None = None,
+        reach: float = ANY_UNITS,
     ):
-        super().__init__()
+        super().__init__(reach)
         check_sizes(height=height, width=width, params=params, hidden=hidden, kernel=kernel)
         if kernel % 2 == 0:
             raise ConfigError(f"kernel must be odd, so that it has a middle, not {kernel}.")
@@ -152,6 +155,7 @@ class MaskedConvNet(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         """What the first convolution sees of pixels ``(*, 1)``."""
+        x = self.see(x)
         if self.levels is None:
             return x
         count = len(self.levels)
@@ -164,7 +168,7 @@ class MaskedConvNet(nn.Module):
             return self.position.unsqueeze(0)
         if context is None:
             raise ShapeError(f"this net needs a context of shape {tuple(self.context_shape)}; pass one.")
-        return self.position + self.given(context.reshape(-1, *self.context_shape)).movedim(1, -1)
+        return self.position + self.given(self.see(context.reshape(-1, *self.context_shape))).movedim(1, -1)
 
     def _head(self, h: Tensor) -> Tensor:
         return self.output(F.relu(self.single(F.relu(h))))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffeo.errors import ConfigError
 from diffeo.functional.exact import exactly
 from diffeo.functional.stages import Dense, Stacked
+from diffeo.nets.bounded import ANY_UNITS, Bounded
 
 
 def zero_(linear: nn.Linear) -> None:
@@ -37,7 +38,7 @@ def check_sizes(**sizes: int) -> None:
             raise ConfigError(f"{name} must be at least 1, not {size}.")
 
 
-class MLP(nn.Module, Stacked):
+class MLP(Bounded, Stacked):
     """A multilayer perceptron whose first layer also sees the context.
 
     The output layer starts at zero: a flow built on it starts neutral.
@@ -48,6 +49,7 @@ class MLP(nn.Module, Stacked):
         hidden: widths of the hidden layers.
         context_features: length of the context vector, 0 for none.
         activation: an elementwise function.
+        reach: how far it sees, as in ``Bounded``.
 
     Shape: ``(*batch, in_features)`` and ``(*batch, context_features)`` to ``(*batch, out_features)``.
 
@@ -65,8 +67,9 @@ class MLP(nn.Module, Stacked):
         *,
         context_features: int = 0,
         activation: Callable[[Tensor], Tensor] = F.relu,
+        reach: float = ANY_UNITS,
     ):
-        super().__init__()
+        super().__init__(reach)
         check_sizes(**{f"hidden[{i}]": h for i, h in enumerate(hidden)}, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.context_features = context_features
@@ -77,7 +80,7 @@ class MLP(nn.Module, Stacked):
         zero_(self.output)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        h = join(x, context if self.context_features else None)
+        h = self.see(join(x, context if self.context_features else None))
         for layer in self.layers:
             h = self.activation(layer(h))
         return self.output(h)
@@ -87,12 +90,12 @@ class MLP(nn.Module, Stacked):
         layers = [*self.layers, self.output]
         if not (exactly(self, MLP) and self.activation is F.relu and _all_linear(layers)):
             return None
-        context = context if self.context_features else None
         first, *others = layers
-        return [_dense(first, context), *(_dense(layer, relu=True) for layer in others)]
+        entry = _dense(first, _seen(self, context), reach=self.reach)
+        return [entry, *(_dense(layer, relu=True) for layer in others)]
 
 
-class ResidualMLP(nn.Module, Stacked):
+class ResidualMLP(Bounded, Stacked):
     """A residual network of pre-activation blocks; the context enters at the input and every block.
 
     Deeper conditioners train more surely than with a plain MLP. The output layer starts at zero.
@@ -105,6 +108,7 @@ class ResidualMLP(nn.Module, Stacked):
         context_features: length of the context vector, 0 for none.
         dropout: probability of zeroing a hidden unit in training, in [0, 1).
         activation: an elementwise function.
+        reach: how far it sees, as in ``Bounded``.
 
     Shape: ``(*batch, in_features)`` and ``(*batch, context_features)`` to ``(*batch, out_features)``.
 
@@ -121,8 +125,9 @@ class ResidualMLP(nn.Module, Stacked):
         context_features: int = 0,
         dropout: float = 0.0,
         activation: Callable[[Tensor], Tensor] = F.relu,
+        reach: float = ANY_UNITS,
     ):
-        super().__init__()
+        super().__init__(reach)
         check_sizes(out_features=out_features, hidden=hidden)
         self.in_features, self.out_features = in_features, out_features
         self.context_features = context_features
@@ -136,8 +141,8 @@ class ResidualMLP(nn.Module, Stacked):
         zero_(self.output)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        context = context if self.context_features else None
-        h = self.input(join(x, context))
+        context = _seen(self, context)
+        h = self.input(join(self.see(x), context))
         for first, second in self.blocks:  # type: ignore[misc]
             u = self.activation(first(join(self.activation(h), context)))
             h = h + second(F.dropout(u, self.dropout, self.training))
@@ -149,12 +154,16 @@ class ResidualMLP(nn.Module, Stacked):
         if not (exactly(self, ResidualMLP) and self.activation is F.relu and _all_linear(layers)):
             return None
         drop = self.dropout if self.training else 0.0
-        context = context if self.context_features else None
-        layers = [_dense(self.input, context)]
+        context = _seen(self, context)
+        layers = [_dense(self.input, context, reach=self.reach)]
         for first, second in self.blocks:  # type: ignore[misc]
             stream = len(layers) - 1
             layers += [_dense(first, context, relu=True), _dense(second, relu=True, add=stream, drop=drop)]
         return [*layers, _dense(self.output)]
+
+
+def _seen(net: MLP | ResidualMLP, context: Tensor | None) -> Tensor | None:
+    return None if context is None or not net.context_features else net.see(context)
 
 
 def _all_linear(layers: Iterable[nn.Module]) -> bool:
@@ -168,13 +177,14 @@ def _dense(
     relu: bool = False,
     add: int = -1,
     drop: float = 0.0,
+    reach: Tensor | None = None,
 ) -> Dense:
     """A layer whose last inputs, if any context, are the context's."""
     weight, extra = layer.weight, None
     if context is not None:
         weight, of_context = weight.split([weight.shape[1] - context.shape[-1], context.shape[-1]], 1)
         extra = F.linear(context, of_context)
-    return Dense(weight, layer.bias, relu, add, extra=extra, drop=drop)
+    return Dense(weight, layer.bias, relu, add, extra=extra, drop=drop, reach=reach)
 
 
 def join(x: Tensor, context: Tensor | None) -> Tensor:

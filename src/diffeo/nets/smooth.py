@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from diffeo.functional import fields, wire
 from diffeo.functional.convergence import captured
 from diffeo.functional.exact import exactly
+from diffeo.functional.far import within
 from diffeo.functional.linearize import Linearizable, Product
 from diffeo.functional.programs import applies
 from diffeo.nets.mlp import check_sizes, linear, zero_
@@ -264,7 +265,7 @@ class SmoothLayers(nn.Module, Linearizable, ABC):
         )
 
     def _seen(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return fields.squash(x, self.reach) if self.reach else (x, None)
+        return fields.squash(x, self.reach) if self.reach else (within(x), None)
 
     def smooth_stack(self, context: Tensor | None = None) -> fields.SmoothStack | None:
         """The layers as the kernels take them; None where they do not know the activation."""
@@ -274,7 +275,7 @@ class SmoothLayers(nn.Module, Linearizable, ABC):
             return None
         weights: list[Tensor] = [layer.weight for layer in self.linears]
         biases: list[Tensor] = [layer.bias for layer in self.linears]
-        extra = None if self.of_context is None or context is None else self.of_context(context)
+        extra = None if self.of_context is None or context is None else self.of_context(within(context))
         scales = [a.scales() for a in self.bends]
         for i, pair in enumerate(scales):
             if pair is not None:  # the layers around it take the scales
@@ -289,7 +290,7 @@ class SmoothLayers(nn.Module, Linearizable, ABC):
         h = self.linears[0](x)
         if self.of_context is not None:
             assert context is not None, "this net was built with a context"
-            h = h + self.of_context(context)
+            h = h + self.of_context(within(context))
         return h
 
 

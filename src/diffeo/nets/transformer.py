@@ -15,6 +15,7 @@ from diffeo.contracts import Stepper, Windowed, Windows
 from diffeo.errors import ConfigError, ShapeError
 from diffeo.functional.attention import attention
 from diffeo.functional.convergence import captured
+from diffeo.nets.bounded import ANY_UNITS, Bounded
 from diffeo.nets.mlp import check_sizes, linear, zero_
 
 
@@ -75,7 +76,7 @@ class _Block(nn.Module):
         return h + self.second(F.gelu(self.first(self.norm2(h))))
 
 
-class _Transformer(nn.Module):
+class _Transformer(Bounded):
     """Base class of both nets: an embedding of tokens, positions and context, blocks, a head of zeros."""
 
     def __init__(
@@ -89,8 +90,9 @@ class _Transformer(nn.Module):
         expansion: int,
         context_shape: Sequence[int] | None,
         checkpoint: bool,
+        reach: float,
     ):
-        super().__init__()
+        super().__init__(reach)
         check_sizes(length=length, hidden=hidden, heads=heads, expansion=expansion)
         if hidden % heads:
             raise ConfigError(f"hidden must be a multiple of heads, but {hidden} is not one of {heads}.")
@@ -112,7 +114,7 @@ class _Transformer(nn.Module):
             return None
         if context is None:
             raise ShapeError(f"this net needs a context of shape {tuple(self.context_shape)}; pass one.")
-        return self.from_context(context.reshape(-1, 1, self.context_shape.numel()))
+        return self.from_context(self.see(context.reshape(-1, 1, self.context_shape.numel())))
 
     def _hidden(self, h: Tensor, context: Tensor | None, causal: bool) -> Tensor:
         """From the embedded tokens, ``(N, T, hidden)``, to those after the last block."""
@@ -146,6 +148,7 @@ class CausalTransformer(_Transformer, Windowed):
         context_shape: of a vector, or an image, which is flattened; None for no context.
         checkpoint: in training, keep the input of each block only and compute the rest again in the
             backward pass: a fourth more work, in a fraction of the memory.
+        reach: how far it sees, as in ``Bounded``.
 
     Shape: ``(*batch, T, C)`` and ``(*batch, *context_shape)`` to ``(*batch, T, C, params)``.
 
@@ -174,16 +177,19 @@ class CausalTransformer(_Transformer, Windowed):
         expansion: int = 4,
         context_shape: Sequence[int] | None = None,
         checkpoint: bool = False,
+        reach: float = ANY_UNITS,
     ):
         check_sizes(width=width, params=params)
         out = width * params
-        super().__init__(length, width, out, hidden, layers, heads, expansion, context_shape, checkpoint)
+        super().__init__(
+            length, width, out, hidden, layers, heads, expansion, context_shape, checkpoint, reach
+        )
         self.width, self.params = width, params
         self.start = nn.Parameter(nn.init.normal_(torch.empty(hidden), std=0.02))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         tokens = x.reshape(-1, self.length, self.width)
-        h = self.input(tokens[:, :-1])
+        h = self.input(self.see(tokens[:, :-1]))
         h = torch.cat([self.start.to(h.dtype).expand(len(h), 1, -1), h], 1)
         h = self._hidden(h, self._context(context), causal=True)
         return self.output(h).reshape(*x.shape, self.params)
@@ -212,7 +218,8 @@ class _Pass:
 
     def feed(self, tokens: Tensor) -> Tensor:
         """What positions behind ``(*batch, n, width)`` are fed, ``(N, n, hidden)``."""
-        return self.net.input(tokens.reshape(math.prod(self.batch_shape), *tokens.shape[-2:]))
+        seen = self.net.see(tokens.reshape(math.prod(self.batch_shape), *tokens.shape[-2:]))
+        return self.net.input(seen)
 
     def run(self, h: Tensor) -> Tensor:
         """The parameters at the next n positions, ``(*batch, n, width, params)``."""
@@ -267,6 +274,7 @@ class VisionTransformer(_Transformer):
         context_shape: of a vector, or an image, which is flattened; None for no context.
         checkpoint: in training, keep the input of each block only and compute the rest again in the
             backward pass.
+        reach: how far it sees, as in ``Bounded``.
 
     Shape: ``(*batch, C, H, W)`` and ``(*batch, *context_shape)`` to ``(*batch, C', H, W)``.
 
@@ -295,6 +303,7 @@ class VisionTransformer(_Transformer):
         expansion: int = 4,
         context_shape: Sequence[int] | None = None,
         checkpoint: bool = False,
+        reach: float = ANY_UNITS,
     ):
         (width, *size), (out, *out_size) = in_shape, out_shape
         if len(size) != 2 or size != out_size:
@@ -304,11 +313,14 @@ class VisionTransformer(_Transformer):
             )
         check_sizes(channels=out)
         length = math.prod(size)
-        super().__init__(length, width, out, hidden, blocks, heads, expansion, context_shape, checkpoint)
+        super().__init__(
+            length, width, out, hidden, blocks, heads, expansion, context_shape, checkpoint, reach
+        )
         self.in_shape, self.out_shape = torch.Size(in_shape), torch.Size(out_shape)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         batch = x.shape[:-3]
-        h = self.input(x.reshape(math.prod(batch), *self.in_shape).flatten(-2).transpose(-1, -2))
+        pixels = self.see(x.reshape(math.prod(batch), *self.in_shape)).flatten(-2)
+        h = self.input(pixels.transpose(-1, -2))
         h = self.output(self._hidden(h, self._context(context), causal=False))
         return h.transpose(-1, -2).reshape(*batch, *self.out_shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffeo.functional.far import within
 from diffeo.functional.linearize import trace
 from diffeo.functional.traces import Traced
 from diffeo.nets.smooth import SmoothLayers
@@ -31,7 +32,7 @@ class VelocityMLP(SmoothLayers, Traced):
             value, product = self.linearize(x, context)
             return value, trace(product, x)
         first, *middle, last = self.linears
-        h, a = self.bends[0].with_slope(self._first(x, context))
+        h, a = self.bends[0].with_slope(self._first(within(x), context))
         if not middle:
             return last(h), a @ (first.weight * last.weight.T).sum(1)
         loops = middle[0].weight * (first.weight @ last.weight).T

@@ -9,7 +9,7 @@ from diffeo.bijections import LU, ActNorm, Autoregressive, Chain, Inverse, Rever
 from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Affine
 from diffeo.nets import MADE, ResMADE
-from diffeo.presets.base import MAX_SCALE, VectorPreset, splines
+from diffeo.presets.base import MAX_SCALE, REACH, VectorPreset, splines
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class MAF(VectorPreset):
         family = Affine()
         parts: list[Bijection] = [Standardize((self.features,))]
         for i in range(self.layers):
-            net = MADE(self.features, family.num_params, self.hidden, context_features=context_features)
+            sizes = self.features, family.num_params, self.hidden
+            net = MADE(*sizes, context_features=context_features, reach=REACH)
             parts += [Reverse(self.features)] if i else []
             parts += [Autoregressive(net, family), ActNorm((self.features,))]
         return Chain(parts)
@@ -77,7 +78,8 @@ class IAF(VectorPreset):
         family = Affine()
         parts: list[Bijection] = [Standardize((self.features,))]
         for i in range(self.layers):
-            net = MADE(self.features, family.num_params, self.hidden, context_features=context_features)
+            sizes = self.features, family.num_params, self.hidden
+            net = MADE(*sizes, context_features=context_features, reach=REACH)
             parts += [Reverse(self.features)] if i else []
             parts.append(Inverse(Autoregressive(net, family)))
         return Chain(parts)
@@ -133,6 +135,7 @@ class NSF(VectorPreset):
                 self.blocks,
                 context_features=context_features,
                 dropout=self.dropout,
+                reach=REACH,
             )
             parts += [LU(self.features), Reverse(self.features)] if i else []
             parts.append(Autoregressive(net, family))

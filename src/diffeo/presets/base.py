@@ -38,6 +38,8 @@ from diffeo.objectives import Likelihood, Objective
 
 LOGIT = 1e-4
 """How far from 0 and 1 the logits of images end, in a preset's own encoding."""
+REACH = 10.0
+"""How many standard deviations the nets of a preset see; further out they are constant."""
 MAX_SCALE = LocationScale.max_scale
 """How far the location and scale behind each spline may stretch, unless a preset is told otherwise."""
 

@@ -13,12 +13,10 @@ from diffeo.functional.solvers import FixedSteps
 from diffeo.functional.traces import ExactTrace, Hutchinson
 from diffeo.nets import Sine, VelocityMLP
 from diffeo.objectives import Objective
-from diffeo.presets.base import VectorPreset
+from diffeo.presets.base import REACH, VectorPreset
 
 EXACT = 16
 """Up to so many features training takes the exact trace."""
-REACH = 10.0
-"""Standard deviations up to which a field sees where it is; further out it is flat."""
 
 
 def _field(

@@ -10,7 +10,7 @@ from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Additive, Affine
 from diffeo.elementwise.base import Elementwise
 from diffeo.nets import MLP, ResidualMLP
-from diffeo.presets.base import MAX_SCALE, VectorPreset, splines
+from diffeo.presets.base import MAX_SCALE, REACH, VectorPreset, splines
 
 
 def alternating(features: int, layer: int) -> list[bool]:
@@ -55,7 +55,8 @@ class NICE(VectorPreset):
         parts: list[Bijection] = [Standardize((self.features,))]
         for i in range(self.layers):
             mask = alternating(self.features, i)
-            net = MLP(*_sizes(mask, family), self.hidden, context_features=context_features)
+            sizes = *_sizes(mask, family), self.hidden
+            net = MLP(*sizes, context_features=context_features, reach=REACH)
             parts.append(Coupling(mask, net, family))
         return Chain([*parts, Pointwise(Affine(), (self.features,))])
 
@@ -89,7 +90,8 @@ class RealNVP(VectorPreset):
         parts: list[Bijection] = [Standardize((self.features,))]
         for i in range(self.layers):
             mask = alternating(self.features, i)
-            net = MLP(*_sizes(mask, family), self.hidden, context_features=context_features)
+            sizes = *_sizes(mask, family), self.hidden
+            net = MLP(*sizes, context_features=context_features, reach=REACH)
             parts += [Coupling(mask, net, family), ActNorm((self.features,))]
         return Chain(parts)
 
@@ -143,6 +145,7 @@ class CouplingNSF(VectorPreset):
                 self.blocks,
                 context_features=context_features,
                 dropout=self.dropout,
+                reach=REACH,
             )
             parts += [Coupling(mask, net, family), LU(self.features)]
         return Chain(parts)

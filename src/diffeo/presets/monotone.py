@@ -12,7 +12,7 @@ from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Bernstein, DeepSigmoid, MixtureCDF, MonotonicNet, SumOfSquares
 from diffeo.elementwise.base import Elementwise
 from diffeo.nets import MLP, ResMADE
-from diffeo.presets.base import VectorPreset
+from diffeo.presets.base import REACH, VectorPreset
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,12 @@ class _Masked(VectorPreset):
         for i in range(self.layers):
             own = family()
             net = ResMADE(
-                self.features, own.num_params, self.hidden, self.blocks, context_features=context_features
+                self.features,
+                own.num_params,
+                self.hidden,
+                self.blocks,
+                context_features=context_features,
+                reach=REACH,
             )
             parts += [LU(self.features), Reverse(self.features)] if i else []
             parts.append(Autoregressive(net, own))
@@ -215,7 +220,8 @@ class Gaussianization(VectorPreset):
         for i in range(self.layers):
             parts += [Orthogonal(d)] if i and d > 1 else []
             if context_features:
-                net = MLP(0, d * family.num_params, self.hidden, context_features=context_features)
+                sizes = 0, d * family.num_params, self.hidden
+                net = MLP(*sizes, context_features=context_features, reach=REACH)
                 parts.append(Coupling([False] * d, net, family))
             else:
                 parts.append(Pointwise(family, (d,)))

@@ -27,7 +27,7 @@ from diffeo.elementwise import Affine, RationalQuadratic
 from diffeo.elementwise.base import Elementwise
 from diffeo.functional.seeding import generator
 from diffeo.nets import ConvNet, ResidualConvNet
-from diffeo.presets.base import ImagePreset
+from diffeo.presets.base import REACH, ImagePreset
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Multiscale(ImagePreset):
     def net(
         self, in_shape: tuple[int, ...], out_channels: int, context_shape: torch.Size | None
     ) -> ConvNet | ResidualConvNet:
-        return ConvNet(in_shape, out_channels, self.hidden, context_shape=context_shape)
+        return ConvNet(in_shape, out_channels, self.hidden, context_shape=context_shape, reach=REACH)
 
 
 def _mixed(shape: torch.Size, seed: int) -> Bijection:
@@ -210,4 +210,5 @@ class RealNVPImage(_Multiscale):
     def net(
         self, in_shape: tuple[int, ...], out_channels: int, context_shape: torch.Size | None
     ) -> ConvNet | ResidualConvNet:
-        return ResidualConvNet(in_shape, out_channels, self.hidden, self.blocks, context_shape=context_shape)
+        sizes = out_channels, self.hidden, self.blocks
+        return ResidualConvNet(in_shape, *sizes, context_shape=context_shape, reach=REACH)

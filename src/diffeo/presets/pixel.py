@@ -18,7 +18,7 @@ from diffeo.encodings.dequantization import Dequantization
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.nets import MaskedConvNet
-from diffeo.presets.base import ImagePreset
+from diffeo.presets.base import REACH, ImagePreset
 
 HALF = 0.5
 """Centered pixels lie in [-1/2, 1/2]."""
@@ -89,6 +89,7 @@ class PixelFlow(ImagePreset):
                 self.kernel,
                 levels=self.bins,
                 context_shape=context_shape,
+                reach=REACH,
             )
             parts.append(AutoregressiveTokens(net, family, reverse=i % 2 == 1))
         return Chain([*parts, Inverse(sequence)])

@@ -11,7 +11,7 @@ from diffeo._fields import Layers, Size, Widths
 from diffeo.bijections import Chain, Standardize
 from diffeo.bijections.base import Bijection
 from diffeo.nets import MLP
-from diffeo.presets.base import VectorPreset
+from diffeo.presets.base import REACH, VectorPreset
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class _Layered(VectorPreset):
         for _ in range(self.layers):
             net = None
             if context_features:
-                net = MLP(0, self._num_params(), self.hidden, context_features=context_features)
+                sizes = 0, self._num_params(), self.hidden
+                net = MLP(*sizes, context_features=context_features, reach=REACH)
             parts.append(self._layer(net))
         return Chain(parts)
 

@@ -12,7 +12,7 @@ from diffeo.bijections.base import Bijection
 from diffeo.elementwise import Additive
 from diffeo.functional.log_dets import EXACT_FEATURES, ExactLogDet, LogDet, RouletteLogDet, SeriesLogDet
 from diffeo.nets import MLP, Activation, LipschitzMLP, LipSwish, Sine
-from diffeo.presets.base import VectorPreset
+from diffeo.presets.base import REACH, VectorPreset
 from diffeo.presets.coupling import alternating
 
 
@@ -54,10 +54,10 @@ class RevNet(VectorPreset):
     def _block(self, layer: int, context_features: int) -> Bijection:
         mask = alternating(self.features, layer)
         ones, others = sum(mask), len(mask) - sum(mask)
-        second = MLP(ones, others, self.hidden, context_features=context_features)
+        second = MLP(ones, others, self.hidden, context_features=context_features, reach=REACH)
         if not ones:
             return Coupling(mask, second, Additive())
-        first = MLP(others, ones, self.hidden, context_features=context_features)
+        first = MLP(others, ones, self.hidden, context_features=context_features, reach=REACH)
         return AdditiveResidual(mask, first, second)
 
 

@@ -35,7 +35,7 @@ from diffeo.contexts import ContextSpec
 from diffeo.elementwise import CircularRationalQuadratic, Elementwise
 from diffeo.errors import ConfigError
 from diffeo.nets import OnAngles, ResMADE
-from diffeo.presets.base import MAX_SCALE, VectorPreset, splines
+from diffeo.presets.base import MAX_SCALE, REACH, VectorPreset, splines
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ class Tabular(VectorPreset):
             self.blocks,
             context_features=context_features,
             dropout=self.dropout,
+            reach=REACH,
         )
 
 

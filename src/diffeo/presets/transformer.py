@@ -32,7 +32,7 @@ from diffeo.flow import Flow
 from diffeo.functional.seeding import generator
 from diffeo.nets import CausalTransformer, VisionTransformer
 from diffeo.objectives import Likelihood, NoisyLikelihood, Objective
-from diffeo.presets.base import ImagePreset
+from diffeo.presets.base import REACH, ImagePreset
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class TarFlow(ImagePreset):
                 self.heads,
                 context_shape=context_shape,
                 checkpoint=self.checkpoint,
+                reach=REACH,
             )
             parts.append(AutoregressiveTokens(net, family, reverse=i % 2 == 1))
         return Chain([*parts, Inverse(tokens), Inverse(squeeze)])
@@ -166,6 +167,7 @@ class Jet(ImagePreset):
                 self.blocks,
                 self.heads,
                 context_shape=context_shape,
+                reach=REACH,
             )
             parts += [OnChannels(Permute(order), shape), ImageCoupling(mask, net, family)]
             moved = moved[order]

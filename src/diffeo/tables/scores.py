@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from diffeo._arrays import not_finite
 from diffeo.encodings.columns import Columns, delta_method
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow, in_parts
@@ -33,7 +34,8 @@ class Scores:
             None for a flow that ``fit_table`` did not fit; of an older file, the share of the training rows
             that scored lower.
         standard_error: of ``log_prob`` over the dequantization draws; None where it is exact.
-        notes: what to know of these rows, a sentence each: which columns hold values off their grid.
+        notes: what to know of these rows, a sentence each: which columns hold values off their grid, how many
+            scores are not finite.
     """
 
     log_prob: np.ndarray
@@ -81,7 +83,8 @@ def score_table(flow: Flow, table: Any, *, batch_size: int = 65_536) -> Scores:
     )
     scores = log_prob.double().numpy()
     quantile = _quantile(flow, scores)
-    notes = *_off_grid(encoding, (placed != rows).numpy()), *_above_one(encoding, scores)
+    off, lost = _off_grid(encoding, (placed != rows).numpy()), not_finite(scores, "rows")
+    notes = *off, *lost, *_above_one(encoding, scores)
     return Scores(scores, quantile, None if encoding.exact else error.double().numpy(), notes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from diffeo.flow import Flow
 from diffeo.functional.seeding import generator, seeded
 from diffeo.presets import PRESETS, Preset
 from diffeo.testing.density import require_covered, require_integral, require_sampled
-from diffeo.testing.points import draw, outside, randomize_
+from diffeo.testing.points import draw, far_sizes, outside, randomize_
 from diffeo.testing.rules import Rules, require, require_close
 
 ROWS = 5
@@ -123,13 +123,18 @@ def _sampler(pair: tuple[Subject, int]) -> None:
         # What was sampled at a context has, at that context, the base's latents.
         context = s.row(i)
         z = s.flow.to_latent(samples if both is None else samples[:, i], context)
-        encoding = s.flow.context_encoding
-        inner = context if encoding is None or context is None else encoding(context)
+        inner = _inner(s.flow, context)
         inner = (
             None if s.flow.base.context_shape is None or inner is None else inner.expand(len(z), *inner.shape)
         )
         base = s.flow.base
         require_sampled(lambda z, c=inner: base.log_prob(z, c), z, base.support, f"context {i}")
+
+
+def _inner(flow: Flow, context: Tensor | None) -> Tensor | None:
+    """The context as the layers see it."""
+    encoding = flow.context_encoding
+    return context if encoding is None or context is None else encoding(context)
 
 
 @_density.add("outside the support", 9)
@@ -161,6 +166,37 @@ def _far(pair: tuple[Subject, int]) -> None:
         require(not log_prob.isnan().any(), f"log_prob at {size:g} in float32 is {log_prob.tolist()}")
         for g in torch.autograd.grad(log_prob.sum(), [x, *parameters], allow_unused=True):
             require(g is None or not g.isnan().any(), f"gradients at {size:g} in float32 are NaN")
+
+
+@_density.add("never NaN", 10)
+def _never_nan(pair: tuple[Subject, int]) -> None:
+    s, _ = pair
+    with torch.no_grad():
+        near, z = s.flow.log_prob(s.x, s.context), s.flow.to_latent(s.x, s.context)
+        for dtype in (torch.float32, torch.float64):
+            flow, context = copy.deepcopy(s.flow).to(dtype), s.context
+            if context is not None and context.is_floating_point():
+                context = context.to(dtype)
+            for size in (1e3, 1e6, *far_sizes(dtype)[:-1]):
+                for far in _far_points(s.x.to(dtype), size):
+                    log_prob = flow.log_prob(far, context)
+                    where = f"log_prob at {size:g} in {dtype} is {log_prob.tolist()}"
+                    require(not log_prob.isnan().any(), where)
+                    require((log_prob <= near.max() + 10).all(), f"{where}, above all of {near.tolist()}")
+                for far in _far_points(z.to(dtype), size):
+                    back, log_det = flow.bijection.inverse(far, _inner(flow, context))
+                    lost = back.isnan().any() | log_det.isnan().any()
+                    require(not lost, f"the inverse of latents at {size:g} in {dtype} is NaN")
+
+
+def _far_points(points: Tensor, size: float) -> Iterator[Tensor]:
+    """All elements far, by their signs and all one way; then one element of each row."""
+    yield size * points.sign()
+    yield torch.full_like(points, size)
+    far = points.clone(memory_format=torch.contiguous_format).flatten(1)
+    index = torch.arange(len(far))
+    far[index, index % far.shape[1]] = -size
+    yield far.reshape(points.shape)
 
 
 @rules.add("sum of the parts", 2)

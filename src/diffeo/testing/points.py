@@ -102,6 +102,12 @@ def inside(domain: constraints.Constraint | None, x: Tensor) -> Tensor:
     return (x >= low) & (x <= high)
 
 
+def far_sizes(dtype: torch.dtype) -> list[float]:
+    """Magnitudes from far to infinite: below and above the root of the largest float, and that float."""
+    most = torch.finfo(dtype).max
+    return [most**0.25, most**0.4, most**0.6, most**0.8, 0.3 * most, most, math.inf]
+
+
 def clamp_to(domain: constraints.Constraint | None, x: Tensor) -> Tensor:
     """``x`` brought back to the ends of the domain."""
     if domain is None:

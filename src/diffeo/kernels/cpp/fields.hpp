@@ -184,7 +184,7 @@ template <class T> struct Residual {
             g_extra = block.memory.template take<T>(int64_t(first.out) * ROWS);
             clear(g_extra, int64_t(first.out) * ROWS);
         }
-        net.back(x, g_out, g_jacobian, block.x, block.sums, g_bias, g_extra);
+        net.back(g_out, g_jacobian, block.x, block.sums, g_bias, g_extra);
         if (g_extra)
             store_block<T>(g_extra, first.out, block.rows,
                            static_cast<T *>(first.g_extra) + block.first_row * first.out, first.out);
@@ -274,7 +274,7 @@ template <class T> struct Transport {
                 const T *point = points + (4 * n + e) * size;
                 evaluate<true>(point, n, e, false);
                 T *g_bias = spec.g_biases ? block.sums + spec.sums + time(n, e, false) : nullptr;
-                net.back(point, g_out, g_jacobian, g_points + e * size, block.sums, g_bias, g_extra);
+                net.back(g_out, g_jacobian, g_points + e * size, block.sums, g_bias, g_extra);
             }
             for (int e = 0; e < 4; e++) add<T>(block.x, T(1), g_points + e * size, size);
         }

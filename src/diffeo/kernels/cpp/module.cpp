@@ -250,7 +250,7 @@ nb::dict wire_table() {
 } // namespace diffeo
 
 NB_MODULE(_native, m) {
-    m.attr("ABI") = 6;
+    m.attr("ABI") = 7;
     m.def("instruction_sets", &diffeo::instruction_sets, "Compiled in and supported by this processor, best first.");
     m.def("use", &diffeo::use, nb::arg("name"));
     m.def("set_parallel_for", &diffeo::set_parallel_for, nb::arg("address"));

@@ -56,11 +56,13 @@ template <class T> struct Net {
     int layers, vectors, rows;
     uint32_t seed;
     int64_t first_row;
+    T reach;            // how far the net sees
     T *in;              // [in][ROWS]
     T *raw[MAX_LAYERS]; // outputs of the hidden layers
     T *act[MAX_LAYERS]; // what the next layer sees of them
 
     Net(const NetSpec &net, Memory &memory) : specs(net.layers), layers(net.num_layers) {
+        reach = specs[0].reach ? *static_cast<const T *>(specs[0].reach) : std::numeric_limits<T>::infinity();
         in = memory.take<T>(int64_t(specs[0].in) * ROWS);
         for (int l = 0; l + 1 < layers; l++) {
             raw[l] = memory.take<T>(int64_t(specs[l].out) * ROWS);
@@ -78,6 +80,11 @@ template <class T> struct Net {
         return {static_cast<const T *>(d.weight), d.ld, d.in, d.out, d.limits};
     }
     const T *input(int l) const { return l ? act[l - 1] : in; }
+    // Feature i of the input, within the net's reach; NaN stays.
+    void see(int i, const T *x) const {
+        const Vec<T> high = splat<T>(reach);
+        for (int r = 0; r < ROWS; r += LANES<T>) store(in + i * ROWS + r, max(min(load(x + r), high), -high));
+    }
 
     // Units begin <= o < end of layer l, into `out`, which points at unit `begin`.
     void units(int l, int begin, int end, T *out) const {

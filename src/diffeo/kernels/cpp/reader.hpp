@@ -155,7 +155,7 @@ struct Program {
         const int64_t D = call.features;
         s = {w.weight.data,     w.log_diagonal.data,     w.bias.data,
              w.weight.gradient, w.log_diagonal.gradient, w.bias.gradient, w.bound, sums(D * D + 2 * D)};
-        return take(D) + take(D + 16) + take(D * (D + 16) / ROWS + 1);
+        return 2 * take(D) + take(D + 16) + take(D * (D + 16) / ROWS + 1);
     }
 
     int64_t conditional(ConditionalSpec &s) {
@@ -220,6 +220,7 @@ struct Program {
             d.in = int(w.inputs);
             d.out = int(w.outputs);
             d.limits = static_cast<const int32_t *>(w.limits.data);
+            d.reach = w.reach.data;
             d.relu = w.relu != 0;
             d.drop = w.drop;
             d.add = int(w.add);
@@ -228,6 +229,7 @@ struct Program {
             d.g_extra = w.extra.gradient;
             require(d.in >= 0 && d.out > 0 && d.ld >= d.in, "bad sizes");
             require(d.in == (l ? own.back().out : inputs), "a layer does not fit the one before it");
+            require(!d.reach || l == 0, "a reach beyond the first layer");
             require(d.drop == 0 || (d.drop > 0 && d.drop < 1 && d.relu && l > 0), "bad dropout");
             require(d.add < l && (d.add < 0 || own[size_t(d.add)].out == d.out), "bad residual");
             for (int o = 0; d.limits && o < d.out; o++)
@@ -255,7 +257,7 @@ struct Program {
         int64_t need = 0, widest = 0, pad = 0;
         for (size_t l = 0; l < own.size(); l++) {
             const DenseSpec &d = own[l];
-            require(!d.relu && d.drop == 0 && d.add < 0 && !d.limits, "a smooth net's layers are plain");
+            require(!d.relu && d.drop == 0 && d.add < 0 && !d.limits && !d.reach, "a smooth net's layers are plain");
             require(l == 0 || !d.extra, "a context beyond the first layer");
             need += (3 + 2 * D) * take(d.out);
             widest = std::max({widest, int64_t(d.in), int64_t(d.out)});

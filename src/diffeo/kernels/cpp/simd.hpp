@@ -51,6 +51,10 @@ template <class V> ALWAYS V min(V a, V b) { return b < a ? b : a; }
 template <class V> ALWAYS V max(V a, V b) { return b > a ? b : a; }
 template <class V> ALWAYS V abs(V a) { return a < 0 ? -a : a; }
 
+// How far sums of products are taken at their word; NaN stays. functional/far.py has it in PyTorch.
+template <class T> constexpr T FAR = sizeof(T) == 8 ? T(0x1p512) : T(0x1p64);
+template <class T> ALWAYS Vec<T> within(Vec<T> v) { return max(min(v, splat<T>(FAR<T>)), splat<T>(-FAR<T>)); }
+
 template <class T> ALWAYS T sum(Vec<T> v) {
     T total = 0;
     for (int i = 0; i < LANES<T>; i++) total += v[i];

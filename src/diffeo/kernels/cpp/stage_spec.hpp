@@ -19,6 +19,7 @@ struct DenseSpec {
     int64_t ld;                        // distance of two rows of the weight
     int in, out;
     const int32_t *limits; // unit o sees its first limits[o] inputs, ascending; null: all
+    const void *reach;     // of a net's first layer: it sees its input within +- this number; null: as it is
     bool relu;             // of the input
     double drop;           // probability with which an activation of the input is 0, the others larger by 1 / (1 - drop)
     int add;               // -1: none

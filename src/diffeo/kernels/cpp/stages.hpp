@@ -48,8 +48,7 @@ template <class T, int K> struct Conditional {
     int last() const { return spec.net.num_layers - 1; }
 
     void see(const T *x) {
-        for (int i = 0; i < spec.num_seen; i++)
-            std::memcpy(net.in + i * ROWS, x + spec.seen[i] * ROWS, size_t(ROWS) * sizeof(T));
+        for (int i = 0; i < spec.num_seen; i++) net.see(i, x + spec.seen[i] * ROWS);
     }
     template <bool inverse> void all() {
         see(block.x);
@@ -81,7 +80,7 @@ template <class T, int K> struct Conditional {
             net.units(last(), d * P, (d + 1) * P, params);
             T *y = block.x + spec.changed[d] * ROWS;
             apply_column<T, true, K>(family, params, y, y, block.log_det, block.vectors);
-            std::memcpy(net.in + d * ROWS, y, size_t(ROWS) * sizeof(T));
+            net.see(d, y);
         }
     }
     void run(bool inverse) {
@@ -117,8 +116,10 @@ template <class T, int K> struct Conditional {
         way.finish();
         for (int i = 0; i < spec.num_seen; i++) {
             T *g = block.x + spec.seen[i] * ROWS;
-            for (int v = 0; v < block.vectors; v++)
-                store(g + v * N, load(g + v * N) + load(way.g_in + i * ROWS + v * N));
+            for (int v = 0; v < block.vectors; v++) {
+                const Int<T> seen = abs(load(x + spec.seen[i] * ROWS + v * N)) <= net.reach;
+                store(g + v * N, load(g + v * N) + (seen ? load(way.g_in + i * ROWS + v * N) : Vec<T>{}));
+            }
         }
     }
 };
@@ -216,8 +217,13 @@ template <class T> struct LU {
             row(x, i, i + 1, D, T(1));
         }
     }
+    void take_within(const T *x, T *to) const {
+        for (int i = 0; i < D; i++)
+            for (int v = 0; v < block.vectors; v++) store(to + i * ROWS + v * N, within<T>(load(x + i * ROWS + v * N)));
+    }
     void run(bool inverse) const {
         T *x = block.x, total = 0;
+        take_within(x, x);
         for (int i = 0; i < D; i++) total += clipped(i);
         for (int v = 0; v < block.vectors; v++)
             store(block.log_det + v * N, load(block.log_det + v * N) + (inverse ? -total : total));
@@ -241,9 +247,11 @@ template <class T> struct LU {
                 store(x + i * ROWS + v * N, load(x + i * ROWS + v * N) + sign * bias[i]);
     }
     // g_x = U^T L^T g, dL = g u^T, dU = (L^T g) x^T, with u = U x.
-    void back(const LUSpec &spec, const T *x) const {
+    void back(const LUSpec &spec, const T *given) const {
         T *g = block.x, *sums = block.sums + spec.sums;
-        T *u = block.memory.template take<T>(int64_t(D) * ROWS);
+        T *u = block.memory.template take<T>(int64_t(D) * ROWS), *x = block.memory.template take<T>(int64_t(D) * ROWS);
+        clear(x, int64_t(D) * ROWS);
+        take_within(given, x);
         std::memcpy(u, x, size_t(D) * ROWS * sizeof(T));
         upper(u);
         Vec<T> g_log_det{};
@@ -265,6 +273,11 @@ template <class T> struct LU {
             for (int k = i + 1; g_w && k < D; k++) g_w[i * D + k] += dw[i * pad + k];
         }
         for (int k = D - 1; k >= 0; k--) columns(g, k, 0, k, diagonal(k)); // U^T
+        for (int i = 0; i < D; i++)
+            for (int v = 0; v < block.vectors; v++) {
+                const int64_t p = i * ROWS + v * N;
+                store(g + p, abs(load(given + p)) <= FAR<T> ? load(g + p) : Vec<T>{});
+            }
     }
     // g_k = by g_k + sum over i in [begin, end) of w_ik g_i
     void columns(T *g, int k, int begin, int end, Vec<T> by) const {

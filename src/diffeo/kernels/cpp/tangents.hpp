@@ -84,10 +84,14 @@ template <class T> struct TangentNet {
         return reach > 0 ? w * load(dim + k * ROWS + v * N) : splat<T>(w);
     }
     const T *look(const T *x) {
-        if (!(reach > 0)) return x;
-        const T by = 1 / reach;
-        for (int64_t i = 0; i < int64_t(specs[0].in) * ROWS; i += N) {
-            const Vec<T> a = load(x + i), q = a * by, r = T(1) / (T(1) + q * q), root = sqrt(r);
+        const int64_t numbers = int64_t(specs[0].in) * ROWS;
+        if (!(reach > 0)) {
+            for (int64_t i = 0; i < numbers; i += N) store(seen + i, within<T>(load(x + i)));
+            return seen;
+        }
+        const T by = 1 / reach, most = reach * T(0x1p30);
+        for (int64_t i = 0; i < numbers; i += N) {
+            const Vec<T> a = max(min(load(x + i), splat<T>(most)), splat<T>(-most)), q = a * by, r = T(1) / (T(1) + q * q), root = sqrt(r);
             store(seen + i, a * root);
             store(dim + i, r * root);
             store(dimming + i, T(-3) * by * q * r * r * root);
@@ -138,7 +142,7 @@ template <class T> struct TangentNet {
 
     // After forward<true>(x, bias): from the gradients of value and Jacobian to those of x, which is added to, of
     // the weights, in `sums`, of the first layer's bias and of what the context adds to it, where not null.
-    void back(const T *x, const T *g_out, const T *g_jacobian, T *g_x, T *sums, T *g_bias, T *g_extra) {
+    void back(const T *g_out, const T *g_jacobian, T *g_x, T *sums, T *g_bias, T *g_extra) {
         const T *g = g_out, *g_tangents = g_jacobian;
         T *here = ping, *next = pong;
         for (int l = layers - 1; l >= 0; l--) {
@@ -149,7 +153,7 @@ template <class T> struct TangentNet {
                 g = here;
                 g_tangents = here + size;
             }
-            if (d.g_weight) weight_gradient(l, l == 0 && reach > 0 ? seen : x, g, g_tangents, sums + d.sums);
+            if (d.g_weight) weight_gradient(l, g, g_tangents, sums + d.sums);
             T *bias = l == 0 ? g_bias : d.g_bias ? sums + d.sums + (d.g_weight ? int64_t(d.out) * d.pad : 0) : nullptr;
             for (int o = 0; bias && o < d.out; o++) bias[o] += row_sum(g + o * ROWS);
             if (l == 0) {
@@ -201,10 +205,10 @@ template <class T> struct TangentNet {
                 store(g + i, load(g + i) * s + g_slope * load(bend[l] + i));
             }
     }
-    void weight_gradient(int l, const T *x, const T *g, const T *g_tangents, T *sums) const {
+    void weight_gradient(int l, const T *g, const T *g_tangents, T *sums) const {
         const DenseSpec &d = specs[l];
         const int64_t size = int64_t(d.out) * ROWS, below = int64_t(d.in) * ROWS;
-        to_row_major<T>(l ? value[l - 1] : x, d.in, at, d.pad);
+        to_row_major<T>(l ? value[l - 1] : seen, d.in, at, d.pad);
         outer<T>(weights(l), 0, d.out, g, at, d.pad, rows, sums);
         for (int k = 0; k < tangents; k++) {
             if (l == 0) { // the tangents that enter are the unit vectors

@@ -71,7 +71,7 @@ DIFFEO_RECORD(LU, (), (bound), (weight, log_diagonal, bias))
 DIFFEO_RECORD(Residual, (with_x, iterations), (goal), ())
 DIFFEO_RECORD(Transport, (traced, steps), (span), (biases))
 DIFFEO_RECORD(SmoothNet, (activation, num_layers), (reach), ())
-DIFFEO_RECORD(Dense, (inputs, outputs, row_stride, relu, add), (drop), (weight, bias, extra, limits))
+DIFFEO_RECORD(Dense, (inputs, outputs, row_stride, relu, add), (drop), (weight, bias, extra, limits, reach))
 DIFFEO_RECORD(Scalar, (kind, bins, ends), (low, high, reach), ())
 
 #undef DIFFEO_INTS
