@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -230,7 +231,7 @@ def test_a_row_that_fails_is_lost_alone(wrap: Any):
     assert (value[fails] == -math.inf).all()
     assert torch.allclose(value[~fails], -0.5 * x[~fails, 0] ** 2)
     assert evaluator.failed == int(fails.sum()) == 50
-    assert "no solution for this x" in evaluator.failure
+    assert re.fullmatch(r"x = \(2\.015\): .*no solution for this x.*", evaluator.failure)
     if wrap is FromTorch:
         _, grad = evaluator.value_and_grad(x[140:156])
         assert torch.allclose(grad[:10], -x[140:150])
@@ -252,3 +253,41 @@ def test_a_target_that_fails_is_not_survived():
     evaluator(torch.zeros(100, 1))
     with pytest.raises(ConfigError, match="no solution"):  # more than a tenth
         evaluator(torch.full((100, 1), 3.0))
+
+
+def test_a_target_that_breaks_on_the_way_is_not_survived():
+    calls = []
+
+    def log_prob(x: np.ndarray) -> np.ndarray:
+        calls.append(len(x))
+        if len(calls) > 1:
+            raise ValueError("the licence has run out")
+        return -0.5 * (x**2).sum(-1)
+
+    evaluator = Evaluator(FromNumPy(log_prob))
+    evaluator(torch.zeros(10_000, 2))
+    with pytest.raises(ConfigError, match="the licence has run out") as caught:
+        evaluator(torch.zeros(5_000, 2))
+    assert caught.value.__context__ is caught.value.__cause__  # no tail of errors met on the way
+    assert len(calls) < 2500
+
+
+def test_rows_that_fail_at_the_start_are_survived_too():
+    def log_prob(x: np.ndarray) -> np.ndarray:
+        if (x[:, 0] > 0.9).any():
+            raise ValueError("no solution")
+        return -0.5 * (x**2).sum(-1)
+
+    evaluator = Evaluator(FromNumPy(log_prob))
+    x = torch.linspace(1, 0, 101).double().unsqueeze(1)
+    assert evaluator(x).isinf().sum() == 10 == evaluator.failed
+
+
+def test_a_function_of_rows_is_not_told_to_take_points():
+    def log_prob(x: np.ndarray) -> np.ndarray:
+        if (x > 3).any():
+            raise ValueError("no solution")
+        return -0.5 * (x**2).sum(-1)
+
+    with pytest.raises(ConfigError, match="must take rows"):
+        FromNumPy(log_prob).log_prob(torch.tensor([[0.0, 0.0], [4.0, 0.0]]))

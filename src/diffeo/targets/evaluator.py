@@ -14,6 +14,11 @@ from diffeo.contracts import State, Stateful
 from diffeo.errors import ConfigError, DataError, ShapeError
 from diffeo.targets.base import Parameters, Target, named, one_a_row
 
+MOST_FAILED = 0.25
+"""Share of the rows at which a target may raise an error."""
+MOST_IN_A_ROW = 500
+"""Rows one after the other at which it may: more, and it is broken."""
+
 
 @final
 class Evaluator(Parameters, Stateful):
@@ -34,16 +39,16 @@ class Evaluator(Parameters, Stateful):
             (a flow is a target too), else float64.
         device: where; default: wherever ``x`` is.
 
-    A target that raises an error at some rows, having answered before, loses only these: they are found by
-    halving, count as mass zero, and ``failed`` says how many. Where more than a tenth fail, the error is
-    raised.
+    A target that raises an error at some rows loses only these: they are found by halving, count as mass
+    zero, and ``failed`` says how many. Where more than a quarter fail, 500 one after the other, or all of the
+    first call, the error is raised.
 
     Attributes:
         evaluations: rows evaluated so far.
         gradients: those among them for which ``x`` required a gradient.
         nans: rows whose log-density was NaN.
         failed: rows at which the target raised an error.
-        failure: the first of these errors, in its own words; empty for none.
+        failure: the first of these errors, in its own words, and where; empty for none.
 
     Shape:
         ``x``: ``(rows, D)``, log-density: ``(rows,)``.
@@ -83,6 +88,8 @@ class Evaluator(Parameters, Stateful):
         self.failed = 0
         self.failure = ""
         self._answered = False
+        self._in_a_row = 0
+        self._last: Exception | None = None
         self._differentiable: bool | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -101,19 +108,21 @@ class Evaluator(Parameters, Stateful):
             self.gradients += len(x) * bool(value.requires_grad)
         else:
             value = self._survived(self._plain, x)
+        if self._last is not None and not self._answered:
+            raise self._last  # at every row that it was asked for
         value = self._checked(value, x)
         is_nan = value.isnan()
         self.nans += int(is_nan.sum())
         return torch.where(is_nan, -math.inf, value)
 
     def differentiable(self, x: Tensor) -> bool:
-        """Whether the answer carries a gradient of ``x``: tried once, with one row of this many columns."""
+        """Whether the answer carries a gradient of ``x``: tried once, with a few rows of this many columns."""
         if self._differentiable is None:
             with torch.enable_grad():
-                row = (x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])).detach().requires_grad_()
-                value = self.log_prob(row)
+                rows = (x[:8] if len(x) else x.new_zeros(1, *x.shape[1:])).detach().requires_grad_()
+                value = self.log_prob(rows)
                 if self._differentiable is None:
-                    self._differentiable = _gradient(value, row) is not None
+                    self._differentiable = _gradient(value, rows) is not None
         return self._differentiable
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,20 +163,27 @@ class Evaluator(Parameters, Stateful):
         """The answer for rows, and -inf for those of them at which there is none."""
         try:
             value = answer(x)
+        except ShapeError:
+            raise  # it is the target that is wrong, not a row
         except Exception as error:
-            if not self._answered or isinstance(error, ShapeError):
-                raise  # it is the target that is wrong, not a row
-            if len(x) > 1:
-                half = len(x) // 2
-                parts = [self._survived(answer, part) for part in (x[:half], x[half:])]
-                return torch.cat([part.to(x) for part in parts])
-            self.failed += 1
-            self.failure = self.failure or " ".join(str(error).split()) or type(error).__name__
-            if self.failed > 10 + 0.1 * self.evaluations:
-                raise
-            return 0.0 * x.sum(-1) - math.inf
-        self._answered = True
-        return value
+            failure = error
+        else:
+            self._answered, self._in_a_row = True, 0
+            return value
+        if len(x) > 1:
+            half = len(x) // 2
+            parts = [self._survived(answer, part) for part in (x[:half], x[half:])]
+            return torch.cat([part.to(x) for part in parts])
+        self.failed += 1
+        self._in_a_row += 1
+        if not self.failure:
+            said = " ".join(str(failure).split()) or type(failure).__name__
+            self.failure = f"x = {_point(x[0])}: {said}" if len(x) else said
+        many = self.failed > 10 + MOST_FAILED * self.evaluations
+        if many or self._in_a_row > (MOST_IN_A_ROW if self._answered else 10):
+            raise failure
+        self._last = failure
+        return 0.0 * x.sum(-1) - math.inf
 
     def _plain(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -190,12 +206,16 @@ class Evaluator(Parameters, Stateful):
         value = one_a_row(value, x, name).to(x)
         if (value == math.inf).any():
             row = int((value == math.inf).nonzero()[0])
-            point = ", ".join(f"{v:.4g}" for v in x[row, :8].tolist()) + (", ..." if x.shape[1] > 8 else "")
             raise DataError(
-                f"{name} is +inf at row {row}, x = ({point}); a log-density must be finite or -inf: "
+                f"{name} is +inf at row {row}, x = {_point(x[row])}; a log-density must be finite or -inf: "
                 f"bound it, or change variables so that its peak is finite."
             )
         return value
+
+
+def _point(x: Tensor) -> str:
+    """The first numbers of a row."""
+    return f"({', '.join(f'{v:.4g}' for v in x[:8].tolist())}{', ...' if len(x) > 8 else ''})"
 
 
 def _own_dtype(target: Target) -> torch.dtype:

@@ -155,8 +155,13 @@ def _call(function: Callable[..., Any], x: Any) -> Any:
 
 
 def _takes_a_point(function: Callable[..., Any], x: Any) -> bool:
-    """Whether one row alone gives one number; asked only when the rows together gave an error."""
+    """Whether one point gives one number, and one row does not; asked only when the rows gave an error."""
+    return len(x) > 0 and _gives(function, x[0], ()) and not _gives(function, x[:1], (1,))
+
+
+def _gives(function: Callable[..., Any], x: Any, shape: tuple[int, ...]) -> bool:
     try:
-        return len(x) > 0 and torch.as_tensor(function(x[0])).numel() == 1
+        value = torch.as_tensor(function(x))
     except Exception:
         return False
+    return value.shape == shape or (shape == () and value.numel() == 1)
