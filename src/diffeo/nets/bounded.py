@@ -4,6 +4,19 @@ A net of rectified units goes on linearly where it has seen nothing, and what it
 of the next layer's input. Over 17 couplings of a trained Glow the largest number of an inverted image grew
 30, 140, 340, 2.5e3, 1.5e5, ... 7e22, then to infinity, and a difference of infinities is NaN. So nets see
 their input within a bound.
+
+Presets take 10 standard deviations. Held-out nats after 800 steps, the mean of two seeds, on two tables with
+rows 83 and 42 deviations out (three seeds on miniboone, which confirmed the choice):
+
+    reach   california: RealNVP, MAF, NSF   protein             miniboone
+    3            -3.56  -8.73  -2.00        1.46   .36  2.92
+    10           -3.09  -3.50  -1.98        1.52   .83  3.04    -18.02  -17.63  -16.49
+    30           -3.09  -3.41  -1.99        1.51   .89  3.05
+    none        -4,357  -3.57  -2.00        1.51   .80  3.00    -18.00  -17.61  -16.51
+
+A Glow of 48 couplings, trained for 150 steps without a bound, has 4.038 bits on held-out images with any
+reach from 5 on. Inverted ones are NaN without one; they have 4e3 bits with 5, 1e5 with 10, 8e10 with 20,
+7e23 with 50 (one run).
 """
 
 from __future__ import annotations
