@@ -92,7 +92,7 @@ def test_counts():
     assert (evaluator.evaluations, evaluator.gradients, evaluator.nans) == (17, 7, 0)
     assert evaluator.differentiable(x)
     assert evaluator.differentiable(x)
-    assert evaluator.evaluations == 18
+    assert evaluator.evaluations == 22
     assert evaluator(torch.zeros(0, 3)).shape == (0,)
 
 

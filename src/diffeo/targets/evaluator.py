@@ -116,7 +116,7 @@ class Evaluator(Parameters, Stateful):
         return torch.where(is_nan, -math.inf, value)
 
     def differentiable(self, x: Tensor) -> bool:
-        """Whether the answer carries a gradient of ``x``: tried once, with a few rows of this many columns."""
+        """Whether the answer carries a gradient of ``x``: tried once, with a few rows of as many columns."""
         if self._differentiable is None:
             with torch.enable_grad():
                 rows = (x[:8] if len(x) else x.new_zeros(1, *x.shape[1:])).detach().requires_grad_()
