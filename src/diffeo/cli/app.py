@@ -115,7 +115,7 @@ def fit(
     ] = None,
     max_seconds: Annotated[
         float | None,
-        typer.Option(metavar="S", min=0.1, help="Seconds to choose and train; default: 120."),
+        typer.Option(metavar="S", min=0.1, help="Seconds from reading to writing; default: 120."),
     ] = None,
     max_steps: options.MaxSteps = None,
     seed: options.Seed = 0,
@@ -136,30 +136,31 @@ def fit(
     kinds = options.assignments(column or (), "--column", "price=positive")
     given, drop = given or [], drop or []
     apart = check_columns(given, weights, drop, kinds)
-    rows = Table.read(table, drop=drop)
-    schema = Schema.infer(rows.drop(apart), kinds)
-    model = None
-    if kind is not None:
-        if "circular" in (f.name for f in fields(kind)):
-            settings["circular"] = schema.circular
-        model = kind(features=schema.features, context=len(given) or None, **settings)
-
     import diffeo
 
-    train = diffeo.fit_table  # loaded before the first word: interrupted imports may swallow Ctrl-C
-    report.say_schema(schema, len(rows), given, weights)
-    flow, result = train(
-        rows,
-        given=given,
-        weights=weights,
-        columns=schema,
-        preset=model,
-        max_seconds=max_seconds,
-        max_steps=max_steps,
-        seed=seed,
-        checkpoint=checkpoint,
-    )
-    diffeo.save(flow, output)
+    with options.kept(checkpoint) as run:
+        rows = Table.read(table, drop=drop)
+        schema = Schema.infer(rows.drop(apart), kinds)
+        model = None
+        if kind is not None:
+            if "circular" in (f.name for f in fields(kind)):
+                settings["circular"] = schema.circular
+            model = kind(features=schema.features, context=len(given) or None, **settings)
+        train = diffeo.fit_table  # loaded before the first word: interrupted imports may swallow Ctrl-C
+        report.say_schema(schema, len(rows), given, weights)
+        flow, result = train(
+            rows,
+            given=given,
+            weights=weights,
+            columns=schema,
+            preset=model,
+            max_seconds=max_seconds,
+            max_steps=max_steps,
+            seed=seed,
+            checkpoint=run,
+            began=options.began(),
+        )
+        options.save_model(flow, output, run)
     report.say_result(result, output)
 
 
@@ -176,12 +177,11 @@ def score(
     share of held-out rows that scored no higher, the row itself among them: near 0 is unusual. Where a
     column is integer or repeats values, `standard_error` says how far off the estimate may be.
     """
-    from diffeo._files import check_output
     from diffeo.cli import report
     from diffeo.tables.files import WRITERS, read_columns, write_columns
     from diffeo.tables.scores import score_table
 
-    check_output(output, tuple(WRITERS))
+    options.check_paths({"--output": output}, {"MODEL": model, "TABLE": table}, tuple(WRITERS))
     scores = score_table(options.load_model(model), table)
     own = dict(read_columns(table)) if append else {}  # as they are, text too
     for name in (name for name in scores.columns() if name in own):
@@ -210,12 +210,13 @@ def sample(
     The columns come back with their names, types and supports; columns conditioned on come first.
     """
     from diffeo.cli import report
-    from diffeo.tables.files import WRITERS, check_output
+    from diffeo.tables.files import WRITERS
     from diffeo.tables.samples import sample_table
     from diffeo.tables.table import Table
     from diffeo.tables.tensors import table_encoding
 
-    check_output(output, tuple(WRITERS))
+    inputs = {"MODEL": model, "--given-table": given_table}
+    options.check_paths({"--output": output}, inputs, tuple(WRITERS))
     if given and given_table is not None:
         raise ConfigError("give either --given or --given-table, not both.")
     values: Any = options.parse_given(given or ()) or None

@@ -83,30 +83,32 @@ def fit(
     from diffeo.inference import arviz
 
     outputs = {"--output": output, "--draws-file": draws_file, "--checkpoint": checkpoint}
-    options.check_paths(outputs, {"--data": data})
+    options.check_paths(outputs, {"TARGET": _file_of(density), "--data": data})
     if draws_file is not None:
         check_output(draws_file, (NETCDF,))
         arviz.library()  # now, not after the fit
     kind = options.preset_class(preset)
     settings = options.settings(kind, set_ or ())
-    found, features = _target(density, data, numpy, dim)
-    typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
-    torch.manual_seed(seed)
-    flow = kind(features=features, **settings).build()
-    result = diffeo.fit_target(
-        flow,
-        found,
-        start=start,
-        max_seconds=max_seconds,
-        max_steps=max_steps,
-        seed=seed,
-        checkpoint=checkpoint,
-    )
-    flow.notes = {"target": density, **flow.notes}
-    diffeo.save(flow, output)
-    _say(result)
-    if draws_file is not None:
-        result.save_netcdf(draws_file)
+    with options.kept(checkpoint) as run:
+        found, features = _target(density, data, numpy, dim)
+        typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
+        torch.manual_seed(seed)
+        flow = kind(features=features, **settings).build()
+        result = diffeo.fit_target(
+            flow,
+            found,
+            start=start,
+            max_seconds=max_seconds,
+            max_steps=max_steps,
+            seed=seed,
+            checkpoint=run,
+            began=options.began(),
+        )
+        flow.notes = {"target": density, **flow.notes}
+        options.save_model(flow, output, run)
+        _say(result)
+        if draws_file is not None:
+            result.save_netcdf(draws_file)
     typer.echo(f"wrote {output}" + (f" and {draws_file}" if draws_file is not None else ""))
 
 
@@ -138,11 +140,12 @@ def sample(
     from diffeo.functional.seeding import generator
     from diffeo.inference import importance, save_netcdf, to_datatree
     from diffeo.inference.parameters import columns
-    from diffeo.tables.files import WRITERS, check_output
+    from diffeo.tables.files import WRITERS
     from diffeo.tables.table import Table
     from diffeo.targets import FromTorch
 
-    check_output(output, (*WRITERS, NETCDF))
+    inputs = {"MODEL": model, "TARGET": _file_of(density), "--data": data}
+    options.check_paths({"--output": output}, inputs, (*WRITERS, NETCDF))
     flow = options.load_model(model)
     if flow.encoding is not None or len(flow.event_shape) != 1:
         raise DataError(f"{model} was fitted to data; use diffeo sample.")
@@ -159,6 +162,13 @@ def sample(
         save_netcdf(to_datatree(known, x), output)
     else:
         Table(columns(known, x)).write(output)
+
+
+def _file_of(spec: str | None) -> Path | None:
+    """The file of a target that the command line names, where there is one."""
+    if spec is None or spec.lower().endswith(".stan"):
+        return None if spec is None else Path(spec)
+    return Path(*spec.partition(":")[0].split(".")).with_suffix(".py")
 
 
 @runtime_checkable

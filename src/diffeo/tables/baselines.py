@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 _RIDGE = 1e-6  # added to the variances of standardized columns
 _MIN_ROWS, _MAX_ROWS = 10_000, 50_000  # the most rows a mixture is fitted on, for wide and for narrow tables
 _MAX_WORK = 6e8  # components * rows * features^2 of the mixture's fit: about ten seconds at the most
+WORK = _MAX_WORK / 10
+"""Of such work, what a second does."""
+_MOST = 500_000  # training rows of the Gaussian behind an encoding
 
 
 def baselines(
@@ -66,6 +69,7 @@ def encoded_baselines(
     test_given: Any = None,
     weights: Any = None,
     test_weights: Any = None,
+    work: float = _MAX_WORK,
 ) -> dict[str, float]:
     """Both baselines on what a flow behind ``encoding`` sees, in the data's own units.
 
@@ -75,14 +79,19 @@ def encoded_baselines(
         encoding: the flow's; left in evaluation mode.
         train, test: rows as the encoding takes them.
         given, test_given, weights, test_weights: of the rows, as in ``baselines``.
+        work: components x rows x columns^2 of the mixture's fit, at most; some ``WORK`` take a second.
     """
+    if len(train) > _MOST:
+        some = np.random.default_rng(0).choice(len(train), _MOST, replace=False)
+        given, weights = (None if t is None else t[some] for t in (given, weights))
+        train = train[some]
     fitted = encoding.train().encode(train)[0][0]
     v, log_weight = encoding.eval().encode(test)
     draws, rows = v.shape[:2]
     w = _weights(test_weights, rows)
     repeated = None if test_given is None else np.tile(np.asarray(test_given), (draws, 1))
     found = {}
-    for name, log_p in _both(fitted, v.flatten(0, 1), given, repeated, weights).items():
+    for name, log_p in _both(fitted, v.flatten(0, 1), given, repeated, weights, work=work).items():
         each = log_p.reshape(draws, rows) + np.asarray(log_weight.double())
         found[name] = float(w @ (np.logaddexp.reduce(each, 0) - math.log(draws)))
     return found
@@ -101,23 +110,30 @@ def gaussian_log_prob(
 
 
 def mixture_log_prob(
-    train: Any, test: Any, given: Any = None, test_given: Any = None, *, components: int = 20, seed: int = 0
+    train: Any,
+    test: Any,
+    given: Any = None,
+    test_given: Any = None,
+    *,
+    components: int = 20,
+    seed: int = 0,
+    work: float = _MAX_WORK,
 ) -> Array:
     """Nats of each held-out row under scikit-learn's mixture of full-covariance Gaussians.
 
     Few rows get fewer components (one per ``2 * columns`` rows, at least one). So that the fit stays a
     matter of seconds, a long table is fitted on a random 50,000 of its rows, a wide one on down to 10,000,
-    and one wider still with fewer components.
+    and one wider still with fewer components; ``work``, components x rows x columns^2, may allow less.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     train, test, features, log_scale = _joint(train, test, given, test_given, None)
-    width = train.shape[1]
-    rows = min(len(train), _MAX_ROWS, max(_MIN_ROWS, int(_MAX_WORK / (components * width**2))))
+    width, work = train.shape[1], min(work, _MAX_WORK)
+    rows = min(len(train), _MAX_ROWS, max(_MIN_ROWS, int(work / (components * width**2))))
     if rows < len(train):
         train = train[np.random.default_rng(seed).choice(len(train), rows, replace=False)]
-    components = max(1, min(components, rows // (2 * width), int(_MAX_WORK / (rows * width**2))))
+    components = max(1, min(components, rows // (2 * width), int(work / (rows * width**2))))
     model = GaussianMixture(components, reg_covar=_RIDGE, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -134,10 +150,13 @@ def _both(
     weights: Any,
     components: int = 20,
     seed: int = 0,
+    work: float = _MAX_WORK,
 ) -> dict[str, Array]:
     return {
         "gaussian": gaussian_log_prob(train, test, given, test_given, weights),
-        "mixture": mixture_log_prob(train, test, given, test_given, components=components, seed=seed),
+        "mixture": mixture_log_prob(
+            train, test, given, test_given, components=components, seed=seed, work=work
+        ),
     }
 
 
