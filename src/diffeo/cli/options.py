@@ -12,9 +12,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
+from diffeo.cli import BEGAN
 from diffeo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _within(path: Path, folder: Path) -> bool:
 
 def began() -> float | None:
     """When the command was started, by ``time.monotonic``; None where it was not from the shell."""
-    return click.get_current_context().find_root().obj
+    return BEGAN.get()
 
 
 @contextmanager

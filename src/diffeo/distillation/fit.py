@@ -243,9 +243,7 @@ def _sizes(source: Flow, context: ArrayLike | None, options: Options) -> _Sizes:
         tick, count = options.clock(), 4 * count
         _draw(source, "teacher", context, count, generator(0, device_of(source)))
         taken = options.clock() - tick
-    each = (
-        max(taken, 1e-9) / count
-    )  # the student's draws, and the scores of either, are taken to cost the same
+    each = max(taken, 1e-9) / count  # of the student's draws and of either's scores too, about
     pool = min(POOL, max(FEWEST, int(DRAWING * limit / each)))
     judged = min(JUDGED, max(FEWEST, int(JUDGING * limit / (4 * each))))
     return _Sizes(pool, judged, min(4.4 * each * judged + 0.2, 2 * JUDGING * limit))

@@ -50,22 +50,22 @@ class ImageReport:
             the images, else the objective's own.
         images: how many had a part, held-out ones included.
         held_out: how many of them were held out.
-        scored: how many of those the figures stand on: all, or a random part where the time is short.
         valid: mean nats of the held-out images, a bound from below.
         bits_per_dim: lower is better: of this flow in training (``train``, NaN where the objective is not a
             likelihood) and on held-out images (``valid``), and of plain models on the latter.
         seconds: of everything, scoring included.
         classes: the names of the classes it is conditioned on, in the order of their numbers.
+        scored: held-out images that the figures stand on: all, or a random part where the time is short.
     """
 
     training: FitReport
     images: int
     held_out: int
-    scored: int
     valid: float
     bits_per_dim: dict[str, float]
     seconds: float
     classes: tuple[str, ...] = ()
+    scored: int = 0
 
     @property
     def verdict(self) -> str:

@@ -46,7 +46,6 @@ class TableReport:
         training: how the training of the flow that was kept went, after the race.
         rows: of the table that had a part, held-out ones included.
         held_out: how many of them were held out.
-        scored: how many of those the figures stand on: all, or a random part where the time is short.
         baselines: held-out nats a row of the flow (``flow``) and of plain densities on the same rows.
         held_out_scores: the log-likelihood of held-out rows that ``score_table``'s quantiles are taken over.
         seconds: of everything, choosing and scoring included.
@@ -63,11 +62,15 @@ class TableReport:
     training: FitReport
     rows: int
     held_out: int
-    scored: int
     baselines: dict[str, float]
     held_out_scores: dict[str, Any] = field(repr=False)
     seconds: float
     doubts: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> int:
+        """Held-out rows that the figures stand on: all, or a random part where time is short."""
+        return self.training.checked
 
     @property
     def verdict(self) -> str:
@@ -76,9 +79,9 @@ class TableReport:
         others = {k: v for k, v in self.baselines.items() if k != "flow" and math.isfinite(v)}
         if not others or not math.isfinite(flow):
             return "There is nothing to compare the flow with."
-        if self.scored < ENOUGH:
-            are = "row is" if self.scored == 1 else "rows are"
-            return f"{self.scored} held-out {are} too few to tell which is better."
+        if self.held_out < ENOUGH:
+            are = "row is" if self.held_out == 1 else "rows are"
+            return f"{self.held_out} held-out {are} too few to tell which is better."
         best = max(others, key=lambda name: others[name])
         gap = flow - others[best]
         if gap > 0:
@@ -170,7 +173,6 @@ def fit_table(
             training=report,
             rows=len(table),
             held_out=len(valid),
-            scored=len(scored),
             baselines={"flow": mean, **start.baselines},
             held_out_scores=held_out_scores(scores, counts),
             seconds=options.spent(),
@@ -273,11 +275,14 @@ def _begun(
             raise keeper.of_another_run("another preset or limit")
         start = _Start(**{**notes, "doubts": tuple(notes["doubts"])})
         flow = _build(presets[start.winner], encoding, options.seed)
+        if any(flow.state_dict()[name].shape != tensor.shape for name, tensor in noted[1].items()):
+            raise keeper.of_another_run("another table")
+        flow.load_state_dict(noted[1])  # as the race left it
         options = replace(options, began=options.clock() - start.seconds)
     else:
         flow, start = _started(presets, encoding, train, valid, replace(options, checkpoint=None))
         if keeper is not None:
-            keeper.note({"asked": asked, **asdict(start)})
+            keeper.note({"asked": asked, **asdict(start)}, flow.state_dict())
     if len(presets) > 1:
         whole = {"max_seconds": options.max_seconds, "began": options.began}
         options = replace(_shortened(options, 1 - RACE), **whole)
@@ -292,21 +297,25 @@ def _started(
     options: Options,
 ) -> tuple[Flow, _Start]:
     limit, prepared = options.max_seconds, options.spent()
-    least = 0.0 if limit is None else LEAST * limit
-    left = None if limit is None else max(limit - prepared, 2 * least)
-    winner, flow = _race(presets, encoding, train, valid, replace(options, max_seconds=left))
-    sizes = sizes_for(flow, valid, limit, options.clock)
-    index = sampled(len(valid), sizes.scored, options.seed)
+    flows = [_build(preset, encoding, options.seed) for preset in presets]
+    sizes = sizes_for(flows, valid, limit, options.clock)
+    scored = valid.take(sampled(len(valid), sizes.scored, options.seed))
     with seeded(options.seed):
-        plain = compared(encoding, train, valid.take(index), limit)
-    spent, doubts = options.spent(), ()
-    if limit is not None and spent + sizes.seconds + least > limit:
+        plain = compared(encoding, train, scored, limit, options.clock)
+    if limit is None:
+        winner = _race(flows, train, valid, options)
+        return flows[winner], _Start(winner, options.spent(), plain, sizes.scored, sizes.drawn, 0.0)
+    least, spent, doubts = LEAST * limit, options.spent(), ()
+    if late := spent + sizes.seconds + least > limit:
         doubts = (
-            f"{limit:.0f} seconds are short for these rows: to read and prepare them took {prepared:.0f}, "
-            f"and training had {least:.1f}.",
+            f"{limit:.0f} seconds are short for this table: {prepared:.0f} had gone by when its rows were "
+            f"ready, and training had {least:.1f}.",
         )
-    reserve = sizes.seconds if limit is None else min(sizes.seconds, limit - spent - least)
-    return flow, _Start(winner, spent, plain, sizes.scored, sizes.drawn, reserve, doubts)
+    left = least if late else limit - spent - sizes.seconds
+    winner = _race(flows, train, valid, replace(options, max_seconds=left))
+    spent = options.spent()
+    reserve = min(sizes.seconds, limit - spent - least)
+    return flows[winner], _Start(winner, spent, plain, sizes.scored, sizes.drawn, reserve, doubts)
 
 
 def _shortened(options: Options, share: float) -> Options:
@@ -363,28 +372,19 @@ def _build(preset: Preset, encoding: Columns, seed: int) -> Flow:
         return preset.build(encoding)
 
 
-def _race(
-    presets: Sequence[VectorPreset],
-    encoding: Columns,
-    train: TensorRows,
-    valid: TensorRows,
-    options: Options,
-) -> tuple[int, Flow]:
-    """Give each preset an equal share of the race's length; the best by validation, and which it is."""
-    if len(presets) == 1:
-        return 0, _build(presets[0], encoding, options.seed)
-    flows: list[Flow] = []
+def _race(flows: Sequence[Flow], train: TensorRows, valid: TensorRows, options: Options) -> int:
+    """Train each flow for an equal share of the race's length; the best by validation."""
+    if len(flows) == 1:
+        return 0
     reports: list[FitReport] = []
-    for i, preset in enumerate(presets):
-        flows.append(_build(preset, encoding, options.seed))
-        callbacks = relabelled(options.callbacks, f"race {i + 1}/{len(presets)}")
-        heat = replace(_shortened(options, RACE / len(presets)), callbacks=callbacks)
-        reports.append(fit_rows(flows[-1], train, valid, None, heat))
+    for i, flow in enumerate(flows):
+        callbacks = relabelled(options.callbacks, f"race {i + 1}/{len(flows)}")
+        heat = replace(_shortened(options, RACE / len(flows)), callbacks=callbacks)
+        reports.append(fit_rows(flow, train, valid, None, heat))
     rows = min(report.checked for report in reports)
     if rows == len(valid):
         scores = [report.valid for report in reports]
     else:  # the same rows for all
         common = valid.take(sampled(len(valid), rows, options.seed))
         scores = [mean_log_prob(flow, common) for flow in flows]
-    winner = max(range(len(flows)), key=lambda i: scores[i])
-    return winner, flows[winner]
+    return max(range(len(flows)), key=lambda i: scores[i])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Generator, Tensor
 
 from diffeo.encodings.columns import Columns
 from diffeo.flow import Flow, in_parts
 from diffeo.functional.seeding import generator
-from diffeo.tables.baselines import WORK, encoded_baselines
+from diffeo.tables.baselines import Patience, encoded_baselines
 from diffeo.tables.draws import doubts
 from diffeo.tables.samples import sample_table
 from diffeo.tables.table import Table
@@ -38,29 +39,35 @@ class Sizes:
     seconds: float
 
 
-def sizes_for(flow: Flow, valid: TensorRows, seconds: float | None, clock: Callable[[], float]) -> Sizes:
+def sizes_for(
+    flows: Sequence[Flow], valid: TensorRows, seconds: float | None, clock: Callable[[], float]
+) -> Sizes:
     """The sizes that a budget allows, from what a row takes to score and to draw.
 
     Args:
-        flow: what will be scored and drawn from, trained or not.
+        flows: one of which will be scored and drawn from; the slowest counts.
         valid: held-out rows.
         seconds: the whole budget, or None.
         clock: what tells the time.
     """
-    rows = len(valid)
+    rows, context = len(valid), valid.context
     if seconds is None:
         return Sizes(min(rows, SCORED), DRAWN, 0.0)
-    draws = generator(0)
+    each = a_draw = 0.0
+    for flow in flows:
+        draws = generator(0)
 
-    def score(n: int) -> None:
-        context = None if valid.context is None else valid.context[:n]
-        in_parts(flow, flow.log_prob, valid.x[:n], context, batch_size=4096)
+        def score(n: int, flow: Flow = flow) -> None:
+            in_parts(flow, flow.log_prob, valid.x[:n], None if context is None else context[:n], batch_size=n)
 
-    def draw(n: int) -> None:
-        context = None if valid.context is None else valid.context[:n]
-        flow.sample(() if valid.context is not None else n, context, generator=draws)
+        def draw(n: int, flow: Flow = flow, draws: Generator = draws) -> None:
+            def some(index: Tensor, given: Tensor | None) -> Tensor:
+                return flow.sample(len(index) if given is None else (), given, generator=draws)
 
-    each, a_draw = (_seconds_each(work, rows, clock) for work in (score, draw))
+            in_parts(flow, some, torch.arange(n), None if context is None else context[:n], batch_size=n)
+
+        each = max(each, _seconds_each(score, rows, clock))
+        a_draw = max(a_draw, _seconds_each(draw, rows, clock))
     scored = min(rows, max(_FEWEST, int(SCORING * seconds / each)))
     drawn = min(DRAWN, max(_FEWEST, int(DRAWING * seconds / a_draw)))
     taken = 1.2 * (each * scored + a_draw * drawn) + OVERHEAD
@@ -81,9 +88,13 @@ def _seconds_each(work: Callable[[int], None], rows: int, clock: Callable[[], fl
 
 
 def compared(
-    encoding: Columns, train: TensorRows, scored: TensorRows, seconds: float | None
+    encoding: Columns,
+    train: TensorRows,
+    scored: TensorRows,
+    seconds: float | None,
+    clock: Callable[[], float],
 ) -> dict[str, float]:
-    """Held-out nats of the plain densities, the mixture's fit no larger than the time allows."""
+    """Held-out nats of the plain densities, the mixture's fit no longer than the time allows."""
     return encoded_baselines(
         encoding,
         train.x,
@@ -92,7 +103,7 @@ def compared(
         test_given=scored.context,
         weights=train.weights,
         test_weights=scored.weights,
-        work=math.inf if seconds is None else WORK * PLAIN * seconds,
+        patience=Patience() if seconds is None else Patience(PLAIN * seconds, clock),
     )
 
 

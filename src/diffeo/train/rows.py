@@ -98,7 +98,11 @@ class TensorRows:
 
     def sample(self, most: int) -> Batch:
         """At most ``most`` rows in random order, each as often as its weight says; all of them if equal."""
-        index = torch.randperm(len(self))[:most]
+        if len(self) > 10 * most:  # a permutation of millions takes a second
+            index = torch.randint(len(self), (2 * most,)).unique()
+            index = index[torch.randperm(len(index))[:most]]
+        else:
+            index = torch.randperm(len(self))[:most]
         if self.weights is not None:
             share = self.weights[index].double().cumsum(0)
             at = (torch.arange(len(index), dtype=share.dtype) + 0.5) / len(index) * share[-1]
