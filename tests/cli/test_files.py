@@ -166,8 +166,8 @@ def test_the_run_is_kept_where_the_model_cannot_be_written(
     monkeypatch.setattr("diffeo.train.loop.Run._train_step", None)  # it has been trained
     run(f"{command} --checkpoint r.run")
     monkeypatch.undo()
-    again = diffeo.load("sub/new").state_dict()
     monkeypatch.chdir(folder)
+    again = diffeo.load("sub/new").state_dict()
     assert not Path("r.run").exists()
     run(command.replace("sub/new", "whole"))
     whole = diffeo.load("whole").state_dict()
@@ -213,7 +213,4 @@ def test_the_second_run_on_a_checkpoint_is_refused(folder: Path, command: str):
         assert "r.run is in use by another run; wait for its end" in message
         assert contents(folder) == before
     run(f"{command} --checkpoint r.run")
-    assert sorted(set(os.listdir()) - {"__pycache__"}) == sorted(
-        [*(path.name for path in folder.iterdir() if path.name != "__pycache__")]
-    )
-    assert not [name for name in os.listdir() if name.startswith(".diffeo")]
+    assert not [name for name in os.listdir() if name.startswith(".diffeo") or name == "r.run"]

@@ -20,7 +20,7 @@ from diffeo.inference.annealing import spread
 from diffeo.inference.arviz import save_netcdf, to_datatree
 from diffeo.inference.counting import CountsEvaluations
 from diffeo.inference.forward import ForwardCheck, forward_check
-from diffeo.inference.importance import Importance, as_evaluator, importance, working_copy
+from diffeo.inference.importance import Importance, as_evaluator, importance, psis, working_copy
 from diffeo.inference.objectives.replay import ReplayLikelihood
 from diffeo.inference.parameters import columns
 from diffeo.inference.peaks import Search, Trail, dark_mass
@@ -237,6 +237,7 @@ def fit_target(
         "seed": options.seed,
         "num_draws": num_draws,
     }
+    psis()  # its import takes seconds, which the training should know of
     with options.held(), seeded(options.seed), shown(options.progress, options.callbacks) as callbacks:
         told = replace(options, callbacks=callbacks, progress=False)
 
