@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -319,3 +320,24 @@ def test_resuming_a_table_leaves_the_random_state_alone(stopped_table: Path):
     with pytest.raises(Stop):
         train_table(stopped_table, stop=61)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+SPELLINGS: list[dict[str, Any]] = [
+    {"max_seconds": 30},
+    {"max_seconds": np.float32(30)},
+    {"seed": np.int64(0)},
+    {"max_steps": 1e9},
+    {"optimizer": OptimizerSettings(clip=np.float64(5))},
+    {"preset": diffeo.presets.Tabular(np.int64(2), layers=np.int32(1), hidden=8, blocks=1)},
+]
+
+
+@pytest.mark.parametrize("other", SPELLINGS, ids=str)
+def test_a_run_is_the_same_however_its_numbers_are_written(tmp_path: Path, other: dict[str, Any]):
+    """Stopped as it is written here, and taken up as it is by others, and the other way round."""
+    plain = {"max_seconds": 30.0, "max_steps": 10**9, "optimizer": OptimizerSettings()}
+    for i, (one, two) in enumerate([(plain, plain | other), (plain | other, plain)]):
+        with pytest.raises(Stop):
+            train_table(tmp_path / str(i), stop=60, **one)
+        with pytest.raises(Stop):
+            train_table(tmp_path / str(i), stop=61, **two)
