@@ -281,10 +281,9 @@ class Run(Stateful):
     def _choose_checks(self, pace: Pace | None) -> None:
         """How many of the validation rows are measured on: what the time or the steps between allow."""
         rows = 0 if self.valid is None else len(self.valid)
-        if pace is None:
-            assert self.plan is not None
+        if self.plan is not None:
             self.checked = min(rows, max(_FEW, self.plan.every * self.epochs.batch_size // 4))
-        elif rows:
+        elif rows and pace is not None:
             self.checked, taken = 0, 0.0
             while self.checked < rows and taken < 0.003 * pace.seconds:
                 self.checked, tick = min(rows, 4 * self.checked or _FEWEST), self.clock()
