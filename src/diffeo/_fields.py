@@ -1,14 +1,18 @@
 """Limits of fields, declared where a field stands and checked when it is set.
 
 A frozen dataclass whose values may come from a file writes ``layers: Annotated[int, Whole(1, 256)] = 5`` and
-calls ``check_fields(self)``: a file from anywhere must not eat the machine.
+calls ``check_fields(self)``: a file from anywhere must not eat the machine. Numbers of any make and lists
+become Python's numbers and tuples, so that equal specs compare, print and are written alike.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cache
+from numbers import Integral, Real
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from diffeo.errors import ConfigError
@@ -18,8 +22,8 @@ class Limit(ABC):
     """What the value of a field must be."""
 
     @abstractmethod
-    def check(self, where: str, value: Any) -> None:
-        """Raise a ``ConfigError`` that names the field, unless the value is within this limit."""
+    def checked(self, where: str, value: Any) -> Any:
+        """The value as plain Python; a ``ConfigError`` that names the field where it is beyond this limit."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,13 @@ class Whole(Limit):
     low: int
     high: int
 
-    def check(self, where: str, value: Any) -> None:
-        if type(value) is not int or not self.low <= value <= self.high:
+    def checked(self, where: str, value: Any) -> int:
+        whole = operator.index(value) if isinstance(value, Integral) else math.nan
+        if isinstance(value, bool) or not self.low <= whole <= self.high:
             raise ConfigError(
                 f"{where} must be a whole number from {self.low} to {self.high}, not {value!r}."
             )
+        return operator.index(value)
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,13 @@ class Number(Limit):
     low: float
     below: float
 
-    def check(self, where: str, value: Any) -> None:
-        if type(value) not in (int, float) or not self.low <= value < self.below:
+    def checked(self, where: str, value: Any) -> float:
+        number = float(value) if isinstance(value, Real) else math.nan
+        if isinstance(value, bool) or not self.low <= number < self.below:
             raise ConfigError(
                 f"{where} must be a number of at least {self.low:g} and below {self.below:g}, not {value!r}."
             )
+        return number
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,11 @@ class Several(Limit):
     low: int
     high: int
 
-    def check(self, where: str, value: Any) -> None:
-        if not isinstance(value, tuple) or not self.low <= len(value) <= self.high:
+    def checked(self, where: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, tuple | list) or not self.low <= len(value) <= self.high:
             count = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
             raise ConfigError(f"{where} must be a tuple of {count} numbers, not {value!r}.")
-        for item in value:
-            self.each.check(where, item)
+        return tuple(self.each.checked(where, item) for item in value)
 
 
 MOST_BINS = 512
@@ -82,13 +89,13 @@ Probability = Annotated[float, Number(0, 1)]
 
 
 def check_fields(spec: Any) -> None:
-    """Check every field of a dataclass against the limits that its type declares."""
+    """Check every field of a frozen dataclass against the limits that its type declares."""
     for name, hint in _hints(type(spec)).items():
         where, value = f"{type(spec).__name__}.{name}", getattr(spec, name)
         if hint is bool and type(value) is not bool:
             raise ConfigError(f"{where} must be True or False, not {value!r}.")
         for limit in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
-            limit.check(where, value)
+            object.__setattr__(spec, name, limit.checked(where, value))
 
 
 @cache

@@ -158,6 +158,7 @@ def test_fit_passes_its_options_on(fake, run):
     fitted(fake, run, *text.split(), "--checkpoint", "c", "--column", "size=positive", "--max-steps", "9")
     asked = dict(fake.asked)
     preset, schema = asked.pop("preset"), asked.pop("columns")
+    assert asked.pop("checkpoint").path == Path("c")
     assert schema == Schema.infer(table().select(["size", "same"]), {"size": "positive"})
     assert asked == {
         "given": ["age"],
@@ -165,7 +166,7 @@ def test_fit_passes_its_options_on(fake, run):
         "max_seconds": 3.0,
         "max_steps": 9,
         "seed": 5,
-        "checkpoint": Path("c"),
+        "began": None,
     }
     assert preset == diffeo.presets.NSF(features=1, context=1, bins=16, dropout=0.25)
 

@@ -24,7 +24,6 @@ from diffeo.images.pictures import grid
 from diffeo.latents import interpolate
 from diffeo.presets import Glow, PixelFlow
 from diffeo.tables import Table
-from diffeo.train import Checkpoint
 
 COMMANDS = ("fit", "sample", "interpolate", "score", "reconstruct")
 SMALL = ("--set", "levels=1", "--set", "layers=1", "--set", "hidden=4", "--max-seconds", "0.2")
@@ -119,7 +118,8 @@ def test_fit_passes_its_options_on(run, monkeypatch):
     assert asked["bits"] is None
     door = asked["encoding"]
     assert (door.event_shape, door.bits, door.noise.shape) == ((1, 4, 8), 5, None)
-    assert [asked[name] for name in ("samples", "tensorboard", "checkpoint")] == [Path(n) for n in "stk"]
+    assert [asked[name] for name in ("samples", "tensorboard")] == [Path("s"), Path("t")]
+    assert asked["checkpoint"].path == Path("k")
     run("fit", "photos", "-o", "new", "--size", "4", code=130)
     assert asked["checkpoint"] is None
     assert (asked["bits"], asked["encoding"]) == (8, None)
@@ -137,8 +137,9 @@ def test_a_run_that_was_stopped_goes_on(run, monkeypatch):
                 raise KeyboardInterrupt
 
     def part(found, *, checkpoint, max_seconds, **more):
-        keeper = None if checkpoint is None else Checkpoint(checkpoint, every_seconds=0)
-        return fit_images(found, callbacks=stops, checkpoint=keeper, **more)
+        if checkpoint is not None:
+            checkpoint.every_seconds = 0.0
+        return fit_images(found, callbacks=stops, checkpoint=checkpoint, **more)
 
     monkeypatch.setattr(diffeo, "fit_images", part, raising=False)
     stops: list = []

@@ -269,7 +269,11 @@ def test_an_interrupted_fit_ends_with_the_same_bits(tmp_path, uniform):
     assert told.progress[0].step >= 17
     assert same(whole, resumed)
     assert report.bits_per_dim == again.bits_per_dim
-    assert not (tmp_path / "run").exists()
+    told.progress.clear()
+    once_more, again = run(checkpoint=tmp_path / "run", callbacks=[told])
+    assert not told.progress  # it has ended
+    assert same(whole, once_more)
+    assert report.bits_per_dim == again.bits_per_dim
 
 
 def test_a_checkpoint_of_other_images_is_refused(tmp_path):

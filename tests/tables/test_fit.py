@@ -354,7 +354,12 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(preset: Preset | Non
     resumed = fit_quickly(two_columns(), checkpoint=path, callbacks=[steps], **options)
     assert steps.names == ["fit"]  # the race is over
     assert same_fits(whole, resumed)
-    assert not path.exists()
+    steps.names.clear()
+    again = fit_quickly(two_columns(), checkpoint=path, callbacks=[steps], **options)
+    assert steps.names == []  # it has ended
+    assert same_fits(whole, again)
+    assert again[0].notes["held-out scores"] == whole[0].notes["held-out scores"]
+    assert again[1].baselines == whole[1].baselines
 
 
 class Ticks:

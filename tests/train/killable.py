@@ -72,7 +72,7 @@ def table(checkpoint: Checkpoint | None, clock: Clock) -> diffeo.Flow:
         "w": rows()[:, 0].exp(),
     }
     flow, _ = diffeo.fit_table(
-        columns, given=["c"], weights="w", max_seconds=1.0, checkpoint=checkpoint, clock=clock
+        columns, given=["c"], weights="w", max_seconds=1.5, checkpoint=checkpoint, clock=clock
     )
     return flow
 

@@ -419,15 +419,6 @@ def test_time_budgets_end_in_time(seconds: float):
         assert taken > 0.3
 
 
-def test_the_schedule_of_a_time_budget_depends_on_the_step_alone():
-    """The plan is made once: every later report tells the same number of steps."""
-    told: list[Progress] = []
-    diffeo.fit(small(), normal(40, 2), max_seconds=0.7, callbacks=[Listener(told)], optimizer=FOREVER)
-    planned = [p.steps for p in told if p.steps is not None]
-    assert len(set(planned)) == 1
-    assert len(planned) > 5
-
-
 @pytest.mark.parametrize(
     ("rows", "validation", "batch_size"),
     [(5, 0.2, 1000), (2, 0.1, None), (2, 0.9, None), (1, 0, None), (30, 0, 7)],

@@ -9,9 +9,16 @@ from the library in Python's words; ``flags`` adds what their cure is called her
 
 from __future__ import annotations
 
+import time
+from contextvars import ContextVar
+
+BEGAN: ContextVar[float | None] = ContextVar("BEGAN", default=None)
+"""When the command was started: a time budget counts from there, imports included."""
+
 
 def main() -> None:
     """The entry point of the ``diffeo`` command."""
+    BEGAN.set(time.monotonic())
     from diffeo.cli.app import app
 
     app(prog_name="diffeo")

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from diffeo._files import check_output
 from diffeo.cli import options
 from diffeo.cli.distill import EXAMPLE, distill
 from diffeo.cli.flags import hint
@@ -115,7 +114,7 @@ def fit(
     ] = None,
     max_seconds: Annotated[
         float | None,
-        typer.Option(metavar="S", min=0.1, help="Seconds to choose and train; default: 120."),
+        typer.Option(metavar="S", min=0.1, help="Seconds from reading to writing; default: 120."),
     ] = None,
     max_steps: options.MaxSteps = None,
     seed: options.Seed = 0,
@@ -143,29 +142,30 @@ def fit(
 
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
-    schema = Schema.infer(rows.drop(apart[len(given) :]), kinds, given=given)
-    model = None
-    if kind is not None:
-        if "circular" in (f.name for f in fields(kind)):
-            settings["circular"] = schema.circular
-        model = kind(features=schema.features, context=len(given) or None, **settings)
-
     import diffeo
 
-    train = diffeo.fit_table  # loaded before the first word: interrupted imports may swallow Ctrl-C
-    report.say_schema(schema, len(rows), given, weights)
-    flow, result = train(
-        rows,
-        given=given,
-        weights=weights,
-        columns=schema,
-        preset=model,
-        max_seconds=max_seconds,
-        max_steps=max_steps,
-        seed=seed,
-        checkpoint=checkpoint,
-    )
-    diffeo.save(flow, output)
+    with options.kept(checkpoint) as run:
+        schema = Schema.infer(rows.drop(apart[len(given) :]), kinds, given=given)
+        model = None
+        if kind is not None:
+            if "circular" in (f.name for f in fields(kind)):
+                settings["circular"] = schema.circular
+            model = kind(features=schema.features, context=len(given) or None, **settings)
+        train = diffeo.fit_table  # loaded before the first word: interrupted imports may swallow Ctrl-C
+        report.say_schema(schema, len(rows), given, weights)
+        flow, result = train(
+            rows,
+            given=given,
+            weights=weights,
+            columns=schema,
+            preset=model,
+            max_seconds=max_seconds,
+            max_steps=max_steps,
+            seed=seed,
+            checkpoint=run,
+            began=options.began(),
+        )
+        options.save_model(flow, output, run)
     report.say_result(result, output)
 
 
@@ -184,8 +184,7 @@ def score(
     """
     from diffeo.tables.files import WRITERS, read_columns, write_columns
 
-    check_output(output, tuple(WRITERS))
-    options.check_paths({}, {"MODEL": model, "TABLE": table})
+    options.check_paths({"--output": output}, {"MODEL": model, "TABLE": table}, tuple(WRITERS))
     options.check_model(model)
 
     from diffeo.cli import report
@@ -220,8 +219,8 @@ def sample(
     """
     from diffeo.tables.files import WRITERS
 
-    check_output(output, tuple(WRITERS))
-    options.check_paths({}, {"MODEL": model, "--given-table": given_table})
+    inputs = {"MODEL": model, "--given-table": given_table}
+    options.check_paths({"--output": output}, inputs, tuple(WRITERS))
     options.check_model(model)
     if given and given_table is not None:
         raise ConfigError("give either --given or --given-table, not both.")

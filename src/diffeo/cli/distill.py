@@ -29,7 +29,7 @@ def distill(
         Path | None, typer.Option(metavar="T", help="Table of what the teacher is conditioned on.")
     ] = None,
     max_seconds: Annotated[
-        float | None, typer.Option(metavar="S", min=0.1, help="Seconds to train; default: 10,000 steps.")
+        float | None, typer.Option(metavar="S", min=0.1, help="Seconds for all; default: 10,000 steps.")
     ] = None,
     max_steps: options.MaxSteps = None,
     seed: options.Seed = 0,
@@ -54,23 +54,25 @@ def distill(
 
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
-    flow = options.load_model(teacher)
-    if len(flow.without_encoding().event_shape) != 1:
-        raise ConfigError(f"{teacher} is a model of images; diffeo.distill in Python takes it.")
-    context = None
-    if given_table is not None:
-        context = Table.read(given_table, only=table_encoding(flow).given or None)
-    found, result = diffeo.distill(
-        flow,
-        None if kind is None else student_preset(flow, kind, **settings),
-        context=context,
-        max_seconds=max_seconds,
-        max_steps=max_steps,
-        seed=seed,
-        checkpoint=checkpoint,
-    )
-    found.notes["teacher"] = teacher.name
-    diffeo.save(found, output)
+    with options.kept(checkpoint) as run:
+        flow = options.load_model(teacher)
+        if len(flow.without_encoding().event_shape) != 1:
+            raise ConfigError(f"{teacher} is a model of images; diffeo.distill in Python takes it.")
+        context = None
+        if given_table is not None:
+            context = Table.read(given_table, only=table_encoding(flow).given or None)
+        found, result = diffeo.distill(
+            flow,
+            None if kind is None else student_preset(flow, kind, **settings),
+            context=context,
+            max_seconds=max_seconds,
+            max_steps=max_steps,
+            seed=seed,
+            checkpoint=run,
+            began=options.began(),
+        )
+        found.notes["teacher"] = teacher.name
+        options.save_model(found, output, run)
     _say(flow, found, result, output)
 
 

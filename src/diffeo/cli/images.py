@@ -64,7 +64,8 @@ def fit(
     ] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Mirror images at random in training.")] = False,
     max_seconds: Annotated[
-        float | None, typer.Option(metavar="S", min=0.1, help="Seconds to train; default: 600.")
+        float | None,
+        typer.Option(metavar="S", min=0.1, help="Seconds from reading to writing; default: 600."),
     ] = None,
     max_steps: options.MaxSteps = None,
     seed: options.Seed = 0,
@@ -90,6 +91,7 @@ def fit(
     from diffeo.cli import report
     from diffeo.images.previews import check_folder, check_tensorboard
 
+    options.check_folders({"--samples": samples, "--tensorboard": tensorboard}, {"IMAGES": source})
     for folder in (samples, tensorboard):
         if folder is not None:
             check_folder(folder)
@@ -103,31 +105,33 @@ def fit(
     from diffeo.images import read_images
     from diffeo.images.fit import class_context, default_preset
 
-    found = read_images(
-        source,
-        size=options.parse_size(size),
-        channels=None if gray is None else 1 if gray else 3,
-        labels=classes,
-        strict=strict,
-        workers=workers,
-    )
-    model = default_preset(found.shape, class_context(found), kind, **settings)
-    plain = Dequantization(found.shape, bits, logit=model.encoding().logit)
-    report.say_images(found)
-    flow, result = diffeo.fit_images(
-        found,
-        preset=model,
-        bits=None if uniform else bits,
-        encoding=plain if uniform else None,
-        flips=flips,
-        max_seconds=max_seconds,
-        max_steps=max_steps,
-        seed=seed,
-        checkpoint=checkpoint,
-        samples=samples,
-        tensorboard=tensorboard,
-    )
-    diffeo.save(flow, output)
+    with options.kept(checkpoint) as run:
+        found = read_images(
+            source,
+            size=options.parse_size(size),
+            channels=None if gray is None else 1 if gray else 3,
+            labels=classes,
+            strict=strict,
+            workers=workers,
+        )
+        model = default_preset(found.shape, class_context(found), kind, **settings)
+        plain = Dequantization(found.shape, bits, logit=model.encoding().logit)
+        report.say_images(found)
+        flow, result = diffeo.fit_images(
+            found,
+            preset=model,
+            bits=None if uniform else bits,
+            encoding=plain if uniform else None,
+            flips=flips,
+            max_seconds=max_seconds,
+            max_steps=max_steps,
+            seed=seed,
+            checkpoint=run,
+            began=options.began(),
+            samples=samples,
+            tensorboard=tensorboard,
+        )
+        options.save_model(flow, output, run)
     report.say_image_result(result, output)
 
 
@@ -157,6 +161,7 @@ def sample(
     from diffeo.images.pictures import check_png, save_grid
 
     check_png(output)
+    options.check_paths({"--output": output}, {"MODEL": model})
     drawn = sample_images(options.load_model(model), n, given=given, temperature=temperature, seed=seed)
     save_grid(drawn, output, columns)
 
@@ -182,7 +187,7 @@ def interpolate(
     from diffeo.images.pictures import check_png, save_grid
 
     check_png(output)
-    options.check_paths({"--output": output}, {"A": first, "B": last})
+    options.check_paths({"--output": output}, {"MODEL": model, "A": first, "B": last})
     flow = options.load_model(model)
     ends = [images_for(flow, path, strict=True) for path in (first, last)]
     for end in ends:
@@ -211,12 +216,11 @@ def score(
     the discrete image in nats, both as bounds that hold on average: single images may have bits below 0. The
     images are cropped and resized to the model's.
     """
-    from diffeo._files import check_output
     from diffeo.cli import report
     from diffeo.images import images_for, score_images
     from diffeo.tables.files import write_columns
 
-    check_output(output, options.WITH_NAMES)
+    options.check_paths({"--output": output}, {"MODEL": model, "IMAGES": source}, options.WITH_NAMES)
     flow = options.load_model(model)
     found = images_for(flow, source, strict=strict, workers=workers)
     report.say_images(found, err=True)
@@ -249,7 +253,7 @@ def reconstruct(
     from diffeo.images.pictures import check_png, save_grid
 
     check_png(output)
-    options.check_paths({"--output": output}, {"IMAGES": source})
+    options.check_paths({"--output": output}, {"MODEL": model, "IMAGES": source})
     flow = options.load_model(model)
     found = images_for(flow, source, strict=strict, workers=workers)
     report.say_images(found)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import math
 import os
+import tempfile
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffeo._files import check_output, may_be_model
+from diffeo.cli import BEGAN
 from diffeo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from diffeo.flow import Flow
+    from diffeo.train.checkpoint import Checkpoint
 
 NewModel = Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="Model file to write.")]
 TableOut = Annotated[
@@ -40,7 +44,7 @@ RunFile = Annotated[
     typer.Option(
         "--checkpoint",
         metavar="F",
-        help="Keep the run here; the same command then resumes it. Removed at its end.",
+        help="Keep the run here; the same command then resumes it. Removed when the model is written.",
     ),
 ]
 
@@ -61,18 +65,92 @@ WITH_NAMES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather", ".arrow", "
 # -- files ----------------------------------------------------------------------------------------
 
 
-def check_paths(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
-    """Refuse inputs that are not there, outputs that cannot be written, and one file in two roles."""
-    for path in outputs.values():
-        if path is not None:
-            check_output(path)
-    seen: dict[Path, str] = {}
-    for option, path in {**inputs, **outputs}.items():
-        if path is not None and (first := seen.setdefault(path.resolve(), option)) != option:
-            raise ConfigError(f"{first} and {option} are both {path}; name two different files.")
-    for path in inputs.values():
-        if path is not None and not path.exists():
+def check_paths(
+    outputs: Mapping[str, Path | str | None],
+    inputs: Mapping[str, Path | str | None],
+    suffixes: tuple[str, ...] = (),
+) -> None:
+    """Refuse inputs that are not there, outputs that cannot be written, and one file in two roles.
+
+    Files are told apart by what they are, not by how they are spelled; an input folder stands for all that
+    is in it.
+    """
+    seen = {option: Path(path) for option, path in inputs.items() if path is not None and str(path) != "-"}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        check_output(path, suffixes)
+        if str(path) == "-":
+            continue
+        path = Path(path)
+        for other, known in seen.items():
+            if _same(path, known):
+                raise ConfigError(f"{other} and {option} are both {path}; name two different files.")
+            if other in inputs and known.is_dir() and path.exists() and _within(path, known):
+                raise ConfigError(f"{option} {path} is one of the files in {other}; name another file.")
+        seen[option] = path
+    for path in (seen[option] for option in inputs if option in seen):
+        if not path.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+
+
+def check_folders(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path]) -> None:
+    """Refuse a folder to write to that lies in one that is read: a later run would read what was written."""
+    for option, folder in outputs.items():
+        for other, known in inputs.items():
+            if folder is not None and known.is_dir() and _within(folder, known):
+                raise ConfigError(f"{option} {folder} lies in {other}; name a folder beside it.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.resolve() == other.resolve():
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return any(_same(above, folder) for above in (path.resolve(), *path.resolve().parents))
+
+
+# -- a run ----------------------------------------------------------------------------------------
+
+
+def began() -> float | None:
+    """When the command was started, by ``time.monotonic``; None where it was not from the shell."""
+    return BEGAN.get()
+
+
+@contextmanager
+def kept(path: Path | None) -> Iterator[Checkpoint | None]:
+    """The checkpoint of this name, which the block has for itself; it is removed once the block ends well."""
+    if path is None:
+        yield None
+        return
+    from diffeo.train.checkpoint import Checkpoint
+
+    run = Checkpoint(path)
+    with run.held():
+        yield run
+        run.remove()
+
+
+def save_model(flow: Flow, path: Path, run: Checkpoint | None) -> None:
+    """Write what a long run has made; where that fails, its result is kept elsewhere, and it says where."""
+    import diffeo
+
+    try:
+        diffeo.save(flow, path)
+    except OSError as error:
+        if run is not None and run.path.exists():
+            cure = f"the run is kept in {run.path}: mend this and run the same command again"
+        else:
+            rescued = Path(tempfile.mkdtemp(prefix="diffeo-"), path.name)
+            diffeo.save(flow, rescued)
+            cure = f"the model is in {rescued} instead"
+        raise DataError(f"{path} cannot be written ({error.strerror or error}); {cure}.") from None
+
+
+# -- models ---------------------------------------------------------------------------------------
 
 
 def check_model(path: Path) -> None:

@@ -67,7 +67,8 @@ def say_result(result: TableReport, output: Path) -> None:
     names = {"flow": "this flow", "gaussian": "a Gaussian", "mixture": "a mixture of Gaussians"}
     found = result.baselines
     shown = [k for k in names if k in found] + sorted(set(found) - set(names))
-    _say(f"held-out rows ({result.held_out:,}), nats per row (higher is better):")
+    of = f"{result.scored:,} of " if 0 < result.scored < result.held_out else ""
+    _say(f"held-out rows ({of}{result.held_out:,}), nats per row (higher is better):")
     grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
     _say(result.verdict)
     rows = result.held_out_scores["rows"]
@@ -113,8 +114,9 @@ def _one_line(text: str) -> str:
 def say_image_result(result: ImageReport, output: Path) -> None:
     """How a fit to images went, and whether the flow is any good."""
     say_training(result.training, result.seconds)
+    of = f" ({result.scored:,} of {result.held_out:,})" if 0 < result.scored < result.held_out else ""
     names = {"valid": "this flow", "pixels": "independent pixels", "uniform": "uniform"}
-    _say("held-out images, bits per dimension (lower is better):")
+    _say(f"held-out images{of}, bits per dimension (lower is better):")
     bits = result.bits_per_dim
     grid([("", "bits"), *((name, f"{bits[key]:.3f}") for key, name in names.items())], right=(1,))
     _say(result.verdict)

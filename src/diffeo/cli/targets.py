@@ -78,7 +78,7 @@ def fit(
     and standard deviation, and whether to trust them.
     """
     outputs = {"--output": output, "--draws-file": draws_file, "--checkpoint": checkpoint}
-    options.check_paths(outputs, {"--data": data})
+    options.check_paths(outputs, {"TARGET": _file_of(density), "--data": data})
     options.check_preset(preset)
     if draws_file is not None:
         check_output(draws_file, (NETCDF,))
@@ -93,24 +93,26 @@ def fit(
         arviz.library()  # now, not after the fit
     kind = options.preset_class(preset)
     settings = options.settings(kind, set_ or ())
-    found, features = _target(named, density, data, numpy, dim)
-    typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
-    torch.manual_seed(seed)
-    flow = kind(features=features, **settings).build()
-    result = diffeo.fit_target(
-        flow,
-        found,
-        start=start,
-        max_seconds=max_seconds,
-        max_steps=max_steps,
-        seed=seed,
-        checkpoint=checkpoint,
-    )
-    flow.notes = {"target": density, **flow.notes}
-    diffeo.save(flow, output)
-    _say(result)
-    if draws_file is not None:
-        result.save_netcdf(draws_file)
+    with options.kept(checkpoint) as run:
+        found, features = _target(named, density, data, numpy, dim)
+        typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
+        torch.manual_seed(seed)
+        flow = kind(features=features, **settings).build()
+        result = diffeo.fit_target(
+            flow,
+            found,
+            start=start,
+            max_seconds=max_seconds,
+            max_steps=max_steps,
+            seed=seed,
+            checkpoint=run,
+            began=options.began(),
+        )
+        flow.notes = {"target": density, **flow.notes}
+        options.save_model(flow, output, run)
+        _say(result)
+        if draws_file is not None:
+            result.save_netcdf(draws_file)
     typer.echo(f"wrote {output}" + (f" and {draws_file}" if draws_file is not None else ""))
 
 
@@ -140,7 +142,8 @@ def sample(
     """
     from diffeo.tables.files import WRITERS
 
-    check_output(output, (*WRITERS, NETCDF))
+    inputs = {"MODEL": model, "TARGET": _file_of(density), "--data": data}
+    options.check_paths({"--output": output}, inputs, (*WRITERS, NETCDF))
     options.check_model(model)
     named = None if density is None else _named(density, data, numpy)
 
@@ -167,6 +170,15 @@ def sample(
         save_netcdf(to_datatree(known, x), output)
     else:
         Table(columns(known, x)).write(output)
+
+
+def _file_of(spec: str | None) -> Path | None:
+    """The file here of a target that the command line names, where there is one."""
+    if spec is None:
+        return None
+    stan = spec.lower().endswith(".stan")
+    path = Path(spec) if stan else Path(*spec.partition(":")[0].split(".")).with_suffix(".py")
+    return path if path.exists() else None
 
 
 @runtime_checkable

@@ -35,6 +35,10 @@ POOL = 100_000
 """Draws of the teacher to train on, and a twentieth of it to be measured on as the run goes."""
 JUDGED = 10_000
 """Fresh draws of each flow that the report's figures are means over."""
+FEWEST = 500
+"""Draws of either kind, however long they take."""
+DRAWING, JUDGING = 0.25, 0.08
+"""Parts of the time for the teacher's draws, and for the judging."""
 BATCH = 256
 """Rows a step."""
 AT_A_TIME = 4096
@@ -132,9 +136,9 @@ def distill(
             of a table a ``Table`` with the columns that it is conditioned on will do.
         objective: what to minimize over draws of the teacher instead, such as
             ``BothKL(teacher.without_encoding())``.
-        training: as ``TrainingOptions`` says; drawing and judging come on top of ``max_seconds``. Without any
-            limit a run has 10,000 steps; by default a step has 256 rows. A run resumed from a ``checkpoint``
-            draws its rows anew, the same ones.
+        training: as ``TrainingOptions`` says; from a slow teacher fewer rows are drawn and judged, to keep
+            within ``max_seconds``. Without any limit a run has 10,000 steps; by default a step has 256 rows.
+            A run resumed from a ``checkpoint`` draws its rows anew, the same ones.
 
     Raises:
         ConfigError: for a student that does not fit the teacher.
@@ -153,7 +157,6 @@ def distill(
         ('IAF', True)
     """
     options = Options(**training)
-    started = options.clock()
     if (context is None) != (teacher.context_shape is None):
         raise ContextError(
             "this teacher takes a context; pass context=, rows such as those it was fitted to."
@@ -163,18 +166,30 @@ def distill(
         )
     if isinstance(context, Table):
         context = to_context(table_encoding(teacher), context)
+    with options.held():
+        return _distilled(teacher, student, context, objective, options)
+
+
+def _distilled(
+    teacher: Flow,
+    student: Flow | Preset | None,
+    context: ArrayLike | None,
+    objective: Objective | None,
+    options: Options,
+) -> tuple[Flow, DistillReport]:
     with seeded(options.seed):
         student = _student(teacher, student)
         source = copy.deepcopy(teacher).eval().requires_grad_(False).without_encoding()
         core = student.without_encoding()
+        sizes = _noted_sizes(source, context, options)
         draws = generator(options.seed, device_of(source))
-        train, lost = _draw(source, "teacher", context, POOL, draws)
-        if lost > LOST * POOL:
+        train, lost = _draw(source, "teacher", context, sizes.pool, draws)
+        if lost > LOST * sizes.pool:
             raise TrainingError(
-                f"{lost} of {POOL} draws of the teacher are not finite or have no density: its inverse is "
-                f"not stable; fit it with more weight decay, or fewer steps."
+                f"{lost} of {sizes.pool} draws of the teacher are not finite or have no density: its inverse "
+                f"is not stable; fit it with more weight decay, or fewer steps."
             )
-        valid, _ = _draw(source, "teacher", context, POOL // 20, draws)
+        valid, _ = _draw(source, "teacher", context, max(1, sizes.pool // 20), draws)
     layers = objective is None and layer_pairs(source, core) is not None
     default = LayerByLayer(source) if layers else Likelihood()
     settings = OptimizerSettings(RATE if layers else None, weight_decay=0.0, patience=1.0)
@@ -186,13 +201,52 @@ def distill(
             callbacks=relabelled(callbacks, "distill"),
             progress=False,
         )
-        report = fit_rows(core, train, valid, default if objective is None else objective, how)
+        own = default if objective is None else objective
+        report = fit_rows(core, train, valid, own, how, sizes.reserve)
     student.eval()
-    judgment = judge(source, core, context, seed=options.seed + 1)
-    found = DistillReport(judgment, report, options.clock() - started, lost)
+    judgment = judge(source, core, context, num_draws=sizes.judged, seed=options.seed + 1)
+    found = DistillReport(judgment, report, options.spent(), lost)
     known = {key: teacher.notes[key] for key in (HELD_OUT_SCORES, SCORE_QUANTILES) if key in teacher.notes}
     student.notes = {**found.notes(), **known}  # it takes its teacher's place for the same rows
     return student, found
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Draws of the teacher to learn from, draws of each to judge by, and the seconds left for the latter."""
+
+    pool: int
+    judged: int
+    reserve: float = 0.0
+
+
+def _noted_sizes(source: Flow, context: ArrayLike | None, options: Options) -> _Sizes:
+    """The sizes that a checkpoint keeps; else those that the time allows, which it then keeps."""
+    keeper = options.keeper
+    noted = None if keeper is None else keeper.notes()
+    if keeper is not None and noted is not None:
+        if set(noted[0]) != {"distillation"}:
+            raise keeper.of_another_run("not a distillation")
+        return _Sizes(**noted[0]["distillation"])
+    sizes = _sizes(source, context, options)
+    if keeper is not None:
+        keeper.note({"distillation": asdict(sizes)})
+    return sizes
+
+
+def _sizes(source: Flow, context: ArrayLike | None, options: Options) -> _Sizes:
+    limit = options.max_seconds
+    if limit is None:
+        return _Sizes(POOL, JUDGED)
+    count, taken = 16, 0.0
+    while taken < 0.01 * limit and count <= AT_A_TIME:
+        tick, count = options.clock(), 4 * count
+        _draw(source, "teacher", context, count, generator(0, device_of(source)))
+        taken = options.clock() - tick
+    each = max(taken, 1e-9) / count  # of the student's draws and of either's scores too, about
+    pool = min(POOL, max(FEWEST, int(DRAWING * limit / each)))
+    judged = min(JUDGED, max(FEWEST, int(JUDGING * limit / (4 * each))))
+    return _Sizes(pool, judged, min(4.4 * each * judged + 0.2, 2 * JUDGING * limit))
 
 
 def judge(

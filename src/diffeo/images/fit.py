@@ -29,11 +29,15 @@ from diffeo.train.loop import fit_rows
 from diffeo.train.options import Options, TrainingOptions
 from diffeo.train.progress import shown
 from diffeo.train.report import Callback, FitReport
-from diffeo.train.rows import rows_for
+from diffeo.train.rows import rows_for, sampled
 
 DEFAULT_SECONDS = 600.0
 HELD_OUT = 1000
 """Images held out, at most: enough to tell hundredths of a bit, and measuring takes time from training."""
+CHECKS = 8
+"""Images scored at the end, at most, in those of one measurement on the way."""
+RESERVED = 0.05
+"""Part of the time for that, the plain models and writing."""
 _LEVELS = 3
 
 
@@ -51,6 +55,7 @@ class ImageReport:
             likelihood) and on held-out images (``valid``), and of plain models on the latter.
         seconds: of everything, scoring included.
         classes: the names of the classes it is conditioned on, in the order of their numbers.
+        scored: held-out images that the figures stand on: all, or a random part where the time is short.
     """
 
     training: FitReport
@@ -60,6 +65,7 @@ class ImageReport:
     bits_per_dim: dict[str, float]
     seconds: float
     classes: tuple[str, ...] = ()
+    scored: int = 0
 
     @property
     def verdict(self) -> str:
@@ -118,8 +124,8 @@ def fit_images(
         validation: fraction of images held out, in (0, 1); never more than 1,000 of them.
         samples: a folder for grids of samples as training goes.
         tensorboard: a folder for its curves and samples.
-        training: as ``TrainingOptions`` says. Without any limit 600 seconds; by default a step has 64 images,
-            fewer where they are large.
+        training: as ``TrainingOptions`` says. Without any limit 600 seconds for all; by default a step has
+            64 images, fewer where they are large.
 
     Raises:
         DataError: for images that cannot be used.
@@ -135,7 +141,6 @@ def fit_images(
     options = Options(**training)
     if options.unlimited:
         options = replace(options, max_seconds=DEFAULT_SECONDS)
-    started = options.clock()
     images = Images.of(images)
     given = _context(images, context)
     spec = _spec(given)
@@ -166,6 +171,7 @@ def fit_images(
     exact = isinstance(objective, Likelihood | RegularizedLikelihood)
     unit = images.shape if exact else None
     with (
+        options.held(),
         _previews(samples, tensorboard, unit, _shown(spec, valid.context), options.clock) as previews,
         shown(options.progress, options.callbacks, _bits(1.0, images.shape) if exact else 1.0) as callbacks,
     ):
@@ -175,22 +181,25 @@ def fit_images(
             callbacks=[*callbacks, *previews],
             progress=False,
         )
-        run = fit_rows(flow, train, valid, Flipped(objective) if flips else objective, how)
-    nats = run.valid
-    if not exact:  # what it minimized is not a likelihood of these images
-        held_out = Images(valid.x, [str(i) for i in valid.numbers.tolist()])
-        nats = float(score_images(flow, held_out, given=valid.context).log_prob.mean())
+        reserve = RESERVED * (options.max_seconds or 0.0)
+        run = fit_rows(flow, train, valid, Flipped(objective) if flips else objective, how, reserve)
+    nats, scored = run.valid, valid
+    if not exact or run.checked < len(valid):  # not a likelihood of these images, or of few of them
+        scored = valid.take(sampled(len(valid), CHECKS * run.checked, options.seed))
+        held_out = Images(scored.x, [str(i) for i in scored.numbers.tolist()])
+        nats = float(score_images(flow, held_out, given=scored.context).log_prob.mean())
     report = ImageReport(
         training=run,
         images=len(images),
         held_out=len(valid),
+        scored=len(scored),
         valid=nats,
         bits_per_dim={
             "train": _bits(run.train if exact else math.nan, images.shape),
             "valid": _bits(nats, images.shape),
-            **pixel_baselines(train.x, valid.x, encoding.bits),
+            **pixel_baselines(train.x, scored.x, encoding.bits),
         },
-        seconds=options.clock() - started,
+        seconds=options.spent(),
         classes=images.classes if isinstance(spec, Classes) and context is None else (),
     )
     flow.notes = report.notes()

@@ -20,7 +20,7 @@ from diffeo.inference.annealing import spread
 from diffeo.inference.arviz import save_netcdf, to_datatree
 from diffeo.inference.counting import CountsEvaluations
 from diffeo.inference.forward import ForwardCheck, forward_check
-from diffeo.inference.importance import Importance, as_evaluator, importance, working_copy
+from diffeo.inference.importance import Importance, as_evaluator, importance, psis, working_copy
 from diffeo.inference.objectives.replay import ReplayLikelihood
 from diffeo.inference.parameters import columns
 from diffeo.inference.peaks import Search, Trail, dark_mass
@@ -226,7 +226,6 @@ def fit_target(
         (0, True)
     """
     options = Options(**training)
-    began = options.clock()
     dtype = _dtype_of(flow)
     if num_draws < 2:
         raise ConfigError(f"num_draws must be at least 2, not {num_draws}.")
@@ -238,18 +237,20 @@ def fit_target(
         "seed": options.seed,
         "num_draws": num_draws,
     }
-    with seeded(options.seed), shown(options.progress, options.callbacks) as callbacks:
+    psis()  # its import takes seconds, which the training should know of
+    with options.held(), seeded(options.seed), shown(options.progress, options.callbacks) as callbacks:
         told = replace(options, callbacks=callbacks, progress=False)
 
         def take() -> Survey:
-            return survey(evaluator, features, start, num_draws, told, began)
+            return survey(evaluator, features, start, num_draws, told)
 
         known = noted_survey(options.keeper, asked, evaluator, take)
         chains = Population(evaluator, known.x, known.moving, known.transition)
         first = Importance(known.x, known.x.new_zeros(len(known.x)))
         own = ReplayLikelihood(chains, every=EVERY, capacity=4 * len(known.x), start=first)
         rows = rows_for(flow, known.x.to(dtype), None, None)
-        report = fit_rows(flow, rows, None, objective or own, _behind(known, told))
+        reserve = 0.05 * (options.max_seconds or 0.0)
+        report = fit_rows(flow, rows, None, objective or own, _behind(known, told), reserve)
         tick = options.clock()
         weighted = importance(flow, evaluator, known.num_draws)
         at_chains = forward_check(flow, evaluator, chains.points.x)
@@ -285,11 +286,10 @@ def _dtype_of(flow: Flow) -> torch.dtype:
 
 
 def _behind(known: Survey, options: Options) -> Options:
-    """The options of the training behind a survey: the time that is left, and the defaults of targets."""
-    limit = options.max_seconds
+    """The options of the training behind a survey: what it has taken, and the defaults of targets."""
     return replace(
         options,
-        max_seconds=None if limit is None else max(1.0, 0.95 * limit - known.seconds),
+        began=options.clock() - known.seconds,
         max_steps=STEPS if options.unlimited else options.max_steps,
         batch_size=min(options.batch_size or BATCH, len(known.x)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from diffeo.inference.transitions import Hamiltonian, RandomWalk, Transition, fa
 from diffeo.targets import Evaluator
 from diffeo.train.checkpoint import Checkpoint
 from diffeo.train.options import Options
-from diffeo.train.report import Callback, Progress
+from diffeo.train.report import Progress
 
 CHAINS, MOVING, EVERY = 2048, 512, 4
 """Chains of a survey, how many of them move at a time where the target is cheap, and every so many steps."""
@@ -60,13 +60,13 @@ class Survey:
 
 
 def survey(
-    evaluator: Evaluator, features: int, start: float | Flow, num_draws: int, options: Options, began: float
+    evaluator: Evaluator, features: int, start: float | Flow, num_draws: int, options: Options
 ) -> Survey:
-    """Chains from ``start`` to the target, as many as the time allows; ``began`` is when the time began."""
+    """Chains from ``start`` to the target, as many as the time allows."""
     origin = _origin(features, start)
     transition = fastest(evaluator, origin.sample(1).double())
     sizes = _sizes(evaluator, transition, origin, options, num_draws)
-    tell = _teller(options.callbacks, began, options.clock)
+    tell = _teller(options)
     taken = _Runs(evaluator, transition, sizes, options.clock)
     if sizes.seconds < math.inf:  # how many stages it takes depends on the target: a few chains tell
         taken.anneal(origin, FEWEST)
@@ -79,7 +79,7 @@ def survey(
         found = taken.pooled(chains)
     tell(1.0)
     x = found.resample(chains)
-    return Survey(x, transition, sizes.moving, sizes.num_draws, options.clock() - began)
+    return Survey(x, transition, sizes.moving, sizes.num_draws, options.spent())
 
 
 class _Runs:
@@ -261,12 +261,10 @@ def _seconds_a_row(
         rows *= 4
 
 
-def _teller(
-    callbacks: Sequence[Callback], began: float, clock: Callable[[], float]
-) -> Callable[[float], None]:
+def _teller(options: Options) -> Callable[[float], None]:
     def tell(done: float) -> None:
-        progress = Progress(int(1000 * done), 1000, clock() - began, math.nan, math.nan, stage="survey")
-        for callback in callbacks:
+        progress = Progress(int(1000 * done), 1000, options.spent(), math.nan, math.nan, stage="survey")
+        for callback in options.callbacks:
             callback.on_progress(progress)
 
     return tell

@@ -14,30 +14,27 @@ from typing_extensions import Unpack
 from diffeo.contexts import Vector
 from diffeo.encodings.columns import Columns
 from diffeo.errors import ConfigError, DataError
-from diffeo.flow import Flow, in_parts
+from diffeo.flow import Flow
 from diffeo.functional.seeding import seeded
-from diffeo.objectives import FlowMatching
 from diffeo.presets import Preset, VectorPreset, choose
 from diffeo.tables.checks import check_columns
-from diffeo.tables.draws import doubts
-from diffeo.tables.gaussians import encoded_baselines
-from diffeo.tables.samples import sample_table
+from diffeo.tables.judging import compared, draws_doubts, mean_log_prob, relative, sizes_for
 from diffeo.tables.schema import Schema
 from diffeo.tables.scores import HELD_OUT_SCORES, held_out_scores, score_table
 from diffeo.tables.table import Table, listed
-from diffeo.tables.tensors import table_encoding, to_context, to_rows
-from diffeo.train.loop import fit_rows, objective_of
+from diffeo.tables.tensors import to_context, to_rows
+from diffeo.train.loop import fit_rows
 from diffeo.train.options import Options, TrainingOptions
 from diffeo.train.progress import shown
 from diffeo.train.report import FitReport, relabelled
-from diffeo.train.rows import TensorRows
+from diffeo.train.rows import TensorRows, sampled
 
 RACE = 0.3
 """Part of the time that candidates share to find out which is best; the winner trains on from there. Half of
 it was too short: what leads after 200 steps is not what leads after 800."""
 DEFAULT_SECONDS = 120.0
-_LOOKED_AT = 10_000
-"""Rows of each kind, and draws, that the draws are judged by."""
+LEAST = 0.1
+"""Part of the time that training gets, however long all else takes."""
 ENOUGH = 50
 """Held-out rows from which their mean says anything."""
 
@@ -70,6 +67,11 @@ class TableReport:
     held_out_scores: dict[str, Any] = field(repr=False)
     seconds: float
     doubts: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> int:
+        """Held-out rows that the figures stand on: all, or a random part where time is short."""
+        return self.training.checked
 
     @property
     def verdict(self) -> str:
@@ -132,8 +134,8 @@ def fit_table(
         drop: columns to leave out, whatever they hold.
         preset: the flow to fit; ``features`` must be the schema's.
         validation: fraction of rows held out, in (0, 1).
-        training: as ``TrainingOptions`` says; the limits hold for race and training together. Without any,
-            120 seconds.
+        training: as ``TrainingOptions`` says; the limits hold for race and training together, and the time
+            for all else too. Without any, 120 seconds.
 
     Raises:
         DataError: for rows or columns that cannot be used; it names them.
@@ -148,41 +150,36 @@ def fit_table(
     options = Options(**training)
     if options.unlimited:
         options = replace(options, max_seconds=DEFAULT_SECONDS)
-    started = options.clock()
-    given, drop = listed(given), listed(drop)
-    table, schema = _modeled(table, given, weights, columns, drop)
-    given, weights = table.own(given), None if weights is None else table.own(weights)[0]
-    context = Vector(len(given)) if given else None
-    if preset is not None:
-        _check_preset(preset, schema, context)
-    train, valid = _split(table, validation, options.seed)
-    encoding = schema.encoding(train, given=given, weights=weights)
-    presets = [preset] if preset else choose(len(train), schema.features, context, schema.circular)
-    train_rows, valid_rows = _rows(train, encoding), _rows(valid, encoding)
-    with shown(options.progress, options.callbacks) as callbacks:
-        told = replace(options, callbacks=callbacks, progress=False)
-        flow, report = _train(presets, encoding, train_rows, valid_rows, told, started)
-    if isinstance(objective_of(flow), FlowMatching):  # its own score is not a likelihood
-        report = replace(report, valid=_held_out(flow, valid_rows))
-    with seeded(options.seed):
-        plain = encoded_baselines(
-            encoding,
-            train_rows.x,
-            valid_rows.x,
-            given=train_rows.context,
-            test_given=valid_rows.context,
-            weights=train_rows.weights,
-            test_weights=valid_rows.weights,
+    with options.held():
+        given, drop = listed(given), listed(drop)
+        table, schema = _modeled(table, given, weights, columns, drop)
+        given, weights = table.own(given), None if weights is None else table.own(weights)[0]
+        context = Vector(len(given)) if given else None
+        if preset is not None:
+            _check_preset(preset, schema, context)
+        train, valid = _split(table, validation, options.seed)
+        encoding = schema.encoding(train, given=given, weights=weights)
+        presets = [preset] if preset else choose(len(train), schema.features, context, schema.circular)
+        rows = _rows(train, encoding), _rows(valid, encoding)
+        with shown(options.progress, options.callbacks) as callbacks:
+            told = replace(options, callbacks=callbacks, progress=False)
+            flow, start, told = _begun(presets, encoding, *rows, told)
+            report = fit_rows(flow, *rows, None, told, start.reserve)
+        scored = valid.rows(sampled(len(valid), start.scored, options.seed).numpy())
+        scores = score_table(flow, scored).log_prob
+        counts = None if weights is None else relative(scored.column(weights))
+        mean = float(np.average(scores, weights=counts))
+        report = replace(report, valid=mean, checked=len(scored))
+        drawn = draws_doubts(flow, train, valid, start.drawn, options.seed)
+        found = TableReport(
+            training=report,
+            rows=len(table),
+            held_out=len(valid),
+            baselines={"flow": mean, **start.baselines},
+            held_out_scores=held_out_scores(scores, counts),
+            seconds=options.spent(),
+            doubts=(*start.doubts, *schema.doubts(len(train)), *drawn),
         )
-    found = TableReport(
-        training=report,
-        rows=len(table),
-        held_out=len(valid),
-        baselines={"flow": report.valid, **plain},
-        held_out_scores=_scores(flow, _some(valid, 20_000, options.seed), weights),
-        seconds=options.clock() - started,
-        doubts=(*schema.doubts(len(train)), *_draws_doubts(flow, train, valid, options.seed)),
-    )
     flow.notes = found.notes()
     return flow, found
 
@@ -221,36 +218,88 @@ def _check_preset(preset: VectorPreset, schema: Schema, context: Vector | None) 
         )
 
 
-def _train(
+@dataclass(frozen=True)
+class _Start:
+    """What was decided and found before the training, as a checkpoint keeps it.
+
+    Args:
+        winner: which of the presets.
+        seconds: that it took.
+        baselines: held-out nats of the plain densities.
+        scored: held-out rows that figures stand on.
+        drawn: draws that are looked at.
+        reserve: seconds that the training leaves for these.
+        doubts: about the time.
+    """
+
+    winner: int
+    seconds: float
+    baselines: dict[str, float]
+    scored: int
+    drawn: int
+    reserve: float
+    doubts: tuple[str, ...] = ()
+
+
+def _begun(
     presets: Sequence[VectorPreset],
     encoding: Columns,
     train: TensorRows,
     valid: TensorRows,
     options: Options,
-    started: float,
-) -> tuple[Flow, FitReport]:
-    """The best of the presets, trained to the end, or on from where its checkpoint left it."""
+) -> tuple[Flow, _Start, Options]:
+    """The best of the presets, what is known before it is trained to the end, and how it is to be."""
     keeper = options.keeper
     limits = [options.max_seconds, options.max_steps, options.max_epochs]
     asked = [limits, [repr(preset) for preset in presets]]
     noted = None if keeper is None else keeper.notes()
     if keeper is not None and noted is not None:
-        notes, _ = noted
-        if notes["asked"] != asked:
-            raise ConfigError(
-                f"{keeper.path} belongs to another run (another preset or limit); delete it to start anew, "
-                f"or name another checkpoint."
-            )
-        flow, spent = _build(presets[notes["winner"]], encoding, options.seed), notes["seconds"]
+        notes = dict(noted[0])
+        if notes.pop("asked", None) != asked:
+            raise keeper.of_another_run("another preset or limit")
+        start = _Start(**{**notes, "doubts": tuple(notes["doubts"])})
+        flow = _build(presets[start.winner], encoding, options.seed)
+        if any(flow.state_dict()[name].shape != tensor.shape for name, tensor in noted[1].items()):
+            raise keeper.of_another_run("another table")
+        flow.load_state_dict(noted[1])  # as the race left it
+        options = replace(options, began=options.clock() - start.seconds)
     else:
-        winner, flow = _race(presets, encoding, train, valid, replace(options, checkpoint=None))
-        spent = options.clock() - started
+        flow, start = _started(presets, encoding, train, valid, replace(options, checkpoint=None))
         if keeper is not None:
-            keeper.note({"winner": winner, "seconds": spent, "asked": asked})
+            keeper.note({"asked": asked, **asdict(start)}, flow.state_dict())
     if len(presets) > 1:
-        left = None if options.max_seconds is None else max(1.0, options.max_seconds - spent)
-        options = replace(_shortened(options, 1 - RACE), max_seconds=left)
-    return flow, fit_rows(flow, train, valid, None, options)
+        whole = {"max_seconds": options.max_seconds, "began": options.began}
+        options = replace(_shortened(options, 1 - RACE), **whole)
+    return flow, start, options
+
+
+def _started(
+    presets: Sequence[VectorPreset],
+    encoding: Columns,
+    train: TensorRows,
+    valid: TensorRows,
+    options: Options,
+) -> tuple[Flow, _Start]:
+    limit, prepared = options.max_seconds, options.spent()
+    flows = [_build(preset, encoding, options.seed) for preset in presets]
+    sizes = sizes_for(flows, valid, limit, options.clock)
+    scored = valid.take(sampled(len(valid), sizes.scored, options.seed))
+    with seeded(options.seed):
+        plain = compared(encoding, train, scored, limit, options.clock)
+    if limit is None:
+        winner = _race(flows, train, valid, options)
+        return flows[winner], _Start(winner, options.spent(), plain, sizes.scored, sizes.drawn, 0.0)
+    least, spent, doubts = LEAST * limit, options.spent(), ()
+    if late := spent + sizes.seconds + least > limit:
+        doubts = (
+            f"{limit:.0f} seconds are short for this table: {prepared:.0f} had gone by when its rows were "
+            f"ready, and training had {least:.1f}.",
+        )
+    left = least if late else limit - spent - sizes.seconds
+    winner = _race(flows, train, valid, replace(options, max_seconds=left))
+    spent = options.spent()
+    reserve = min(sizes.seconds, limit - spent - least)
+    return flows[winner], _Start(winner, spent, plain, sizes.scored, sizes.drawn, reserve, doubts)
 
 
 def _shortened(options: Options, share: float) -> Options:
@@ -258,6 +307,7 @@ def _shortened(options: Options, share: float) -> Options:
     seconds, steps, epochs = options.max_seconds, options.max_steps, options.max_epochs
     return replace(
         options,
+        began=None,
         max_seconds=None if seconds is None else share * seconds,
         max_steps=None if steps is None else max(1, round(share * steps)),
         max_epochs=None if epochs is None else share * epochs,
@@ -274,13 +324,8 @@ def _weighted(table: Table, weights: str | None) -> Table:
         raise DataError(f"column {weights!r} holds a negative weight in row {row + 1}: {w[row]:.10g}.")
     if not (w > 0).any():
         raise DataError(f"the weights in column {weights!r} are all 0.")
-    counts = _relative(w) > 0
+    counts = relative(w) > 0
     return table if counts.all() else table.rows(counts)
-
-
-def _relative(weights: np.ndarray) -> np.ndarray:
-    """Weights beside the largest: only ratios count, and float32 holds few of 1e-45 or 1e40."""
-    return (weights / np.float64(weights.max())).astype(np.float32)
 
 
 def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
@@ -296,14 +341,8 @@ def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
     return table.rows(np.sort(order[held:])), table.rows(np.sort(order[:held]))
 
 
-def _some(table: Table, most: int, seed: int) -> Table:
-    if len(table) <= most:
-        return table
-    return table.rows(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
-
-
 def _rows(table: Table, encoding: Columns) -> TensorRows:
-    weights = None if encoding.weights is None else _relative(table.column(encoding.weights))
+    weights = None if encoding.weights is None else relative(table.column(encoding.weights))
     return TensorRows(
         to_rows(encoding, table),
         to_context(encoding, table),
@@ -312,63 +351,24 @@ def _rows(table: Table, encoding: Columns) -> TensorRows:
     )
 
 
-def _scores(flow: Flow, rows: Table, weights: str | None) -> dict[str, Any]:
-    found = score_table(flow, rows).log_prob
-    return held_out_scores(found, None if weights is None else rows.column(weights))
-
-
-def _draws_doubts(flow: Flow, train: Table, valid: Table, seed: int) -> list[str]:
-    """What draws of the flow have otherwise than its rows; weighted rows as often as their weights say."""
-    encoding = table_encoding(flow)
-    parts = [_some(t, _LOOKED_AT, seed) for t in (train, valid)]
-    if encoding.weights is not None:
-        parts = [_resampled(t, encoding.weights) for t in parts]
-    train, valid = parts
-    each = -(-min(_LOOKED_AT, len(train) + len(valid)) // len(valid)) if encoding.given else 0
-    given = valid.select(encoding.given) if encoding.given else None
-    drawn = sample_table(flow, each or len(train) + len(valid), given=given, seed=seed)
-    seen, held_out, drawn = (t.select(encoding.names).values for t in (train, valid, drawn))
-    finite = np.isfinite(drawn).all(1)
-    found = doubts(encoding.names, seen, held_out, drawn[finite]) if finite.any() else []
-    lost = int((~finite).sum())
-    return [f"{lost:,} of {len(drawn):,} draws are not finite.", *found] if lost else found
-
-
-def _resampled(table: Table, weights: str) -> Table:
-    share = np.cumsum(_relative(table.column(weights)).astype(np.float64))
-    return table.rows(np.searchsorted(share, (np.arange(len(table)) + 0.5) / len(table) * share[-1]))
-
-
-def _held_out(flow: Flow, rows: TensorRows) -> float:
-    """The mean log-likelihood of rows, in nats."""
-    log_prob = in_parts(flow, flow.log_prob, rows.x, rows.context, batch_size=4096).double()
-    if rows.weights is None:
-        return float(log_prob.mean())
-    return float(log_prob @ rows.weights.double() / rows.weights.double().sum())
-
-
 def _build(preset: Preset, encoding: Columns, seed: int) -> Flow:
     with seeded(seed):
         return preset.build(encoding)
 
 
-def _race(
-    presets: Sequence[VectorPreset],
-    encoding: Columns,
-    train: TensorRows,
-    valid: TensorRows,
-    options: Options,
-) -> tuple[int, Flow]:
-    """Give each preset an equal share of the race's length; the best by validation, and which it is."""
-    if len(presets) == 1:
-        return 0, _build(presets[0], encoding, options.seed)
-    heat = _shortened(options, RACE / len(presets))
-    best, best_valid = None, -float("inf")
-    for i, preset in enumerate(presets):
-        flow = _build(preset, encoding, options.seed)
-        callbacks = relabelled(options.callbacks, f"race {i + 1}/{len(presets)}")
-        report = fit_rows(flow, train, valid, None, replace(heat, callbacks=callbacks))
-        if best is None or report.valid > best_valid:
-            best, best_valid = (i, flow), report.valid
-    assert best is not None
-    return best
+def _race(flows: Sequence[Flow], train: TensorRows, valid: TensorRows, options: Options) -> int:
+    """Train each flow for an equal share of the race's length; the best by validation."""
+    if len(flows) == 1:
+        return 0
+    reports: list[FitReport] = []
+    for i, flow in enumerate(flows):
+        callbacks = relabelled(options.callbacks, f"race {i + 1}/{len(flows)}")
+        heat = replace(_shortened(options, RACE / len(flows)), callbacks=callbacks)
+        reports.append(fit_rows(flow, train, valid, None, heat))
+    rows = min(report.checked for report in reports)
+    if rows == len(valid):
+        scores = [report.valid for report in reports]
+    else:  # the same rows for all
+        common = valid.take(sampled(len(valid), rows, options.seed))
+        scores = [mean_log_prob(flow, common) for flow in flows]
+    return max(range(len(flows)), key=lambda i: scores[i])

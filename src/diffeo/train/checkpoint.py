@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +15,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffeo._files import replacing
+from diffeo._files import alone, replacing
 from diffeo.contracts import State, Stateful
 from diffeo.errors import ConfigError, FormatError
 
 _ENTRIES = {"notes", "fingerprint", "run"}
+_LOGGER = logging.getLogger("diffeo")
 
 
 class Checkpoint:
     """A file that holds a run's state: weights, their mean, optimizer, random state, curves.
 
-    A run killed at any moment resumes from it to the same weights, bit for bit, as one never killed.
+    A run killed at any moment resumes from it to the same weights, bit for bit, as one never killed. No run
+    removes its file: that of a run that has ended brings the same result back at once. Whoever has what came
+    of it in another file may call ``remove``.
+
+    A write that fails on the way, on a full disk say, is logged and does not end the run; the last whole file
+    stays.
 
     Args:
         path: the file.
@@ -29,7 +39,7 @@ class Checkpoint:
             length is fixed.
 
     Raises:
-        ConfigError: for a path in no folder.
+        ConfigError: for a path in no folder, or in one that cannot be written to.
     """
 
     def __init__(self, path: str | Path, every_seconds: float = 30.0):
@@ -38,9 +48,32 @@ class Checkpoint:
             raise ConfigError(
                 f"{self.path.parent} is not a folder; make it first or choose another checkpoint."
             )
+        if not os.access(self.path.parent, os.W_OK | os.X_OK):
+            raise ConfigError(f"{self.path.parent} cannot be written to; choose another checkpoint.")
         self._written = -math.inf
         self._notes: dict[str, Any] | None = None
         self._kept: dict[str, Tensor] = {}
+        self._lock, self._holders = ExitStack(), 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A block in which no other run may use the file; blocks of one object nest.
+
+        Raises:
+            ConfigError: where another run is using it.
+        """
+        if not self._holders and not self._lock.enter_context(alone(self.path)):
+            self._lock.close()
+            raise ConfigError(
+                f"{self.path} is in use by another run; wait for its end, or name another checkpoint."
+            )
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                self._lock.close()
 
     # -- what a job decided before its run ----------------------------------------------------
 
@@ -68,8 +101,15 @@ class Checkpoint:
     def save_if_due(self, run: Stateful, fingerprint: str, now: float) -> None:
         """Write the run's state if the last write is long enough before ``now``."""
         if now - self._written >= self.every_seconds:
-            self._write(fingerprint, run.state())
             self._written = now
+            self.save(run, fingerprint)
+
+    def save(self, run: Stateful, fingerprint: str) -> None:
+        """Write the run's state."""
+        try:
+            self._write(fingerprint, run.state())
+        except OSError as error:
+            _LOGGER.warning("the checkpoint is not up to date, the run goes on: %s", error)
 
     def restore(self, run: Stateful, fingerprint: str) -> bool:
         """Bring ``run`` to the state in the file; False where there is none.
@@ -94,7 +134,7 @@ class Checkpoint:
         return True
 
     def remove(self) -> None:
-        """Delete the file, at the end of a run."""
+        """Delete the file: what came of the run is safe elsewhere."""
         self.path.unlink(missing_ok=True)
 
     def of_another_run(self, other: str = "other rows, flow, seed, limits or settings") -> ConfigError:

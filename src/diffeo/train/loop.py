@@ -1,8 +1,7 @@
 """The one training loop.
 
-A time budget becomes a plan once. After some timed steps the number of steps and the spacing of evaluations
-are fixed and stored in the checkpoint, so that the schedule is a function of the step. A run that then takes
-a quarter longer than planned stops.
+How long it is and what may change on the way, ``schedule`` says. A run is measured on a fixed sample of its
+validation rows, so large that all measurements together take about a tenth of the time.
 """
 
 from __future__ import annotations
@@ -31,14 +30,18 @@ from diffeo.train.optimizer import FlatAdamW, OptimizerSettings
 from diffeo.train.options import Options, TrainingOptions
 from diffeo.train.progress import shown
 from diffeo.train.report import FitReport, Point, Progress
-from diffeo.train.rows import Epochs, Rows, batches, rows_for
-from diffeo.train.schedule import WARMUP, Budget, Plan, Schedule
+from diffeo.train.rows import Epochs, Rows, default_batch_size, rows_for, sampled
+from diffeo.train.schedule import CHECKING, EVALUATIONS, WARMUP, Budget, Pace, Plan, Schedule
 
 DEFAULT_STEPS = 10_000
 LEARNING_RATE = 2e-3
 """Of a flow that no preset built."""
 BAD_STEPS = 20
 """So many steps in a row without a finite gradient end the run."""
+_FEW = 1000
+"""Validation rows of which a run of known length is measured on all."""
+_FEWEST = 64
+"""Validation rows that a run of limited time is measured on, however long they take."""
 
 
 def fit(
@@ -82,18 +85,20 @@ def fit(
         (20, 'all 20 steps done')
     """
     options = Options(**training)
-    started = options.clock()
-    if isinstance(x, Rows):
-        if context is not None or weights is not None:
-            raise ConfigError("these rows have contexts and weights of their own; leave the arguments out.")
-        rows = x
-    else:
-        rows = rows_for(flow, x, context, weights)
-    if isinstance(validation, Rows):
-        return fit_rows(flow, rows, validation, objective, options, started)
-    if not 0 <= validation < 1:
-        raise ConfigError(f"validation must be in [0, 1), not {validation}.")
-    return fit_rows(flow, *rows.split(validation, options.seed), objective, options, started)
+    with options.held():
+        if isinstance(x, Rows):
+            if context is not None or weights is not None:
+                raise ConfigError(
+                    "these rows have contexts and weights of their own; leave the arguments out."
+                )
+            rows = x
+        else:
+            rows = rows_for(flow, x, context, weights)
+        if isinstance(validation, Rows):
+            return fit_rows(flow, rows, validation, objective, options)
+        if not 0 <= validation < 1:
+            raise ConfigError(f"validation must be in [0, 1), not {validation}.")
+        return fit_rows(flow, *rows.split(validation, options.seed), objective, options)
 
 
 def fit_rows(
@@ -102,7 +107,7 @@ def fit_rows(
     valid: Rows | None,
     objective: Objective | None,
     options: Options,
-    started: float | None = None,
+    reserve: float = 0.0,
 ) -> FitReport:
     """``fit`` for jobs: on rows that are checked and split, with options that are, too.
 
@@ -112,15 +117,15 @@ def fit_rows(
         valid: rows to measure on, or None.
         objective: the loss, or None for the preset's.
         options: how.
-        started: when the budget began, by ``options.clock``; by default now.
+        reserve: seconds of the budget that are left for what comes behind.
     """
-    started = options.clock() if started is None else started
     settings = _settings_of(flow, options.optimizer or OptimizerSettings())
     with seeded(options.seed), shown(options.progress, options.callbacks) as callbacks:
         told = replace(options, callbacks=callbacks, optimizer=settings)
         run = Run(flow, objective or objective_of(flow), train, valid, told)
+        left = None if options.max_seconds is None else options.max_seconds - options.spent() - reserve
         try:
-            return run.go(started, options.keeper)
+            return run.go(left, options.keeper)
         finally:
             run.optimizer.release()
 
@@ -134,11 +139,6 @@ def _settings_of(flow: Flow, settings: OptimizerSettings) -> OptimizerSettings:
     """The settings with a learning rate: their own, else the preset's, else the default."""
     rate = flow.preset.learning_rate if isinstance(flow.preset, Preset) else LEARNING_RATE
     return settings if settings.learning_rate is not None else replace(settings, learning_rate=rate)
-
-
-def default_batch_size(rows: int) -> int:
-    """About 20 steps an epoch on small tables, never above 512 rows nor below 32."""
-    return int(min(512, max(32, 2 ** round(math.log2(max(1, rows / 20))))))
 
 
 def _at_a_time(rows: int, flow: Flow) -> int:
@@ -180,26 +180,32 @@ class Run(Stateful):
         self.curves: list[Point] = []
         self.best: dict[str, Tensor] = {}
         self.best_valid = -math.inf
+        self.checked = 0
+        self._index = torch.empty(0, dtype=torch.long)
+        self.stopped = ""
 
     # -- the loop -----------------------------------------------------------------------------
 
-    def go(self, started: float, checkpoint: Checkpoint | None) -> FitReport:
-        """Train to the end; the flow has its best weights afterwards."""
+    def go(self, seconds: float | None, checkpoint: Checkpoint | None) -> FitReport:
+        """Train to the end, in so much time if it is limited; the flow has its best weights afterwards."""
         flow = self.flow
         flow.train()
+        started = self.clock()
         fingerprint = "" if checkpoint is None else self.fingerprint()
-        if checkpoint is None or not checkpoint.restore(self, fingerprint):
+        pace = None  # a resumed run keeps the plan it has
+        if checkpoint is not None and checkpoint.restore(self, fingerprint):
+            started -= self.elapsed
+        else:
             sample = self.rows.sample(_at_a_time(100_000, flow))
             flow.initialize(sample.x, sample.context)
-            self.ema.load_state_dict(flow.state_dict())
-        started -= self.elapsed  # of the parts before this one, where it is resumed
-        projected = [m for m in flow.modules() if isinstance(m, Projectable)]
-        if self.step == 0:
+            pace = None if seconds is None else Pace(max(seconds, 1e-9), self.limit)
+            self._settle_ema()
+            self._choose_checks(pace)
             self.elapsed = self.clock() - started
             self._measure()
-        timings: list[float] = []
-        now, stopped = self.clock(), ""
-        while self.plan is None or self.step < self.plan.steps:
+        projected = [m for m in flow.modules() if isinstance(m, Projectable)]
+        ended, now = bool(self.stopped), self.clock()
+        while not self.stopped:
             tick = now
             loss = self._train_step(self.epochs[self.step])
             with torch.no_grad():
@@ -210,23 +216,24 @@ class Run(Stateful):
                 self.recent += max(0.02, 1 / self.step) * (-loss - self.recent)
             now = self.clock()
             self.elapsed = now - started
-            if self.plan is None:
-                timings.append(now - tick)
-                self._plan(timings)
-            if self.plan is not None and self._due(self.plan):
+            if pace is not None:
+                pace.stepped(now - tick)
+                self.plan = pace.plan(self.step, self.elapsed, self.plan)
+            if self.plan is not None and self.plan.due(self.step):
                 self._measure()
-                stopped = self._stop_reason(self.plan.steps)
-                if stopped:
-                    break
+                self.stopped = self._stop_reason(self.plan.steps)
+                tick, now = now, self.clock()
+                if pace is not None:
+                    pace.a_check = now - tick
             elif self.step % 20 == 0:
                 self._tell(math.nan)
-            if checkpoint is not None and self.plan is not None:
+            if checkpoint is not None and self.plan is not None and not self.stopped:
                 checkpoint.save_if_due(self, fingerprint, now)
-        self.elapsed = self.clock() - started
-        report = self._finish(stopped or f"all {self.step} steps done")
-        if checkpoint is not None:
-            checkpoint.remove()
-        return report
+        if not ended:
+            self.elapsed = self.clock() - started
+            if checkpoint is not None:
+                checkpoint.save(self, fingerprint)
+        return self._finish()
 
     def _train_step(self, batch: Batch) -> float | None:
         optimizer, settings = self.optimizer, self.settings
@@ -240,7 +247,7 @@ class Run(Stateful):
             self._skip(batch, value)
             return None
         self.bad_in_a_row = 0
-        schedule = Schedule(settings.learning_rate, self.plan.steps if self.plan else None)
+        schedule = Schedule(settings.learning_rate, self.plan)
         optimizer.step(schedule(self.step), min(settings.ema, (1 + self.step) / (10 + self.step)))
         return value
 
@@ -260,26 +267,9 @@ class Run(Stateful):
             f"rows, or declare the columns' supports, or lower the learning rate."
         )
 
-    # -- its length ---------------------------------------------------------------------------
-
-    def _plan(self, timings: list[float]) -> None:
-        if self.step >= self.limit:
-            self.plan = Plan.of(self.step)
-        elif self.budget.seconds is not None and self.budget.enough_timed(timings):
-            tick = self.clock()
-            if self.valid is not None:
-                self._validate()
-            evaluation = self.clock() - tick
-            left = self.budget.seconds - self.elapsed - evaluation
-            self.plan = self.budget.plan(left, timings, evaluation, self.limit)
-
-    def _due(self, plan: Plan) -> bool:
-        return self.step >= plan.steps or self.step % plan.every == 0
-
     def _stop_reason(self, steps: int) -> str:
-        seconds = self.budget.seconds
-        if seconds is not None and self.elapsed > 1.25 * seconds and self.step < steps:
-            return f"time: {self.elapsed:.0f} s, the machine became slower than when the run was planned"
+        if self.step >= steps:
+            return f"all {self.step} steps done"
         waited = self.step - max(self.best_step, steps // 10, WARMUP)
         if self.valid is not None and waited > self.settings.patience * steps:
             best = self.best_step
@@ -288,11 +278,30 @@ class Run(Stateful):
 
     # -- measuring ----------------------------------------------------------------------------
 
+    def _choose_checks(self, pace: Pace | None) -> None:
+        """How many of the validation rows are measured on: what the time or the steps between allow."""
+        rows = 0 if self.valid is None else len(self.valid)
+        if self.plan is not None:
+            self.checked = min(rows, max(_FEW, self.plan.every * self.epochs.batch_size // 4))
+        elif rows and pace is not None:
+            self.checked, taken = 0, 0.0
+            while self.checked < rows and taken < 0.003 * pace.seconds:
+                self.checked, tick = min(rows, 4 * self.checked or _FEWEST), self.clock()
+                self._validate()
+                taken = self.clock() - tick
+            each = max(taken, 1e-9) / self.checked
+            most = int(CHECKING * pace.seconds / (EVALUATIONS // 2) / each)
+            self.checked = min(rows, max(most, _FEWEST))
+            pace.a_check = each * self.checked
+
     def _validate(self) -> float:
         assert self.valid is not None
         total = weight = 0.0
+        if len(self._index) != self.checked:
+            self._index = sampled(len(self.valid), self.checked, self.options.seed)
         with torch.no_grad():
-            for batch in batches(self.valid, _at_a_time(4096, self.flow)):
+            for part in self._index.split(_at_a_time(4096, self.flow)):
+                batch = self.valid.batch(part)
                 w = float(len(batch.rows)) if batch.weights is None else float(batch.weights.sum())
                 if w > 0:
                     total -= float(self.objective(self.ema, batch)) * w
@@ -325,7 +334,7 @@ class Run(Stateful):
         for callback in self.options.callbacks:
             callback.on_progress(progress)
 
-    def _finish(self, stopped: str) -> FitReport:
+    def _finish(self) -> FitReport:
         if self.best:
             self.flow.load_state_dict(self.best)
         self.flow.eval()
@@ -337,13 +346,17 @@ class Run(Stateful):
             train=self.recent,
             valid=self.best_valid if self.valid is not None else math.nan,
             seed=self.options.seed,
-            stopped=stopped,
+            stopped=self.stopped,
             skipped=self.skipped,
+            checked=self.checked,
         )
 
     # -- kept in a checkpoint -----------------------------------------------------------------
 
-    _COUNTERS = "step", "skipped", "bad_in_a_row", "recent", "elapsed", "best_step", "best_valid"
+    _COUNTERS = (
+        *("step", "skipped", "bad_in_a_row", "recent", "elapsed"),
+        *("best_step", "best_valid", "checked", "stopped"),
+    )
 
     def state(self) -> State:
         groups = {"flow": self.flow.state_dict(), "ema": self.ema.state_dict(), "best": self.best}

@@ -37,6 +37,11 @@ class OptimizerSettings:
     patience: float = 0.25
     matmul_dtype: torch.dtype | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay", "clip", "ema", "patience"):
+            value = getattr(self, name)  # of any make: a run is known by its settings
+            object.__setattr__(self, name, None if value is None else float(value))
+
 
 class FlatAdamW:
     """AdamW with clipping of the gradient and a running mean of the weights, over one flat vector.

@@ -83,6 +83,7 @@ class FitReport:
         best_step: the step whose weights were kept.
         train: mean nats a row over the last training batches.
         valid: mean nats a row on the validation rows, at the kept weights; NaN without any.
+        checked: how many of the validation rows that is a mean over: a fixed sample, where there are many.
         seed: the seed.
         stopped: why the run ended.
         skipped: steps skipped because loss or gradient was not finite.
@@ -98,6 +99,7 @@ class FitReport:
     seed: int
     stopped: str
     skipped: int = 0
+    checked: int = 0
     versions: dict[str, str] = field(default_factory=versions, repr=False)
 
     def to_json(self) -> dict[str, Any]:
