@@ -383,7 +383,7 @@ def test_what_cannot_be_drawn(run: Run, model: Path, tmp_path: Path):
     diffeo.save(MAF(1).build(), tmp_path / "one.safetensors")
     refused("takes 2 columns, not 1", tmp_path / "one.safetensors", f"{NAME}:known", "-o", "-")
     refused("unknown kind of table", model, "-o", "d.safetensors")
-    refused("--data is for a Stan model", model, f"{NAME}:known", "-o", "-", "--data", "d.json")
+    refused("--data is for a Stan model", model, f"{NAME}:known", "-o", "-", "--data", f"{NAME}.py")
     refused("does not exist", "nothere.safetensors", "-o", "-")
     assert run("sample", model, "-o", "-", "-n", 0).exit_code == 2
     table = Table.of({"a": np.arange(60.0), "b": np.arange(60.0) % 7})

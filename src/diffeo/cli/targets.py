@@ -174,10 +174,8 @@ def sample(
 
 def _file_of(spec: str | None) -> Path | None:
     """The file here of a target that the command line names, where there is one."""
-    if spec is None:
-        return None
-    stan = spec.lower().endswith(".stan")
-    path = Path(spec) if stan else Path(*spec.partition(":")[0].split(".")).with_suffix(".py")
+    spec = spec or ""
+    path = Path(spec if spec.lower().endswith(".stan") else spec.partition(":")[0].replace(".", "/") + ".py")
     return path if path.exists() else None
 
 
