@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffeo.errors import ConfigError, DataError
+from diffeo.errors import ConfigError
 
 if TYPE_CHECKING:
     from diffeo.flow import Flow
@@ -57,9 +58,9 @@ def check_paths(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | 
     for path in outputs.values():
         if path is not None:
             check_output(path)
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     for option, path in {**inputs, **outputs}.items():
-        if path is not None and (first := seen.setdefault(path.resolve(), option)) != option:
+        if path is not None and (first := seen.setdefault(os.path.realpath(path), option)) != option:
             raise ConfigError(f"{first} and {option} are both {path}; name two different files.")
 
 
@@ -67,8 +68,6 @@ def load_model(path: Path) -> Flow:
     """The flow of a model file, in evaluation mode."""
     import diffeo
 
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a model file.")
     return diffeo.load(path).eval()
 
 
