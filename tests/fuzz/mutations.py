@@ -9,6 +9,7 @@ import json
 import random
 import re
 import zipfile
+from itertools import islice
 from typing import Any
 
 from diffeo.io.files import header_sum
@@ -96,7 +97,7 @@ def forged(rng: random.Random, data: bytes) -> bytes:
 
 def _edit(rng: random.Random, tree: Any) -> None:
     """Change one value somewhere in a tree of JSON."""
-    places = list(_places(tree))
+    places = list(islice(_places(tree), 5000))
     if not places:
         return
     parent, key = rng.choice(places)
@@ -105,8 +106,8 @@ def _edit(rng: random.Random, tree: Any) -> None:
         case 0 if isinstance(parent, dict):
             del parent[key]
         case 1 if isinstance(parent, list):
-            parent.extend([old] * rng.choice((1, 3, 1000)))
-        case 2 if isinstance(old, int | float):
+            parent.extend([old] * (1 if isinstance(old, list | dict) else rng.choice((1, 3, 1000))))
+        case 2 if isinstance(old, int | float) and abs(old) < 1e300:
             parent[key] = rng.choice((old + 1, -old, 2 * old, old * 1000, float(old)))
         case 3:
             other, name = rng.choice(places)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 SECONDS, MEGABYTES = 5.0, 500.0
-"""What reading one file may take, the second with all that is imported."""
-_START, _BATCH = 60.0, 2000
+"""What reading one file may take, of the processor and of memory, all that is imported among it."""
+_START, _HANGS, _BATCH = 300.0, 120.0, 2000
+"""Seconds to the first file and for one that hangs, on a busy machine; files of a process."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -46,14 +47,17 @@ def _batch(kind: str, first: int, count: int) -> Iterator[dict[str, Any]]:
         try:
             for _ in range(count):
                 about = json.loads(lines.next(_START))
-                yield {**about, **json.loads(lines.next(SECONDS + 1))}
+                found, about = {**about, **json.loads(lines.next(_HANGS))}, {}
+                yield found
         except TimeoutError:
             child.kill()
-            yield {**about, "result": "hang", "seconds": SECONDS + 1}
+            if not about:
+                raise RuntimeError("no file was made in time") from None
+            yield {**about, "result": "hang", "seconds": _HANGS}
         except EOFError:
             said = Path(folder, "stderr").read_text(errors="replace")[-500:]
             if not about:
-                raise RuntimeError(f"no file was read: {said}") from None
+                raise RuntimeError(f"no file was made: {said}") from None
             yield {**about, "result": "abort", "error": f"exit code {child.wait()}: {said}"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,27 +24,33 @@ class OneLineErrors(TyperGroup):
     """Turns what a user can cause into one line on stderr and exit code 2; Ctrl-C into 130."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
-        with usage_cleaned():
+        with _one_line():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            with usage_cleaned():
-                return super().invoke(ctx)
-        except BrokenPipeError:
-            give_up_streams()
-            raise typer.Exit(141) from None  # as the shell names a reader that left
-        except (DiffeoError, OSError) as error:
-            message = str(error)
-            if isinstance(error, FileNotFoundError) and error.filename is not None:
-                message = f"{error.filename} does not exist."
-            if isinstance(error, DiffeoError):
-                message += hint(error.cure)
-            say(f"diffeo: error: {' '.join(message.split())}", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            say("diffeo: interrupted; no output was written", err=True)
-            raise typer.Exit(130) from None
+        with _one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        with usage_cleaned():
+            yield
+    except BrokenPipeError:
+        give_up_streams()
+        raise typer.Exit(141) from None  # as the shell names a reader that left
+    except (DiffeoError, OSError) as error:
+        message = str(error)
+        if isinstance(error, FileNotFoundError) and error.filename is not None:
+            message = f"{error.filename} does not exist."
+        if isinstance(error, DiffeoError):
+            message += hint(error.cure)
+        say(f"diffeo: error: {' '.join(message.split())}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        say("diffeo: interrupted; no output was written", err=True)
+        raise typer.Exit(130) from None
 
 
 app = typer.Typer(

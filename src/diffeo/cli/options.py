@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffeo.errors import ConfigError
+from diffeo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from diffeo.flow import Flow
@@ -68,6 +68,8 @@ def load_model(path: Path) -> Flow:
     """The flow of a model file, in evaluation mode."""
     import diffeo
 
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a model file.")
     return diffeo.load(path).eval()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import typer
@@ -30,8 +30,11 @@ def clean(text: str) -> str:
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print one line, at once; nothing where the stream is closed."""
-    print(clean(text), file=sys.stderr if err else sys.stdout, flush=True)
+    """Print one line, at once; nothing where the stream is closed, and on standard error if it can be."""
+    stream = sys.stderr if err else sys.stdout
+    if stream is not None:
+        with suppress(OSError) if err else nullcontext():
+            print(clean(text), file=stream, flush=True)
 
 
 def grid(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:

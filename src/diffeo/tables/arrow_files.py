@@ -30,7 +30,7 @@ def read_parquet(path: Path) -> Any:
         # not read_table, which turns folder names like "year=2020" into columns
         source = parquet.ParquetFile(path)
         schema, about = source.schema_arrow, source.metadata
-        # not the columns' own sizes: where those are damaged, pyarrow ends the process as it is asked for them
+        # not the columns' own sizes: asked for damaged ones, pyarrow ends the process
         sizes = [about.row_group(i).total_byte_size for i in range(about.num_row_groups)]
         room.take(sum(max(0, size) for size in sizes), "its columns")
         # a text that repeats is stored once, and stays so until all of them are known to fit

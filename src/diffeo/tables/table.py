@@ -147,12 +147,12 @@ class Table:
             raw = [(name, column) for name, column in raw if name not in gone]
             if not raw:
                 raise DataError("every column is dropped; leave one to model.")
+        names = [name for name, _ in raw]
         if only is not None:
-            wanted = {*listed(only), *(str(name).strip() for name in listed(only))}
-            raw = [(name, column) for name, column in raw if name.strip() in wanted or name in wanted]
-        check_names([name for name, _ in raw])
-        if only is not None:
-            raw = [raw[i] for i in _index([name for name, _ in raw], listed(only))]
+            index = _index(names, listed(only))
+            raw, wanted = [raw[i] for i in index], {names[i] for i in index}
+            names = [name for name in names if name in wanted]
+        check_names(names)
         columns, errors = {}, []
         for name, column in raw:
             try:
