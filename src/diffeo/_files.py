@@ -96,6 +96,8 @@ def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -
             file, an unknown suffix.
     """
     if str(path) == "-":
+        if suffixes and sys.stdout is None:
+            raise DataError("standard output is closed; give the path of a file.")
         if suffixes:
             return
         raise DataError("this file cannot go to standard output; give a path.")

@@ -19,6 +19,18 @@ BEGAN: ContextVar[float | None] = ContextVar("BEGAN", default=None)
 def main() -> None:
     """The entry point of the ``diffeo`` command."""
     BEGAN.set(time.monotonic())
-    from diffeo.cli.app import app
+    from diffeo.cli.printing import give_up_streams, prepare_streams, say
 
-    app(prog_name="diffeo")
+    prepare_streams()
+    try:
+        from diffeo.cli.app import app
+
+        app(prog_name="diffeo")
+    except (ImportError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        why = " ".join(str(error).split()) or "there is too little memory"
+        say(f"diffeo: error: {why}; is the installation whole, and the memory enough (ulimit -v)?", err=True)
+        raise SystemExit(2) from None
+    finally:
+        give_up_streams()

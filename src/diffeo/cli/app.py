@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,7 @@ from diffeo.cli import options
 from diffeo.cli.distill import EXAMPLE, distill
 from diffeo.cli.flags import hint
 from diffeo.cli.images import images
+from diffeo.cli.printing import give_up_streams, say, usage_cleaned
 from diffeo.cli.targets import target
 from diffeo.errors import ConfigError, DataError, DiffeoError
 
@@ -22,29 +23,34 @@ from diffeo.errors import ConfigError, DataError, DiffeoError
 class OneLineErrors(TyperGroup):
     """Turns what a user can cause into one line on stderr and exit code 2; Ctrl-C into 130."""
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _one_line():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            _silence_stdout()
-            raise typer.Exit(141) from None  # as the shell names a reader that left
-        except (DiffeoError, OSError) as error:
-            message = str(error)
-            if isinstance(error, FileNotFoundError) and error.filename is not None:
-                message = f"{error.filename} does not exist."
-            if isinstance(error, DiffeoError):
-                message += hint(error.cure)
-            line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
-            typer.echo(f"diffeo: error: {line}", err=True)  # names of files and columns are data
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("diffeo: interrupted; no output was written", err=True)
-            raise typer.Exit(130) from None
 
 
-def _silence_stdout() -> None:
-    # the interpreter flushes stdout once more at exit, which would fail again, loudly
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        with usage_cleaned():
+            yield
+    except BrokenPipeError:
+        give_up_streams()
+        raise typer.Exit(141) from None  # as the shell names a reader that left
+    except (DiffeoError, OSError) as error:
+        message = str(error)
+        if isinstance(error, FileNotFoundError) and error.filename is not None:
+            message = f"{error.filename} does not exist."
+        if isinstance(error, DiffeoError):
+            message += hint(error.cure)
+        say(f"diffeo: error: {' '.join(message.split())}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        say("diffeo: interrupted; no output was written", err=True)
+        raise typer.Exit(130) from None
 
 
 app = typer.Typer(
@@ -69,7 +75,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from diffeo._version import __version__
 
-        typer.echo(f"diffeo {__version__}")
+        say(f"diffeo {__version__}")
         raise typer.Exit()
 
 

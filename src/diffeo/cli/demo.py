@@ -16,6 +16,7 @@ from torch import Tensor
 
 import diffeo
 from diffeo import plots
+from diffeo.cli.printing import clean
 from diffeo.flow import in_parts
 from diffeo.functional.seeding import generator
 from diffeo.tables.samples import sample_table
@@ -190,7 +191,7 @@ def _picture(path: Path, toy: ToyResult, cancer: CancerResult) -> None:
 
 
 def _explain(folder: Path, console: Console, seconds: float, seed: int) -> None:
-    _say(console, f"[bold]In {escape(str(folder))}[/bold]")
+    _say(console, f"[bold]In {escape(clean(str(folder)))}[/bold]")
     width = max(map(len, FILES))
     for name, meaning in FILES.items():
         _say(console, f"  {name:{width}}  {meaning}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffeo.cli import options
+from diffeo.cli.printing import say
 from diffeo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,15 +83,15 @@ def _say(teacher: Flow, student: Flow, result: DistillReport, output: Path) -> N
 
     for name, flow in (("teacher", teacher), ("student", student)):
         size = sum(p.numel() for p in flow.parameters())
-        typer.echo(f"{name}  {report.preset_name(flow)}, {size:,} parameters")
+        say(f"{name}  {report.preset_name(flow)}, {size:,} parameters")
     report.say_training(result.training, result.seconds)
     if result.lost:
-        typer.echo(f"left out {result.lost:,} draws of the teacher that are not finite")
+        say(f"left out {result.lost:,} draws of the teacher that are not finite")
     found = result.judgment
-    typer.echo(f"student against teacher, {found.num_draws:,} fresh draws of each, nats (0 is perfect):")
-    typer.echo(f"KL(teacher || student)  {found.forward_kl:.4f} +- {found.forward_kl_error:.4f}")
-    typer.echo(f"KL(student || teacher)  {found.reverse_kl:.4f} +- {found.reverse_kl_error:.4f}")
+    say(f"student against teacher, {found.num_draws:,} fresh draws of each, nats (0 is perfect):")
+    say(f"KL(teacher || student)  {found.forward_kl:.4f} +- {found.forward_kl_error:.4f}")
+    say(f"KL(student || teacher)  {found.reverse_kl:.4f} +- {found.reverse_kl_error:.4f}")
     if found.lost:
-        typer.echo(f"left out {found.lost:,} draws of the student that are not finite")
-    typer.echo(f"The student's draws, weighted, are worth {found.ess:.0%} as many of the teacher's.")
-    typer.echo(f"wrote {output}")
+        say(f"left out {found.lost:,} draws of the student that are not finite")
+    say(f"The student's draws, weighted, are worth {found.ess:.0%} as many of the teacher's.")
+    say(f"wrote {output}")

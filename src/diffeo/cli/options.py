@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffeo._files import check_output, may_be_model
+from diffeo._reading.door import opened
 from diffeo.cli import BEGAN
 from diffeo.errors import ConfigError, DataError
 
@@ -103,13 +104,14 @@ def check_folders(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path]
 
 
 def _same(one: Path, other: Path) -> bool:
-    if one.resolve() == other.resolve():
+    if os.path.realpath(one) == os.path.realpath(other):
         return True
     return one.exists() and other.exists() and one.samefile(other)
 
 
 def _within(path: Path, folder: Path) -> bool:
-    return any(_same(above, folder) for above in (path.resolve(), *path.resolve().parents))
+    path = Path(os.path.realpath(path))
+    return any(_same(above, folder) for above in (path, *path.parents))
 
 
 # -- a run ----------------------------------------------------------------------------------------
@@ -157,7 +159,7 @@ def check_model(path: Path) -> None:
     """Refuse what cannot be a model file, before the libraries are imported that read one."""
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a model file.")
-    with open(path, "rb") as file:
+    with opened(path) as file:
         if not may_be_model(file.read(9)):
             raise DataError(f"{path}: not a diffeo model file; diffeo.save writes one.")
 

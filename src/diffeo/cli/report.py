@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table as Grid
+from diffeo._reading import cleaned
+from diffeo.cli.printing import grid, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,43 +21,20 @@ if TYPE_CHECKING:
     from diffeo.train import FitReport
 
 
-def grid(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Print rows as a table, the first one as the header; nothing is cut when piped."""
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    grid = Grid(box=None, pad_edge=False, header_style="bold")
-    for i, title in enumerate(rows[0]):
-        grid.add_column(title, justify="right" if i in right else "left", overflow="fold")
-    for row in rows[1:]:
-        grid.add_row(*(_plain(cell) for cell in row))
-    with out.capture() as capture:
-        out.print(grid)
-    _say("\n".join(line.rstrip() for line in capture.get().splitlines()))
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)  # column names are data, not markup
-
-
-def _say(text: str = "") -> None:
-    print(text, flush=True)
-
-
 def say_schema(schema: Schema, rows: int, given: Sequence[str], weights: str | None) -> None:
     """What each column is taken for."""
-    _say(f"{rows:,} rows, {len(schema.entries)} columns to model")
+    say(f"{rows:,} rows, {len(schema.entries)} columns to model")
     grid(schema.cells(), right=(3, 4, 5))
     if given:
-        _say(f"given: {', '.join(given)}")
+        say(f"given: {', '.join(given)}")
     if weights is not None:
-        _say(f"weights: {weights}")
-    _say()
+        say(f"weights: {weights}")
+    say()
 
 
 def say_training(training: FitReport, seconds: float) -> None:
     """How long a run was, and why it ended."""
-    _say(f"trained {training.steps:,} steps in {seconds:.1f} s ({training.stopped})")
+    say(f"trained {training.steps:,} steps in {seconds:.1f} s ({training.stopped})")
 
 
 def say_result(result: TableReport, output: Path) -> None:
@@ -68,26 +44,26 @@ def say_result(result: TableReport, output: Path) -> None:
     found = result.baselines
     shown = [k for k in names if k in found] + sorted(set(found) - set(names))
     of = f"{result.scored:,} of " if 0 < result.scored < result.held_out else ""
-    _say(f"held-out rows ({of}{result.held_out:,}), nats per row (higher is better):")
+    say(f"held-out rows ({of}{result.held_out:,}), nats per row (higher is better):")
     grid([("", "nats"), *((names.get(k, k), f"{found[k]:.3f}") for k in shown)], right=(1,))
-    _say(result.verdict)
+    say(result.verdict)
     rows = result.held_out_scores["rows"]
-    _say(f"quantiles of scores are over {rows:,} held-out rows: none below {1 / (rows + 1):.2g}")
+    say(f"quantiles of scores are over {rows:,} held-out rows: none below {1 / (rows + 1):.2g}")
     for doubt in result.doubts:
-        _say(_one_line(f"doubt: {doubt}"))
-    _say(f"wrote {output}")
+        say(f"doubt: {doubt}")
+    say(f"wrote {output}")
 
 
 def say_notes(notes: Sequence[str]) -> None:
     """What to know of an answer, a line each, on stderr."""
     for note in notes:
-        print(_one_line(f"note: {note}"), file=sys.stderr, flush=True)
+        say(f"note: {note}", err=True)
 
 
 def say_written(output: str, rows: int) -> None:
     """What a table was written to, on stderr; nothing where it went to standard output."""
     if output != "-":
-        print(f"wrote {output}: {rows:,} row{'s' * (rows != 1)}", file=sys.stderr, flush=True)
+        say(f"wrote {output}: {rows:,} row{'s' * (rows != 1)}", err=True)
 
 
 def say_images(images: Images, err: bool = False) -> None:
@@ -104,11 +80,7 @@ def say_images(images: Images, err: bool = False) -> None:
         lines += [f"  {name}: {why}" for name, why in images.skipped[:5]]
         lines += [f"  and {len(images.skipped) - 5:,} more"] * (len(images.skipped) > 5)
     for line in lines:
-        print(_one_line(line), file=sys.stderr if err else sys.stdout, flush=True)
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)  # file names are data, not terminal commands
+        say(line, err=err)
 
 
 def say_image_result(result: ImageReport, output: Path) -> None:
@@ -116,11 +88,11 @@ def say_image_result(result: ImageReport, output: Path) -> None:
     say_training(result.training, result.seconds)
     of = f" ({result.scored:,} of {result.held_out:,})" if 0 < result.scored < result.held_out else ""
     names = {"valid": "this flow", "pixels": "independent pixels", "uniform": "uniform"}
-    _say(f"held-out images{of}, bits per dimension (lower is better):")
+    say(f"held-out images{of}, bits per dimension (lower is better):")
     bits = result.bits_per_dim
     grid([("", "bits"), *((name, f"{bits[key]:.3f}") for key, name in names.items())], right=(1,))
-    _say(result.verdict)
-    _say(f"wrote {output}")
+    say(result.verdict)
+    say(f"wrote {output}")
 
 
 def say_error(images: Tensor, back: Tensor) -> None:
@@ -128,7 +100,7 @@ def say_error(images: Tensor, back: Tensor) -> None:
     from diffeo.images import pixel_error
 
     largest, share = pixel_error(images, back)
-    _say(f"largest pixel error {largest} of 255; {share:.2%} of the pixels differ")
+    say(f"largest pixel error {largest} of 255; {share:.2%} of the pixels differ")
 
 
 def say_versions() -> None:
@@ -150,29 +122,29 @@ def say_versions() -> None:
     rows.append(("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"))
     rows.append(("kernels", describe().removeprefix("kernels: ")))
     for name, value in rows:
-        _say(f"{name:<13} {value}")
+        say(f"{name:<13} {value}")
 
 
 def say_model(path: Path, flow: Flow) -> None:
     """What a model file holds, and the notes its run left."""
     from diffeo.encodings import Columns, Dequantization
     from diffeo.presets import Preset
-    from diffeo.tables.scores import HELD_OUT_SCORES, SCORE_QUANTILES
+    from diffeo.tables.scores import HELD_OUT_SCORES, SCORE_QUANTILES, known_scores
 
-    _say(f"{path} ({os.path.getsize(path):,} bytes)")
-    _say(f"preset      {preset_name(flow)}")
+    say(f"{path} ({os.path.getsize(path):,} bytes)")
+    say(f"preset      {preset_name(flow)}")
     if isinstance(flow.preset, Preset):
         settings = {f.name: getattr(flow.preset, f.name) for f in fields(flow.preset)}
         shown = {k: v for k, v in settings.items() if k != "context" and not (k == "circular" and not v)}
-        _say(f"fields      {', '.join(f'{k}={v}' for k, v in shown.items())}")
-    _say(f"parameters  {sum(p.numel() for p in flow.parameters()):,}")
+        say(f"fields      {', '.join(f'{k}={v}' for k, v in shown.items())}")
+    say(f"parameters  {sum(p.numel() for p in flow.parameters()):,}")
     encoding = flow.encoding
     if isinstance(encoding, Dequantization):
         noise = type(encoding.noise).__name__.removesuffix("Noise").lower()
-        _say(f"pixels      {encoding.bits} bits, {noise} noise")
-        _say("likelihood  a bound, in nats of the discrete image")
+        say(f"pixels      {encoding.bits} bits, {noise} noise")
+        say("likelihood  a bound, in nats of the discrete image")
     if not isinstance(encoding, Columns):
-        _say(f"event       {tuple(flow.event_shape)}")
+        say(f"event       {tuple(flow.event_shape)}")
         _say_notes(flow.notes)
         return
     exact = (
@@ -180,20 +152,18 @@ def say_model(path: Path, flow: Flow) -> None:
         if encoding.exact
         else f"estimated from {encoding.num_draws} draws (integer or lattice columns)"
     )
-    _say(f"likelihood  {exact}")
+    say(f"likelihood  {exact}")
     if encoding.given:
-        _say(f"given       {', '.join(encoding.given)}")
+        say(f"given       {', '.join(encoding.given)}")
     if encoding.weights is not None:
-        _say(f"weights     {encoding.weights}")
-    of, quantiles = "training", flow.notes.get(SCORE_QUANTILES)
-    if scores := flow.notes.get(HELD_OUT_SCORES):
-        of, quantiles = "held out", scores["values"]
-    if quantiles:
-        low, middle, high = (quantiles[i * (len(quantiles) - 1) // 2] for i in range(3))
-        _say(f"{of:<11} log_prob from {low:.3f} to {high:.3f}, median {middle:.3f}")
+        say(f"weights     {encoding.weights}")
+    if known := known_scores(flow):
+        of, scores = known
+        low, middle, high = (float(scores[i * (len(scores) - 1) // 2]) for i in range(3))
+        say(f"{of:<11} log_prob from {low:.3f} to {high:.3f}, median {middle:.3f}")
     said = SCORE_QUANTILES, HELD_OUT_SCORES
     _say_notes({name: value for name, value in flow.notes.items() if name not in said})
-    _say()
+    say()
     cells = [(c.name, str(c.kind), c.dtype, f"{c.loc:.6g}", f"{c.scale:.6g}") for c in encoding.columns]
     grid([("column", "kind", "stored", "location", "scale"), *cells], right=(3, 4))
 
@@ -207,7 +177,7 @@ def _say_notes(notes: Mapping[str, Any]) -> None:
     for name, value in notes.items():
         parts = [f"{k} {v}" for k, v in value.items()] if isinstance(value, Mapping) else value
         text = _listed(parts) if isinstance(parts, list) else str(parts)
-        _say(f"{' '.join(str(name).split()):<11} {' '.join(text.split())}")
+        say(f"{cleaned(name):<11} {cleaned(text)}")
 
 
 def _listed(parts: Sequence[Any], most: int = 10) -> str:

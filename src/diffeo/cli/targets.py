@@ -13,6 +13,7 @@ import typer
 
 from diffeo._files import check_output
 from diffeo.cli import options
+from diffeo.cli.printing import say
 from diffeo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def fit(
     settings = options.settings(kind, set_ or ())
     with options.kept(checkpoint) as run:
         found, features = _target(named, density, data, numpy, dim)
-        typer.echo(f"{density}: {features} column{'s' * (features > 1)} to fit")
+        say(f"{density}: {features} column{'s' * (features > 1)} to fit")
         torch.manual_seed(seed)
         flow = kind(features=features, **settings).build()
         result = diffeo.fit_target(
@@ -113,7 +114,7 @@ def fit(
         _say(result)
         if draws_file is not None:
             result.save_netcdf(draws_file)
-    typer.echo(f"wrote {output}" + (f" and {draws_file}" if draws_file is not None else ""))
+    say(f"wrote {output}" + (f" and {draws_file}" if draws_file is not None else ""))
 
 
 @target.command(
@@ -164,7 +165,7 @@ def sample(
         known, _ = _target(named, density, data, numpy, flow.event_shape[0])
         weighted = importance(flow, known, max(4 * n, 1000), generator=draws)
         for doubt in weighted.doubts:
-            typer.echo(f"diffeo: warning: {doubt}", err=True)
+            say(f"diffeo: warning: {doubt}", err=True)
         x = weighted.resample(n, generator=draws)
     if output.endswith(NETCDF):
         save_netcdf(to_datatree(known, x), output)
@@ -208,7 +209,7 @@ def _target(found: Any, spec: str, data: Path | None, numpy: bool, dim: int | No
 
     if isinstance(found, Path):
         if found.is_file():
-            typer.echo(f"compiling {spec}: half a minute, the first time", err=True)
+            say(f"compiling {spec}: half a minute, the first time", err=True)
         found = targets.Stan(found, data)
     elif isinstance(found, targets.Target):
         if numpy:
@@ -268,18 +269,18 @@ def _say(result: TargetReport) -> None:
     from diffeo.cli.report import grid
 
     taken = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
-    typer.echo(f"trained {result.training.steps:,} steps; {taken}")
-    typer.echo(f"target evaluated {result.evaluations:,} times, {result.gradients:,} of them with a gradient")
+    say(f"trained {result.training.steps:,} steps; {taken}")
+    say(f"target evaluated {result.evaluations:,} times, {result.gradients:,} of them with a gradient")
     moments = [(name, f"{mean:.4g}", f"{sd:.4g}") for name, (mean, sd) in result.moments().items()]
     grid([("parameter", "mean", "sd"), *moments[:SHOWN]], right=(1, 2))
     if len(moments) > SHOWN:
-        typer.echo(f"and {len(moments) - SHOWN:,} more")
-    typer.echo(f"log Z             {result.log_z:.4f} +- {result.log_z_error:.4f}")
-    typer.echo(f"effective draws   {result.ess:.1%} of {len(result.weighted):,}")
-    typer.echo(f"Pareto k          {result.pareto_k:.2f}")
+        say(f"and {len(moments) - SHOWN:,} more")
+    say(f"log Z             {result.log_z:.4f} +- {result.log_z_error:.4f}")
+    say(f"effective draws   {result.ess:.1%} of {len(result.weighted):,}")
+    say(f"Pareto k          {result.pareto_k:.2f}")
     if result.failed:
-        typer.echo(f"failed at         {result.failed:,} points, first so: {result.failure}")
+        say(f"failed at         {result.failed:,} points, first so: {result.failure}")
     if result.trusted:
-        typer.echo("Nothing speaks against this fit.")
+        say("Nothing speaks against this fit.")
     for doubt in result.doubts:
-        typer.echo(f"DO NOT TRUST THIS FIT: {doubt}")
+        say(f"DO NOT TRUST THIS FIT: {doubt}")

@@ -129,7 +129,8 @@ class Kind(ABC):
         except TypeError:
             raise wrong from None
         # entries that later releases added have the defaults
-        if asdict(kind) != asdict(kind) | values or not set(values) <= {f.name for f in fields(cls)}:
+        own = {f.name: getattr(kind, f.name) for f in fields(cls)}
+        if own != own | values or not set(values) <= {f.name for f in fields(cls)}:
             raise wrong
         return kind
 

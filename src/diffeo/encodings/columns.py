@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ DTYPES = (
     *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64)),
 )
 _MOST_COLUMNS, _MOST_DRAWS, _LONGEST_NAME = 100_000, 4096, 10_000
+_MOST_NOISE = 2**22
+"""Numbers of noise that one encoding keeps: draws times columns."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Columns(Encoding):
         rows ``(*batch, columns)``; encoded ``(K, *batch, free columns)``.
 
     Raises:
-        DataError: when no column varies, or a name appears twice.
+        DataError: when no column varies, or a name appears twice, or there are draws of too many columns.
 
     Example:
         >>> import torch
@@ -132,8 +135,8 @@ class Columns(Encoding):
         self.num_draws = num_draws
         self.names = tuple(c.name for c in columns)
         every = (*self.names, *self.given, *(() if weights is None else (weights,)))
-        if len(set(every)) != len(every):
-            twice = next(n for n in every if every.count(n) > 1)
+        twice, count = Counter(every).most_common(1)[0] if every else ("", 0)
+        if count > 1:
             raise DataError(f"the name {twice!r} is used for two columns; rename one.")
         own = [c for c in columns for _ in range(c.kind.width)]  # the column of each latent coordinate
         if not own:
@@ -143,6 +146,10 @@ class Columns(Encoding):
         self.dtypes = tuple(c.sample_dtype for c in columns)
         """What each column's samples are stored in."""
         noise = sum(c.kind.noise for c in columns)
+        if num_draws * noise > _MOST_NOISE:
+            raise DataError(
+                f"{num_draws} draws for each of {noise:,} columns are too many; {_MOST_NOISE // noise} fit."
+            )
         self.exact = not noise
         self.event_shape = torch.Size((len(columns),))
         self.latent_shape = torch.Size((len(own),))
@@ -325,7 +332,8 @@ def _tighten(low: float, high: float, dtype: str) -> tuple[float, float]:
 
 
 def _pick(t: Tensor, index: list[int]) -> Tensor:
-    return t if index == list(range(t.shape[-1])) else t[..., index]
+    whole = len(index) == t.shape[-1] and index == list(range(len(index)))
+    return t if whole else t[..., index]
 
 
 def _inverse(order: list[int]) -> list[int]:

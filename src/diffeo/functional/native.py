@@ -49,9 +49,12 @@ def _watched() -> bool:
 
 
 def addressable(*tensors: Tensor) -> bool:
-    """Whether the tensors have their data in memory, as they are; those of a batched gradient do not."""
+    """Whether the tensors have their data in memory, as they are and where numbers of their size may be.
+
+    Those of a batched gradient have none; those of a NumPy array may begin at any byte.
+    """
     try:
-        return all(t.data_ptr() is not None and not t.is_neg() for t in tensors)
+        return all(t.data_ptr() % t.element_size() == 0 and not t.is_neg() for t in tensors)
     except RuntimeError:
         return False
 
@@ -59,5 +62,5 @@ def addressable(*tensors: Tensor) -> bool:
 def plain_tensor(x: Tensor) -> bool:
     """Whether ``x`` is an ordinary float32 or float64 tensor on the CPU, its numbers in memory as such."""
     return (
-        type(x) in PLAIN and x.is_cpu and x.dtype in _FLOATS and x.layout is torch.strided and not x.is_neg()
+        type(x) in PLAIN and x.is_cpu and x.dtype in _FLOATS and x.layout is torch.strided and addressable(x)
     )

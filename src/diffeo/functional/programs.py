@@ -75,6 +75,7 @@ class Program:
         self.by_row = [t for stage in stages for t in stage.by_row]
         self.features = stages[0].features
         plain = all(t is None or type(t) in native.PLAIN for t in self.tensors)
+        plain = plain and native.addressable(*self.floats)
         self.fits = plain and all(stage.fits for stage in stages)
         self.draws = any(stage.draws for stage in stages)
         # inverses have no gradient in the kernels

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffeo._files import check_output, replacing
+from diffeo._reading import Room, opened
 from diffeo.errors import ConfigError, DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -51,12 +52,16 @@ class Wanted:
         from PIL import Image as pil
         from PIL import UnidentifiedImageError
 
-        try:
-            image = pil.open(path, formats=_FORMATS)
-        except UnidentifiedImageError:
-            raise DataError("holds no PNG, JPEG or WebP") from None
-        with image:
-            return self.of(image)
+        with opened(path) as file:
+            try:
+                image = pil.open(file, formats=_FORMATS)
+            except UnidentifiedImageError:
+                raise DataError("holds no PNG, JPEG or WebP") from None
+            with image:
+                # Pillow's own colors take four bytes a pixel, and turning or blending holds several pictures
+                each = 4 if image.mode in ("1", "L") else 16
+                Room(file).take(each * image.width * image.height, f"{image.width} x {image.height} pixels")
+                return self.of(image)
 
     def of_bytes(self, pixels: Bytes) -> tuple[Bytes, list[str]]:
         """A picture held as ``(C, H, W)`` bytes, C = 1, 3 or 4, likewise."""

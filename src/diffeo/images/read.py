@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffeo._reading import check_room, cleaned, reading
 from diffeo.errors import ConfigError, Cure, DataError
-from diffeo.images.arrays import SUFFIXES, Stored, check_room, read_array
+from diffeo.images.arrays import SUFFIXES, Pixels, read_array
 from diffeo.images.pictures import READS, Bytes, Wanted, pillow_as_strict_as_it_can_be
 
 _OTHER = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".ppm", ".pgm")
@@ -120,21 +121,22 @@ def read_images(
     wanted = Wanted((size, size) if isinstance(size, int) else size, channels)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, not {workers}.")
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
-    gather = partial(_gather, source=path, strict=strict, workers=workers)
-    if path.is_dir():
-        files, names, skipped = _listed(path)
-        found = gather(files, names, wanted.read, skipped)
-        return _with_folders(found, path) if labels else found
-    if path.suffix.lower() in SUFFIXES:
-        stored = read_array(path, labels)
-        return _from_array(stored, wanted, gather)
-    if path.suffix.lower() not in READS:
-        raise DataError(f"{path} is not a folder, nor a PNG, JPEG, WebP, NPY or NPZ file.")
-    if labels:
-        raise DataError(f"{path} is one image; classes are the folders in a folder, or y in an NPZ.")
-    return gather([path], [path.name], wanted.read)
+    with reading(path):
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+        gather = partial(_gather, source=path, strict=strict, workers=workers)
+        if path.is_dir():
+            files, names, skipped = _listed(path)
+            found = gather(files, names, wanted.read, skipped)
+            return _with_folders(found, path) if labels else found
+        if path.suffix.lower() in SUFFIXES:
+            stored = read_array(path, labels)
+            return _from_array(stored, wanted, gather)
+        if path.suffix.lower() not in READS:
+            raise DataError(f"{path} is not a folder, nor a PNG, JPEG, WebP, NPY or NPZ file.")
+        if labels:
+            raise DataError(f"{path} is one image; classes are the folders in a folder, or y in an NPZ.")
+        return gather([path], [path.name], wanted.read)
 
 
 def _listed(path: Path) -> tuple[list[Path], list[str], list[tuple[str, str]]]:
@@ -169,7 +171,7 @@ def _with_folders(images: Images, path: Path) -> Images:
     return replace(images, labels=torch.tensor([number[top] for top in tops]), classes=classes)
 
 
-def _from_array(stored: Stored, wanted: Wanted, gather: Callable[..., Images]) -> Images:
+def _from_array(stored: Pixels, wanted: Wanted, gather: Callable[..., Images]) -> Images:
     pixels, names = stored.pixels, [str(i) for i in range(len(stored.pixels))]
     as_it_is = wanted.size in (None, pixels.shape[2:]) and wanted.channels in (None, pixels.shape[1])
     if as_it_is and pixels.shape[1] != 4:
@@ -201,7 +203,7 @@ def _gather(
         try:
             return read(item)
         except Exception as error:  # decoders break in many ways, and here it is always the file's fault
-            return " ".join(str(error).split())[:200] or type(error).__name__
+            return cleaned(error).removesuffix(".") or type(error).__name__
 
     threads = workers or min(8, os.cpu_count() or 1)
     with pillow_as_strict_as_it_can_be(), ThreadPoolExecutor(threads) as pool:

@@ -19,11 +19,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from types import NoneType
 from typing import Any, BinaryIO
 
@@ -32,6 +30,7 @@ import torch
 from torch import Tensor
 
 from diffeo._files import may_be_model, replacing
+from diffeo._reading import cleaned
 from diffeo._version import __version__
 from diffeo.errors import ConfigError, FormatError
 from diffeo.io.older import modernize
@@ -39,6 +38,7 @@ from diffeo.io.older import modernize
 FORMAT = 1
 """The newest format version this release reads, and the one it writes."""
 
+_MOST_AXES, _MOST_DIGITS = 64, 1000
 _DAMAGED = "the file is damaged or was edited; get it again, or save the flow again."
 _ENTRIES = {
     "format": int,
@@ -101,7 +101,8 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Ma
     entries = {"format": FORMAT, "version": __version__, **about, "sha256": hashlib.sha256(data).hexdigest()}
     try:
         text = json.dumps(entries)
-    except (TypeError, ValueError) as error:
+        _parsed(text)  # what load refuses is not written
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the encoding or the notes are not plain JSON: {error}") from error
     header = json.dumps(
         {"__metadata__": {"diffeo": text, "sha256": header_sum(text, table)}, **table}
@@ -122,15 +123,6 @@ def header_sum(text: str, table: dict[str, Any]) -> str:
 # -- reading ----------------------------------------------------------------------------------
 
 
-@contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Puts the file's name before every complaint about it."""
-    try:
-        yield
-    except FormatError as error:
-        raise FormatError(f"{os.fspath(path)}: {one_line(error)}") from error.__cause__
-
-
 def read_header(file: BinaryIO) -> FileInfo:
     """The checked header: every tensor it lists is backed by the file's own bytes."""
     total = os.fstat(file.fileno()).st_size
@@ -141,7 +133,7 @@ def read_header(file: BinaryIO) -> FileInfo:
     if 8 + length > total:
         raise FormatError("cut short inside its header; copy the file again.")
     try:
-        table = json.loads(b"{" + file.read(length - 1))
+        table = _parsed(b"{" + file.read(length - 1))
         metadata = table.pop("__metadata__")
         text, written_sum = metadata["diffeo"], metadata["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -154,11 +146,29 @@ def read_header(file: BinaryIO) -> FileInfo:
     return FileInfo(**modernize(about), tensors=_parse_table(table, total - 8 - length))
 
 
+def _parsed(text: str | bytes) -> Any:
+    """JSON in which no name stands twice, and no whole number takes longer to compute with than to read."""
+    return json.loads(text, parse_int=_whole, object_pairs_hook=_unique)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name that stands twice")
+    return found
+
+
 def _parse_about(text: Any) -> dict[str, Any]:
     """Our part of the header, each entry of the type it should have."""
     bad = FormatError(f"its header is not one that diffeo wrote: {_DAMAGED}")
     try:
-        about = json.loads(text)
+        about = _parsed(text)
         version, number = about["version"], about["format"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise bad from None
@@ -180,7 +190,7 @@ def _parse_table(table: dict[str, Any], size: int) -> dict[str, tuple[torch.dtyp
     try:
         for name, entry in table.items():
             dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-            if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+            if len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
                 raise ValueError
             if end - begin != math.prod(shape) * dtype.itemsize:
                 raise ValueError
@@ -208,9 +218,4 @@ def read_tensors(file: BinaryIO, info: FileInfo) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(blob)
     except Exception as error:
-        raise FormatError(f"not valid safetensors ({one_line(error)}): {_DAMAGED}") from error
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in a line that is not too long."""
-    return shorten(str(error), 400) or type(error).__name__
+        raise FormatError(f"not valid safetensors ({cleaned(error)}): {_DAMAGED}") from error

@@ -9,25 +9,34 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from diffeo import encodings
+from diffeo._reading import cleaned, opened, reading
 from diffeo.encodings.base import Encoding
 from diffeo.errors import ConfigError, FormatError
 from diffeo.flow import Flow
 from diffeo.functional.seeding import seeded
-from diffeo.io.files import FileInfo, naming, one_line, read_header, read_tensors, write
+from diffeo.io.files import FileInfo, read_header, read_tensors, write
 from diffeo.io.older import is_neutral, with_neutral
 from diffeo.io.recipes import from_recipe, to_recipe
 
 _SLACK = 64 * 2**20
 """Bytes that any flow may take while it is built, beyond a multiple of its tensors' size."""
+_CALLS, _CALLS_EACH = 20_000, 64
+"""Calls of torch that any flow's building may take, and those for each tensor of its file: at most 26 do."""
+_UNLIMITED = nullcontext()
+_LARGE = 2**12
+"""Numbers above which what a function makes of a tensor may be too large."""
 
 
 def save(flow: Flow, path: str | os.PathLike[str], *, weights_only: bool = False) -> None:
@@ -73,14 +82,15 @@ def load(path: str | os.PathLike[str], *, into: Flow | None = None) -> Flow:
         FormatError: for a truncated, foreign, newer or edited file; one line that names the file.
         ConfigError: for a file of weights only without ``into``.
     """
-    with open(path, "rb") as file, naming(path):
+    with reading(path, FormatError), opened(path) as file:
         info = read_header(file)
         if into is None:
             if info.recipe is None:
                 raise ConfigError(
                     f"{os.fspath(path)} holds weights only; build its flow and use load(path, into=flow)."
                 )
-            flow = _rebuild(info.recipe, info.encoding, limit=_SLACK + 16 * _nbytes(info))
+            budget = _Budget(_SLACK + 16 * _nbytes(info), _CALLS + _CALLS_EACH * len(info.tensors))
+            flow = _rebuild(info.recipe, info.encoding, budget)
             _check_fits(info, flow, any_float=True)
             _adopt_dtypes(flow, info)
         else:
@@ -90,7 +100,7 @@ def load(path: str | os.PathLike[str], *, into: Flow | None = None) -> Flow:
         try:
             flow.load_state_dict(tensors)
         except RuntimeError as error:
-            raise FormatError(f"the tensors do not fit the flow: {one_line(error)}") from error
+            raise FormatError(f"the tensors do not fit the flow: {cleaned(error)}") from error
         flow.notes = info.notes
     return flow.eval()
 
@@ -101,7 +111,7 @@ def inspect(path: str | os.PathLike[str]) -> FileInfo:
     Raises:
         FormatError: for a truncated, foreign, newer or edited file.
     """
-    with open(path, "rb") as file, naming(path):
+    with reading(path, FormatError), opened(path) as file:
         return read_header(file)
 
 
@@ -153,14 +163,18 @@ def _plain(value: Any) -> Any:
     return getattr(value, "__qualname__", type(value))  # functions by name, anything else by kind
 
 
-def _rebuild(recipe: dict[str, Any], encoding: dict[str, Any] | None, limit: float = math.inf) -> Flow:
-    """The flow of a recipe, on the CPU, in at most ``limit`` bytes; torch's generator stays as it was."""
-    with seeded(0), torch.device("cpu"), _Budget(limit):
+def _rebuild(
+    recipe: dict[str, Any],
+    encoding: dict[str, Any] | None,
+    budget: AbstractContextManager[Any] = _UNLIMITED,
+) -> Flow:
+    """The flow of a recipe, on the CPU, within a budget; torch's generator stays as it was."""
+    with seeded(0), torch.device("cpu"), budget:
         before = None if encoding is None else _rebuild_encoding(encoding)
         try:
             return from_recipe(recipe).build(before)
         except Exception as error:  # the recipe comes from the file: whatever it breaks is the file's fault
-            raise FormatError(f"its preset cannot be rebuilt: {one_line(error)}") from error
+            raise FormatError(f"its preset cannot be rebuilt: {cleaned(error)}") from error
 
 
 def _rebuild_encoding(encoding: dict[str, Any]) -> Encoding:
@@ -170,35 +184,57 @@ def _rebuild_encoding(encoding: dict[str, Any]) -> Encoding:
     try:
         return encodings.ENCODINGS[kind].from_json(encoding["spec"])
     except Exception as error:  # likewise
-        raise FormatError(f"its {kind} encoding cannot be rebuilt: {one_line(error)}") from error
+        raise FormatError(f"its {kind} encoding cannot be rebuilt: {cleaned(error)}") from error
 
 
 class _Budget(TorchFunctionMode):
-    """Stops a build that takes more memory than the file's own tensors can explain.
+    """Stops a build that takes more memory, or more calls of torch, than the file's own tensors can explain.
 
-    Counts what every torch function returns before anything is written to it: memory that is never
-    touched costs nothing.
+    Counts what every torch function returns before anything is written to it: memory that is never touched
+    costs nothing. What a function may fill is foreseen from what it is given.
     """
 
-    def __init__(self, limit: float):
+    def __init__(self, limit: float, calls: float):
         super().__init__()
-        self.left = limit
+        self.left, self.calls = limit, calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.zeros, torch.ones):  # these two touch what they take
-            sizes = {key: kwargs[key] for key in ("size", "dtype") if key in kwargs}
-            self._take(torch.empty(*args, **sizes))
-            return func(*args, **kwargs)
+        self.calls -= 1
+        if self.calls < 0:
+            raise FormatError("its recipe asks for far more parts than it has tensors")
+        if _foreseen(func, args, kwargs) > self.left:
+            raise self._exceeded()
         result = func(*args, **kwargs)
         if isinstance(result, Tensor) and not result._is_view() and all(result is not arg for arg in args):
-            self._take(result)
+            self.left -= result.nbytes
+        if self.left < 0:
+            raise self._exceeded()
         return result
 
-    def _take(self, tensor: Tensor) -> None:
-        self.left -= tensor.nbytes
-        if self.left < 0:
-            raise FormatError("its recipe asks for far more memory than its tensors take")
+    def _exceeded(self) -> FormatError:
+        return FormatError("its recipe asks for far more memory than its tensors take")
+
+
+def _foreseen(func: Any, args: Any, kwargs: Any) -> int:
+    """The most memory that a function of tensors and of sizes is likely to fill.
+
+    A device without memory would know it exactly, and imports half of the compiler for some functions.
+    """
+    shapes = [arg.shape for arg in args if isinstance(arg, Tensor)]
+    if sum(shape.numel() for shape in shapes) > _LARGE:
+        try:
+            return 8 * math.prod(np.broadcast_shapes(*shapes))
+        except ValueError:  # of a product of matrices, say, whose result is no larger
+            return 0
+    if func in (torch.zeros, torch.ones, torch.full, torch.rand, torch.randn):
+        size = kwargs["size"] if "size" in kwargs else args[0] if isinstance(args[0], Sequence) else args
+        return 8 * math.prod(size)
+    if func is torch.eye:
+        return 8 * math.prod(int(n) for n in (args * 2)[:2])
+    if func in (torch.arange, torch.linspace):
+        return 8 * int(max(args))
+    return 0
 
 
 def _check_fits(info: FileInfo, flow: Flow, *, any_float: bool) -> None:

@@ -97,7 +97,7 @@ class Tabular(VectorPreset):
         D, C = self.features, len(self.circular)
         if not C:
             return Chain(self._reals(D, context_features))
-        reals = [i for i in range(D) if i not in self.circular]
+        reals = sorted(set(range(D)) - set(self.circular))
         angles = self._angles(C, len(reals) + context_features)
         if not reals:
             return OnColumns(self.circular, angles, D)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +14,8 @@ from diffeo.errors import ConfigError, Cure, DataError
 LARGEST_INTEGER = 2**53
 _FLOATS = "torch.float16", "torch.float32", "torch.float64"
 """Those that NumPy has too."""
+_DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d{1,2}:\d\d)\b")
+"""How a date or a time begins that Arrow leaves as text, for its zone or its order."""
 _LISTED = 20
 """Most columns that one error names."""
 
@@ -79,7 +82,11 @@ def check_names(names: Sequence[str]) -> None:
     seen: set[str] = set()
     for i, name in enumerate(names):
         if not name:
-            raise DataError(f"column {i + 1} has no name; name it (leave a saved index out: index=False).")
+            raise DataError(
+                f"column {i + 1} has no name, like an index that R or pandas saved; name it, or leave it "
+                "out: drop=[''].",
+                cure=Cure("drop", [""]),
+            )
         if name in seen:
             raise DataError(f"two columns are named {name!r}; rename one.")
         seen.add(name)
@@ -213,6 +220,8 @@ def _not_finite(name: str, what: str, row: int, count: int) -> ColumnError:
 
 
 def _text(name: str, value: Any, row: int) -> ColumnError:
+    if _DATE.match(str(value)):
+        return _dates(name)
     return ColumnError(
         name,
         f"holds text or categories ({str(value)[:40]!r} in row {row + 1})",

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import errno
 import os
-import re
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -16,128 +11,58 @@ from typing import IO, Any
 import numpy as np
 
 from diffeo._files import check_output, replacing
+from diffeo._reading import arrays_in, cleaned, reading
 from diffeo.errors import DataError
+from diffeo.tables.arrow_files import read_arrow, read_parquet
+from diffeo.tables.csv_files import SUFFIXES as TEXTS
+from diffeo.tables.csv_files import read_csv
 
 Raw = list[tuple[str, Any]]
 """Names and columns as read: numpy arrays or pyarrow arrays, not yet checked."""
 
-_CSV, _ARROW = (".csv", ".tsv", ".txt"), (".feather", ".arrow", ".ipc")
-_READS = "CSV (.csv, .tsv, .txt), Parquet (.parquet, .pq), Arrow (.feather, .arrow, .ipc), NumPy (.npy, .npz)"
+_ARROW = (".feather", ".arrow", ".ipc")
+_MOST_COLUMNS = 100_000
+_READS = (
+    "CSV (.csv, .tsv, .txt, and these with .gz), Parquet (.parquet, .pq), Arrow (.feather, .arrow, .ipc), "
+    "NumPy (.npy, .npz)"
+)
 
 
 def read_columns(path: Path) -> Raw:
     """The columns of a table file, by its suffix; every failure is a ``DataError`` that says what."""
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
-    suffix = path.suffix.lower()
-    reader = _READERS.get(suffix)
-    if reader is None:
-        raise DataError(f"{path}: unknown kind of table {suffix or '(no suffix)'!r}; use {_READS}.")
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a table.")
-    if path.is_file() and path.stat().st_size == 0:
-        raise DataError(f"{path} is empty (0 bytes).")
-    try:
-        return reader(path)
-    except (DataError, FileNotFoundError, PermissionError):
-        raise
-    except (ValueError, TypeError, OSError, EOFError, KeyError, MemoryError, OverflowError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path} cannot be read as {suffix[1:]}: it is truncated, damaged or of another kind ({detail})."
-        ) from None
-
-
-def _read_csv(path: Path) -> Raw:
-    from pyarrow import csv as arrow_csv
-
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        head = file.readline(1 << 20)
-    bare = re.sub(r'(^|[,;\t])"(?:[^"]|"")*"', r"\1", head)  # what stands in quotes parts nothing
-    delimiter = "\t" if path.suffix.lower() == ".tsv" and "\t" in bare else max(",;\t", key=bare.count)
-    names = next(csv.reader([head], delimiter=delimiter), [])
-    # numbers for names mean that there is no header, unless they simply count
-    if names and all(map(_is_number, names)) and names != [str(i) for i in range(len(names))]:
-        raise DataError(f"{path}: the first line holds numbers, not column names; add a header line.")
-    options = arrow_csv.ParseOptions(delimiter=delimiter)
-    try:
-        return _from_arrow(arrow_csv.read_csv(path, parse_options=options))
-    except ValueError:  # Arrow's, which does not say where
-        _check_widths(path, delimiter)
-        raise
-
-
-def _check_widths(path: Path, delimiter: str) -> None:
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        lines = csv.reader(file, delimiter=delimiter)
-        try:
-            width = len(next(lines, []))
-            odd = next((row for row in lines if row and len(row) != width), None)
-        except csv.Error:
-            return
-    if odd is not None:
-        raise DataError(
-            f"{path}: line {lines.line_num} has {len(odd)} values, but the header names {width} columns; "
-            f"correct or drop the line."
-        )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _read_parquet(path: Path) -> Raw:
-    from pyarrow import parquet
-
-    # not read_table, which turns folder names like "year=2020" into columns
-    return _from_arrow(parquet.ParquetFile(path).read())
-
-
-def _read_arrow(path: Path) -> Raw:
-    import pyarrow as pa
-    from pyarrow import feather
-
-    try:
-        return _from_arrow(feather.read_table(path))
-    except pa.ArrowInvalid:
-        with pa.OSFile(os.fspath(path)) as file, pa.ipc.open_stream(file) as stream:
-            return _from_arrow(stream.read_all())
-
-
-def _from_arrow(table: Any) -> Raw:
-    return list(zip(table.column_names, table.columns, strict=True))
+    with reading(path):
+        if os.fspath(path) == "-":
+            raise DataError(
+                "a table is read from a file, and - is not one; save what comes in as .csv first."
+            )
+        suffix = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+        if suffix not in _READERS and path.exists():
+            raise DataError(f"{path}: unknown kind of table {suffix or '(no suffix)'!r}; use {_READS}.")
+        return _READERS.get(suffix, _READERS[".csv"])(path)
 
 
 def _read_npy(path: Path) -> Raw:
-    with open(path, "rb") as file:  # numpy leaves a file it opened itself open when it fails
-        array = np.load(file, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
+    with arrays_in(path) as arrays:
+        if "" not in arrays:
             raise DataError(f"{path} is an NPZ archive; name it .npz.")
+        array = arrays[""].read()
     if array.dtype.names is not None:
         return [(name, array[name]) for name in array.dtype.names]
     return from_array(array, str(path))
 
 
 def _read_npz(path: Path) -> Raw:
-    try:
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise DataError(f"{path} is a single array; name it .npy.")
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(error) from None
-    main = next((arrays[n] for n in ("X", "x") if n in arrays and arrays[n].ndim == 2), None)
-    if main is None and len(arrays) == 1:
-        main = next(iter(arrays.values()))
-    if main is not None:
-        return from_array(main, str(path))
-    if arrays and all(a.ndim == 1 for a in arrays.values()) and len({len(a) for a in arrays.values()}) == 1:
-        return list(arrays.items())
+    with arrays_in(path) as arrays:
+        if "" in arrays:
+            raise DataError(f"{path} is a single array; name it .npy.")
+        main = next((arrays[n] for n in ("X", "x") if n in arrays and len(arrays[n].shape) == 2), None)
+        if main is None and len(arrays) == 1:
+            main = next(iter(arrays.values()))
+        if main is not None:
+            return from_array(main.read(), str(path))
+        shapes = {a.shape for a in arrays.values()}
+        if len(shapes) == 1 and all(len(shape) == 1 for shape in shapes):
+            return [(name, array.read()) for name, array in arrays.items()]
     found = ", ".join(f"{name} {a.shape}" for name, a in list(arrays.items())[:12]) or "nothing"
     raise DataError(
         f"{path} holds {found}; a table is one 2-D array, an array X, or 1-D arrays of one length."
@@ -151,13 +76,26 @@ def from_array(array: np.ndarray, what: str) -> Raw:
             f"{what}: an array of shape {array.shape} is not a table; give one of (rows, columns)."
         )
     array = array[:, None] if array.ndim == 1 else array
+    if array.shape[1] > _MOST_COLUMNS:
+        raise DataError(
+            f"{what} has {array.shape[1]} columns, of at most {_MOST_COLUMNS:,}; is it transposed?"
+        )
     return [(f"x{i}", array[:, i]) for i in range(array.shape[1])]
 
 
+def _from_arrow(read: Callable[[Path], Any]) -> Callable[[Path], Raw]:
+    def columns(path: Path) -> Raw:
+        table = read(path)
+        return list(zip(table.column_names, table.columns, strict=True))
+
+    return columns
+
+
 _READERS: dict[str, Callable[[Path], Raw]] = {
-    **dict.fromkeys(_CSV, _read_csv),
-    **dict.fromkeys((".parquet", ".pq"), _read_parquet),
-    **dict.fromkeys(_ARROW, _read_arrow),
+    **dict.fromkeys(TEXTS, _from_arrow(read_csv)),
+    **dict.fromkeys((f"{suffix}.gz" for suffix in TEXTS), _from_arrow(read_csv)),
+    **dict.fromkeys((".parquet", ".pq"), _from_arrow(read_parquet)),
+    **dict.fromkeys(_ARROW, _from_arrow(read_arrow)),
     ".npy": _read_npy,
     ".npz": _read_npz,
 }
@@ -184,8 +122,9 @@ def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Any]) -> N
     except (ValueError, TypeError, NotImplementedError) as error:
         if isinstance(error, DataError):
             raise
-        detail = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: {suffix} cannot hold these columns ({detail}); write .parquet.") from None
+        raise DataError(
+            f"{path}: {suffix} cannot hold these columns ({cleaned(error)}); write .parquet."
+        ) from None
 
 
 def _arrow_table(columns: Mapping[str, Any]) -> Any:

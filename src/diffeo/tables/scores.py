@@ -153,26 +153,39 @@ def held_out_scores(log_prob: np.ndarray, weights: np.ndarray | None = None) -> 
 
 def _quantile(flow: Flow, log_prob: np.ndarray) -> np.ndarray | None:
     """How unusual each score is among the rows that the flow's notes tell of; None where there are none."""
-    found = flow.notes.get(HELD_OUT_SCORES)
-    if found is None:
-        quantiles = _rising(SCORE_QUANTILES, flow.notes.get(SCORE_QUANTILES))
-        return None if quantiles is None else _share_below(log_prob, quantiles)
-    entries = found if isinstance(found, dict) else {}
-    values, rows = _rising(HELD_OUT_SCORES, entries.get("values", [])), entries.get("rows")
-    if values is None or type(rows) is not int or rows < 1:
+    known = known_scores(flow)
+    if known is None:
+        return None
+    of, values = known
+    if of == "training":
+        return _share_below(log_prob, values)
+    rows = flow.notes[HELD_OUT_SCORES].get("rows")
+    if type(rows) is not int or not 1 <= rows < 2**53:
         raise ConfigError(f"flow.notes[{HELD_OUT_SCORES!r}] lack their rows; delete them, or fit anew.")
     # of quantiles, the next count upward: never rarer than it is
     no_higher = np.searchsorted(_rounded(values), _rounded(log_prob), side="right") / len(values)
     return (1 + rows * no_higher) / (rows + 1)
 
 
-def _rising(name: str, found: Any) -> np.ndarray | None:
-    """The rising numbers of a note; None where there is none."""
+def known_scores(flow: Flow) -> tuple[str, np.ndarray] | None:
+    """Of which rows a flow's notes have scores, and these, rising; None where they have none.
+
+    Raises:
+        ConfigError: for notes that hold something else.
+    """
+    found = flow.notes.get(HELD_OUT_SCORES)
     if found is None:
-        return None
+        quantiles = flow.notes.get(SCORE_QUANTILES)
+        return None if quantiles is None else ("training", _rising(SCORE_QUANTILES, quantiles))
+    values = found.get("values") if isinstance(found, dict) else None
+    return "held out", _rising(HELD_OUT_SCORES, values)
+
+
+def _rising(name: str, found: Any) -> np.ndarray:
+    """The rising numbers of a note."""
     try:
         values = np.array(found, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.empty(0)
     rising = values.ndim == 1 and len(values) > 0 and (np.diff(values) >= 0).all()
     if not rising or not np.isfinite(values).all():

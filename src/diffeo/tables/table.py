@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from diffeo._reading import reading
 from diffeo.errors import ConfigError, DataError
 from diffeo.tables.checks import ColumnError, as_raw, check_names, numbers, refusal
 from diffeo.tables.files import Raw, from_array, read_columns, write_columns
@@ -102,12 +103,8 @@ class Table:
             DataError: for a file or columns that cannot be used, or that are not there.
             FileNotFoundError: when there is no such file.
         """
-        try:
+        with reading(path):
             return cls._checked(read_columns(Path(path)), drop, only)
-        except DataError as error:
-            message = str(error)
-            message = message if str(path) in message else f"{path}: {message}"
-            raise DataError(message, cure=error.cure) from None
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Table:
@@ -144,15 +141,18 @@ class Table:
 
     @classmethod
     def _checked(cls, raw: Raw, drop: Sequence[str] = (), only: Sequence[str] | None = None) -> Table:
-        names = [name for name, _ in raw]
-        check_names(names)
         if drop:
-            gone = set(_index(names, listed(drop)))
-            raw = [pair for i, pair in enumerate(raw) if i not in gone]
+            names = [name for name, _ in raw]
+            gone = {names[i] for i in _index(names, listed(drop))}  # a name that stands twice goes twice
+            raw = [(name, column) for name, column in raw if name not in gone]
             if not raw:
                 raise DataError("every column is dropped; leave one to model.")
+        names = [name for name, _ in raw]
         if only is not None:
-            raw = [raw[i] for i in _index([name for name, _ in raw], listed(only))]
+            index = _index(names, listed(only))
+            raw, wanted = [raw[i] for i in index], {names[i] for i in index}
+            names = [name for name in names if name in wanted]
+        check_names(names)
         columns, errors = {}, []
         for name, column in raw:
             try:
