@@ -51,14 +51,14 @@ def broad(features: int) -> Flow:
 def test_a_survey_has_both_peaks_in_proportion(wrap, features: int, narrow: float):
     """In 10 dimensions chains alone leave a peak half as wide 2^-9 of themselves, four of them, or none."""
     torch.manual_seed(0)
-    found = survey(Evaluator(wrap(two(narrow))), features, 2.0, 1000, Options(), 0.0)
+    found = survey(Evaluator(wrap(two(narrow))), features, 2.0, 1000, Options())
     assert 0.2 < float((found.x[:, 0] > 0).double().mean()) < 0.8  # half; the flow sees to the rest
 
 
 def test_a_spike_in_a_wide_peak_is_found_without_the_other():
     """Five times as narrow in 10 dimensions: the wide peak's top is in its basin, so it is the only one."""
     torch.manual_seed(0)
-    found = survey(Evaluator(FromTorch(two(5.0, 0.9, 1.0))), 10, 2.0, 1000, Options(), 0.0)
+    found = survey(Evaluator(FromTorch(two(5.0, 0.9, 1.0))), 10, 2.0, 1000, Options())
     near = (found.x - torch.tensor([0.5] + [0.0] * 9)).norm(dim=1) < 1.2  # six deviations
     assert 0.7 < float(near.double().mean()) < 0.95
 

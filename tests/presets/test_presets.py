@@ -224,13 +224,13 @@ BAD: dict[str, list[Any]] = {
     "noise": [-0.1, math.nan, 1e7, "0"],
     "drop": [-0.1, 1.0, math.nan, "0"],
     "kernel": [0, 2.0, 64],
-    "circular": [(3,), (-1,), (0, 0), [0], (0.0,), 1],
-    "shape": [(1, 8), (0, 8, 8), (1, 8, 2.0), [1, 8, 8], 8, None, (1, 4096, 4097)],
+    "circular": [(3,), (-1,), (0, 0), "0", (0.0,), 1],
+    "shape": [(1, 8), (0, 8, 8), (1, 8, 2.0), "188", 8, None, (1, 4096, 4097)],
 }
 NEEDED: tuple[dict[str, Any], dict[str, Any]] = {"features": 3}, {"shape": (1, 8, 8)}
 BAD_HIDDEN: dict[bool, list[Any]] = {
     False: [0, -1, 2.5, 16385, (8, 8), None],
-    True: [(), (0,), (8, -1), (8.0,), [8], 8, None, (16385,), (8,) * (257)],
+    True: [(), (0,), (8, -1), (8.0,), "8", 8, None, (16385,), (8,) * (257)],
 }
 
 
@@ -265,7 +265,7 @@ def test_every_number_has_a_limit_and_a_bad_case(kind: type[Any]):
         assert isinstance(limit, Limit)
         for value in (2**31, (2**31,)):
             with pytest.raises(ConfigError, match=r"^here must be "):
-                limit.check("here", value)
+                limit.checked("here", value)
         if issubclass(kind, Preset):
             assert name in BAD or name == "hidden", f"{kind.__name__}.{name}"
 

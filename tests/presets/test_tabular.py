@@ -196,7 +196,7 @@ def test_choose_passes_it_on():
 
 
 def test_the_field():
-    for wrong in ((3,), (-1,), (0, 0), [0], (0.0,), 1):
+    for wrong in ((3,), (-1,), (0, 0), "0", (0.0,), 1):
         with pytest.raises(ConfigError, match=r"Tabular.circular"):
             Tabular(3, circular=wrong)  # type: ignore[arg-type]
     preset = Tabular(3, circular=(2, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -35,4 +36,6 @@ def continued(scalar_map: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) 
     most = 2.0**-24 * far(x.dtype)
     inner = x.clamp(-most, most)
     value, log_slope = scalar_map(inner)
-    return value + log_slope.exp() * (x - inner), log_slope
+    beyond = x - inner
+    slope = log_slope.masked_fill(beyond == 0, -math.inf).exp()  # a steep map's may overflow within
+    return value + slope * beyond, log_slope
