@@ -50,9 +50,10 @@ class Number(Limit):
     below: float
 
     def checked(self, where: str, value: Any) -> float:
-        number = math.nan
-        if isinstance(value, Real) and -1e300 < value < 1e300:  # a huge integer cannot become a float
-            number = float(value)
+        try:
+            number = float(value) if isinstance(value, Real) else math.nan
+        except OverflowError:  # a huge integer
+            number = math.nan
         if isinstance(value, bool) or not self.low <= number < self.below:
             raise ConfigError(
                 f"{where} must be a number of at least {self.low:g} and below {self.below:g}, not {value!r}."

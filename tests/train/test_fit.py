@@ -718,3 +718,14 @@ def test_classes_are_learned():
     diffeo.fit(flow, x, classes, max_steps=200, optimizer=EAGER)
     means = [flow.sample(1000, torch.tensor(c)).mean().item() for c in range(3)]
     assert all(abs(mean - 10 * c) < 1.0 for c, mean in enumerate(means))
+
+
+def test_a_run_that_fails_leaves_the_flow_in_evaluation_mode():
+    class Breaks(Likelihood):
+        def __call__(self, flow, batch):
+            raise RuntimeError("the target broke")
+
+    flow = diffeo.presets.MAF(2, layers=1, hidden=(4,)).build().train()
+    with pytest.raises(RuntimeError, match="the target broke"):
+        diffeo.fit(flow, torch.randn(64, 2), objective=Breaks(), max_steps=3)
+    assert not flow.training

@@ -285,7 +285,7 @@ def _started(
     sizes = sizes_for(flows, valid, limit, options.clock)
     scored = valid.take(sampled(len(valid), sizes.scored, options.seed))
     with seeded(options.seed):
-        plain = compared(encoding, train, scored, limit, options.clock)
+        plain = compared(encoding, train, scored, limit)
     if limit is None:
         winner = _race(flows, train, valid, options)
         return flows[winner], _Start(winner, options.spent(), plain, sizes.scored, sizes.drawn, 0.0)

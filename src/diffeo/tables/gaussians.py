@@ -7,10 +7,7 @@ their figures stand beside a flow's mean ``log_prob`` directly.
 from __future__ import annotations
 
 import math
-import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,19 +24,7 @@ _RIDGE = 1e-6  # added to the variances of standardized columns
 _MIN_ROWS, _MAX_ROWS = 10_000, 50_000  # the most rows a mixture is fitted on, for wide and for narrow tables
 _MAX_WORK = 6e8  # components * rows * features^2 of the mixture's fit: about ten seconds at the most
 _WORK = _MAX_WORK / 30  # of such work, what a second does on a slow machine
-_ITERATIONS = 100  # of EM
 _MOST = 500_000  # training rows of the Gaussian behind an encoding
-
-
-@dataclass(frozen=True)
-class Patience:
-    """The seconds that a mixture's fit may take, and what tells them."""
-
-    seconds: float = math.inf
-    clock: Callable[[], float] = time.monotonic
-
-
-_ALL = Patience()
 
 
 def baselines(
@@ -86,7 +71,7 @@ def encoded_baselines(
     test_given: Any = None,
     weights: Any = None,
     test_weights: Any = None,
-    patience: Patience = _ALL,
+    seconds: float = math.inf,
 ) -> dict[str, float]:
     """Both baselines on what a flow behind ``encoding`` sees, in the data's own units.
 
@@ -96,7 +81,8 @@ def encoded_baselines(
         encoding: the flow's; left in evaluation mode.
         train, test: rows as the encoding takes them.
         given, test_given, weights, test_weights: of the rows, as in ``baselines``.
-        patience: with the mixture's fit.
+        seconds: that the mixture's fit may take on a slow machine; it never asks the clock, so that a seed
+            gives the same figures.
     """
     if len(train) > _MOST:
         some = np.random.default_rng(0).choice(len(train), _MOST, replace=False)
@@ -108,7 +94,7 @@ def encoded_baselines(
     w = _weights(test_weights, rows)
     repeated = None if test_given is None else np.tile(np.asarray(test_given), (draws, 1))
     found = {}
-    for name, log_p in _both(fitted, v.flatten(0, 1), given, repeated, weights, patience=patience).items():
+    for name, log_p in _both(fitted, v.flatten(0, 1), given, repeated, weights, seconds=seconds).items():
         each = log_p.reshape(draws, rows) + np.asarray(log_weight.double())
         found[name] = float(w @ (np.logaddexp.reduce(each, 0) - math.log(draws)))
     return found
@@ -134,34 +120,27 @@ def mixture_log_prob(
     *,
     components: int = 20,
     seed: int = 0,
-    patience: Patience = _ALL,
+    seconds: float = math.inf,
 ) -> Array:
     """Nats of each held-out row under scikit-learn's mixture of full-covariance Gaussians.
 
     Few rows get fewer components (one per ``2 * columns`` rows, at least one). So that the fit stays a
     matter of seconds, a long table is fitted on a random 50,000 of its rows, a wide one on down to 10,000,
-    and one wider still with fewer components; ``patience`` may allow less.
+    and one wider still with fewer components; ``seconds`` may allow less.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     train, test, features, log_scale = _joint(train, test, given, test_given, None)
-    width, work = train.shape[1], min(_WORK * patience.seconds, _MAX_WORK)
-    until = patience.clock() + patience.seconds
+    width, work = train.shape[1], min(_WORK * seconds, _MAX_WORK)
     rows = min(len(train), _MAX_ROWS, max(_MIN_ROWS, int(work / (components * width**2))))
     if rows < len(train):
         train = train[np.random.default_rng(seed).choice(len(train), rows, replace=False)]
     components = max(1, min(components, rows // (2 * width), int(work / (rows * width**2))))
-    at_once = _ITERATIONS if patience.seconds == math.inf else _ITERATIONS // 20
-    model = GaussianMixture(
-        components, reg_covar=_RIDGE, random_state=seed, max_iter=at_once, warm_start=True
-    )
+    model = GaussianMixture(components, reg_covar=_RIDGE, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for _ in range(_ITERATIONS // at_once):
-            model.fit(train)  # on from where it was
-            if model.converged_ or patience.clock() > until:
-                break
+        model.fit(train)
     weights, means, covariances = map(np.asarray, (model.weights_, model.means_, model.covariances_))
     return _conditional(weights, means, covariances, test, features) - log_scale
 
@@ -174,12 +153,12 @@ def _both(
     weights: Any,
     components: int = 20,
     seed: int = 0,
-    patience: Patience = _ALL,
+    seconds: float = math.inf,
 ) -> dict[str, Array]:
     return {
         "gaussian": gaussian_log_prob(train, test, given, test_given, weights),
         "mixture": mixture_log_prob(
-            train, test, given, test_given, components=components, seed=seed, patience=patience
+            train, test, given, test_given, components=components, seed=seed, seconds=seconds
         ),
     }
 

@@ -126,8 +126,9 @@ def fit_rows(
         left = None if options.max_seconds is None else options.max_seconds - options.spent() - reserve
         try:
             return run.go(left, options.keeper)
-        finally:
+        finally:  # whatever ended the run
             run.optimizer.release()
+            flow.eval()
 
 
 def objective_of(flow: Flow) -> Objective:
@@ -337,7 +338,6 @@ class Run(Stateful):
     def _finish(self) -> FitReport:
         if self.best:
             self.flow.load_state_dict(self.best)
-        self.flow.eval()
         return FitReport(
             curves=tuple(self.curves),
             seconds=self.elapsed,
