@@ -59,6 +59,10 @@ def _batch(kind: str, first: int, count: int) -> Iterator[dict[str, Any]]:
             if not about:
                 raise RuntimeError(f"no file was made: {said}") from None
             yield {**about, "result": "abort", "error": f"exit code {child.wait()}: {said}"}
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
 
 
 class _Lines:

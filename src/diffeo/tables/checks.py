@@ -65,7 +65,7 @@ def refusal(errors: Sequence[ColumnError], columns: int) -> DataError:
     faults += f"; and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
     if len(errors) == columns:  # without them nothing would be left
         mend = "Mend them, or code as numbers what is to be modeled."
-        return DataError(f"no column can be used: {faults}. {mend}") if columns > 1 else errors[0]
+        return DataError(f"no column can be used: {faults}. {mend}" if columns > 1 else str(errors[0]))
     cure = Cure("drop", names)
     if len(errors) == 1:
         return DataError(f"{errors[0]} To leave it out: drop={names}.", cure=cure)

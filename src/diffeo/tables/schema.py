@@ -58,7 +58,7 @@ class Schema:
         >>> table = Table.from_columns({"a": [1, 2, 2], "b": [0.13, 0.57, 7.1], "c": [3.0, 3.0, 3.0]})
         >>> print("\\n".join(Schema.infer(table, {"b": "positive"}).lines()))
         column  kind      stored   lowest  highest  distinct  note
-        a       integer   int64    1       2        2
+        a       integer   int64    1       2        2         only two values
         b       positive  float64  0.13    7.1      3         declared
         c       constant  float64  3       3        1         set aside
     """
