@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import stirred
 from torch import Tensor, nn
 
 from diffeo import presets
 from diffeo.elementwise import RationalQuadratic
 from diffeo.functional.convolutions import three_convolutions
+from tests.cases import stirred
 
 
 def odd(x: Tensor, offset: int) -> Tensor:
