@@ -82,11 +82,14 @@ class Schema:
         declared = declared or {}
         kinds = dict(zip(table.own(declared), map(parse_kind, declared.values()), strict=True))
         modeled = table.drop(given) if given else table
-        columns = zip(modeled.names, modeled.dtypes, modeled.values.T, strict=True)
-        entries = {name: _entry(name, dtype, values, kinds.get(name)) for name, dtype, values in columns}
         ordered = table.select([*table.own(given), *modeled.names])  # so that no given column is decided
+        values = ordered.values
+        columns = zip(
+            modeled.names, modeled.dtypes, values.T[len(ordered.names) - len(modeled.names) :], strict=True
+        )
+        entries = {name: _entry(name, dtype, column, kinds.get(name)) for name, dtype, column in columns}
         stored = np.array([precision(dtype) for dtype in ordered.dtypes])
-        for found in relations(ordered.names, ordered.values, stored):
+        for found in relations(ordered.names, values, stored):
             if found.column in entries:
                 entries[found.column] = _decided(entries[found.column], found)
         schema = cls(tuple(entries.values()))
