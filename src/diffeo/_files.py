@@ -19,14 +19,8 @@ from typing import BinaryIO
 
 from diffeo.errors import DataError
 
-_HEADER_CAP = 64 * 2**20
 _PARTIAL = re.compile(r"\.diffeo-[0-9a-f]{16}\.part")
 _TAKEN = errno.EACCES, errno.EAGAIN, errno.EDEADLK
-
-
-def may_be_model(start: bytes) -> bool:
-    """Whether a file's first nine bytes are a model's: the length of a header, and its first brace."""
-    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _HEADER_CAP
 
 
 @contextmanager

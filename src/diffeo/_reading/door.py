@@ -20,6 +20,7 @@ from diffeo.errors import DataError, DiffeoError
 _SLACK, _GROWTH = 2**27, 256
 """Bytes that any file may take, and those that each of its own may become: deflate makes 1000 of zeros."""
 _LONGEST_ERROR = 1500
+_HEADER_CAP = 64 * 2**20
 
 
 @contextmanager
@@ -80,6 +81,11 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
     with os.fdopen(descriptor, "rb") as file:
         yield file
+
+
+def may_be_model(start: bytes) -> bool:
+    """Whether a file's first nine bytes are a model's: the length of a header, and its first brace."""
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _HEADER_CAP
 
 
 class Room:

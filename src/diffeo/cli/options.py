@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffeo._files import check_output, may_be_model
-from diffeo._reading.door import opened
+from diffeo._files import check_output
+from diffeo._reading.door import may_be_model, opened
 from diffeo.cli import BEGAN
 from diffeo.errors import ConfigError, DataError
 

@@ -29,8 +29,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from diffeo._files import may_be_model, replacing
+from diffeo._files import replacing
 from diffeo._reading import cleaned
+from diffeo._reading.door import may_be_model
 from diffeo._version import __version__
 from diffeo.errors import ConfigError, FormatError
 from diffeo.io.older import modernize
