@@ -214,6 +214,9 @@ class Flow(nn.Module, Initializable):
         if isinstance(self.bijection, Initializable):
             v = x if self.encoding is None else self.encoding.encode(x)[0][0]
             self.bijection.initialize(v, context)
+        if isinstance(self.base, Initializable):
+            v = x if self.encoding is None else self.encoding.encode(x)[0][0]
+            self.base.initialize(self.bijection.push(v, context), context)
 
     # -- inside -------------------------------------------------------------------------------
 

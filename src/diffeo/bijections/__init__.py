@@ -10,6 +10,7 @@ from diffeo.bijections.contractive import Contractive
 from diffeo.bijections.coupling import Coupling
 from diffeo.bijections.dense import Dense
 from diffeo.bijections.fixed import Exp, LeakyReLU, Logit, Probit, Sigmoid, Softplus, Tanh
+from diffeo.bijections.identity import Identity
 from diffeo.bijections.image_coupling import ImageCoupling
 from diffeo.bijections.interleave import Interleave
 from diffeo.bijections.linear import LU, Orthogonal, Permute, Reverse, Triangular
@@ -59,6 +60,7 @@ __all__ = [
     "Exp",
     "Haar",
     "ImageCoupling",
+    "Identity",
     "Interleave",
     "Inverse",
     "LeakyReLU",

@@ -31,6 +31,8 @@ class Encoding(nn.Module, ABC):
 
     data_dtype: ClassVar[torch.dtype] = torch.float64
     """What ``fit`` holds data in; one of whole numbers takes only those that it can hold."""
+    takes_gaps: ClassVar[bool] = False
+    """Whether NaN is data: a gap."""
     exact: bool
     event_shape: torch.Size
     """Shape of one data point before encoding."""

@@ -36,6 +36,29 @@ def log_tails(z: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(left, less, more), torch.where(left, more, less)
 
 
+_NARROW = 0.02
+"""Widths, over one plus the distance from 0, below which the difference of two logarithms loses digits."""
+
+
+def log_normal_mass(low: Tensor, high: Tensor) -> Tensor:
+    """``log(Phi(high) - Phi(low))`` for ``low <= high``, in either tail and between near ends; -inf for equal
+    ones.
+
+    On the left side, where both logarithms are exact: ``log Phi(b) + log(1 - Phi(a) / Phi(b))``. Of a width w
+    around m that is too small for a difference, ``log phi(m) + log w + (m w)^2 / 24 - w^2 / 24``.
+    """
+    right = low + high > 0
+    a, b = torch.where(right, -high, low), torch.where(right, -low, high)
+    width = b - a
+    middle = torch.where(width < 1, 0.5 * (a + b), 0.0)
+    narrow = width * (1 + middle.abs()) < _NARROW
+    below, upto = (log_tails(torch.where(narrow, other, end))[0] for end, other in ((a, -1.0), (b, 0.0)))
+    wide = upto + torch.log1p(-(below - upto).exp())
+    w = torch.where(narrow, width, 1.0)
+    tiny = w * w * (middle * middle - 1) / 24 - 0.5 * (middle * middle + _LOG_2_PI) + w.log()
+    return torch.where(narrow, tiny, wide)
+
+
 def log_hazard(z: Tensor) -> Tensor:
     """``log(phi(z) / Phi(z))``, the logarithm of the derivative of ``log Phi``.
 

@@ -11,6 +11,7 @@ from diffeo.nets.masked import MADE, FullPasses, MaskedLinear, ResMADE
 from diffeo.nets.masked_conv import MaskedConvNet
 from diffeo.nets.mlp import MLP, ResidualMLP
 from diffeo.nets.smooth import ELU, Activation, LipSwish, SiLU, Sine, SmoothMLP, Tanh
+from diffeo.nets.subsets import SubsetNet
 from diffeo.nets.transformer import CausalTransformer, VisionTransformer
 from diffeo.nets.velocity import VelocityMLP
 
@@ -36,6 +37,7 @@ __all__ = [
     "SiLU",
     "Sine",
     "SmoothMLP",
+    "SubsetNet",
     "Tanh",
     "VelocityMLP",
     "VisionTransformer",

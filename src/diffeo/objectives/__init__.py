@@ -6,9 +6,11 @@ from diffeo.objectives.evidence import ELBO
 from diffeo.objectives.likelihood import Likelihood, RegularizedLikelihood
 from diffeo.objectives.matching import FlowMatching, Independent, OptimalTransport, Pairing
 from diffeo.objectives.noisy import NoisyLikelihood
+from diffeo.objectives.subsets import AnySubset
 
 __all__ = [
     "ELBO",
+    "AnySubset",
     "Batch",
     "Flipped",
     "FlowMatching",

@@ -6,6 +6,7 @@ from diffeo.presets.autoregressive import IAF, MAF, NSF
 from diffeo.presets.base import ImagePreset, Preset, VectorPreset
 from diffeo.presets.continuous import FFJORD, FlowMatching
 from diffeo.presets.coupling import NICE, CouplingNSF, RealNVP
+from diffeo.presets.mixed import Mixed
 from diffeo.presets.monotone import BPF, NAF, SOSPF, UNAF, Gaussianization
 from diffeo.presets.multiscale import Glow, RealNVPImage, SplineGlow
 from diffeo.presets.pixel import PixelFlow
@@ -22,6 +23,7 @@ __all__ = [
     "IResNet",
     "PRESETS",
     "MAF",
+    "Mixed",
     "NAF",
     "NICE",
     "NSF",

@@ -147,7 +147,8 @@ def rows_for(flow: Flow, x: ArrayLike, context: ArrayLike | None, weights: Array
     """Check data against the flow and make them tensors of its dtype; errors name row and column."""
     parameter = next(flow.parameters(), torch.empty(0))
     exact = parameter.dtype if flow.encoding is None else flow.encoding.data_dtype
-    data = _tensor(x, "x", exact, flow.event_shape)
+    gaps = flow.encoding is not None and flow.encoding.takes_gaps
+    data = _tensor(x, "x", exact, flow.event_shape, gaps)
     if (context is None) != (flow.context_shape is None):
         raise ContextError(
             "this flow needs a context and fit was given none; pass context=."
@@ -171,7 +172,9 @@ def rows_for(flow: Flow, x: ArrayLike, context: ArrayLike | None, weights: Array
     return rows if weight is None else rows.take((weight > 0).nonzero()[:, 0])
 
 
-def _tensor(values: ArrayLike, name: str, dtype: torch.dtype | None, event: torch.Size) -> Tensor:
+def _tensor(
+    values: ArrayLike, name: str, dtype: torch.dtype | None, event: torch.Size, gaps: bool = False
+) -> Tensor:
     tensor = values if isinstance(values, Tensor) else _from_numpy(values, name)
     if tensor.dim() != 1 + len(event) or tensor.shape[1:] != event:
         wanted = ", ".join(["rows", *map(str, event)])
@@ -181,7 +184,7 @@ def _tensor(values: ArrayLike, name: str, dtype: torch.dtype | None, event: torc
     tensor = tensor.detach()
     dtype = dtype or tensor.dtype
     stored, tensor = tensor, tensor.to(dtype) if dtype.is_floating_point else tensor
-    bad = (~torch.isfinite(tensor)).nonzero()
+    bad = (tensor.isinf() if gaps else ~torch.isfinite(tensor)).nonzero()
     if len(bad):
         where = ", ".join(map(str, bad[0].tolist()[1:]))
         value = tensor[tuple(bad[0].tolist())].item()

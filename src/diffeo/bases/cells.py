@@ -1,0 +1,308 @@
+"""The density of mixed rows: discrete columns and numbers in one autoregressive product.
+
+Each column is a choice among cells, and one of these, the *rest*, is a number with a density of its own: on
+a normal scale, by a spline with a location and a scale. A point has four numbers for each column: its cell,
+its place on the normal scale, and the ends of its place where values stand on a grid. Encodings make them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import one_hot
+
+from diffeo.bases.base import Base
+from diffeo.contracts import Initializable
+from diffeo.elementwise import LocationScale, RationalQuadratic
+from diffeo.functional.normal_cdf import log_normal_mass
+from diffeo.nets.subsets import SubsetNet
+
+CELL, PLACE, LOW, HIGH = range(4)
+"""The numbers of a column in a point."""
+UNKNOWN = -1.0
+"""The cell of a column that is not known: it is marginalized over."""
+_FEWEST = 0.5
+"""Rows that a cell is taken to have beyond those it has, when shares are set from rows."""
+
+
+class CellColumn(Protocol):
+    """What the density has to know of a column; ``encodings.cells`` has the kinds."""
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are."""
+        ...
+
+    @property
+    def rest(self) -> int | None:
+        """Which of them is a number with a density, if any."""
+        ...
+
+    @property
+    def grid(self) -> bool:
+        """Whether the rest has masses between two ends, not densities."""
+        ...
+
+    def settled(self, code: Tensor) -> Tensor:
+        """Drawn codes ``(rows, 4)`` as their values are encoded: on the grid, in the atom that they hit."""
+        ...
+
+
+class CellDensity(Base, Initializable):
+    """Mixed rows: each column's cell by softmax given other columns, a number in the rest by a spline.
+
+    The one base that is learned as a flow is: it takes what an encoding makes of a table's row, whatever its
+    columns hold. ``log_prob`` is the joint log-likelihood; with roles for the columns (see ``SubsetNet``) it
+    is that of any set of columns given any other, in one pass, and so are draws.
+
+    Formula: ``log p(x) = sum_j log p(c_j | ...) + [c_j = rest] log p(z_j | ...)``, where ``c`` are cells, z
+    is standard normal behind ``LocationScale(RationalQuadratic)``, and on a grid ``p(z)`` is the mass
+    between two ends. A number on a grid that is an atom has both masses. The sum goes over modeled columns; a column
+    in the cell -1 is not known and adds 0. The conditionals of one net need not agree with each other:
+    ``p(a) p(b | a)`` and ``p(b) p(a | b)`` are as equal as training makes them.
+
+    Cost: one pass of the net and a spline a number, either way.
+
+    Args:
+        columns: what each column is.
+        hidden: width of the net.
+        blocks: its residual blocks.
+        context: width of what is known of given columns.
+        bins: of each spline.
+        max_scale: how far its location and scale may stretch.
+        dropout: in [0, 1).
+        given: columns that are always conditioned on, by number.
+
+    Shape: points ``(*batch, D, 4)``, log-density ``(*batch,)``.
+
+    References: Germain et al. 2015, "MADE"; Liang et al. 2020 for hidden columns; Durkan et al. 2019 for the
+    splines.
+    """
+
+    initialized: Tensor
+    always: Tensor
+
+    def __init__(
+        self,
+        columns: Sequence[CellColumn],
+        hidden: int = 256,
+        blocks: int = 2,
+        context: int = 128,
+        bins: int = 8,
+        max_scale: float = 10.0,
+        dropout: float = 0.0,
+        *,
+        given: Sequence[int] = (),
+    ):
+        super().__init__((len(columns), 4))
+        self.columns = tuple(columns)
+        self.family = LocationScale(RationalQuadratic(bins), max_scale)
+        cells = [c.cells for c in columns]
+        outputs = [c.cells + (0 if c.rest is None else self.family.num_params) for c in columns]
+        self.net = SubsetNet(cells, outputs, hidden, blocks, context, dropout)
+        self.register_buffer("initialized", torch.tensor(False))
+        always = torch.zeros(len(columns), dtype=torch.bool)
+        always[list(given)] = True
+        self.register_buffer("always", always, persistent=False)
+        self.conditioned = len(given) > 0
+        """Whether some columns are always given."""
+        self._numbers = [j for j, c in enumerate(columns) if c.rest is not None]
+        self._grid = [columns[j].grid for j in self._numbers]
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Set the shares of the cells to those of training points ``x``; does nothing where they were set."""
+        if bool(self.initialized):
+            return
+        starts = [sum(self.net.outputs[:j]) for j in range(len(self.columns))]
+        with torch.no_grad():
+            for start, column, cells in zip(starts, self.columns, x[..., CELL].T, strict=True):
+                known = cells[cells >= 0].long().clamp(max=column.cells - 1)
+                shares = one_hot(known, column.cells).sum(0) + _FEWEST
+                self.net.output.bias[start : start + column.cells] = (shares / shares.sum()).log()
+        self.initialized.fill_(True)
+
+    # -- densities ----------------------------------------------------------------------------
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.column_log_probs(z).sum(-1)
+
+    def column_log_probs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
+        """What each column adds to the log-likelihood, ``(*batch, D)``: 0 where it is given or not known.
+
+        Args:
+            z: points; a column in the cell -1 is not known.
+            given: which columns are conditioned on, ``(*batch, D)`` booleans; None for none.
+        """
+        batch = z.shape[:-2]
+        if self.conditioned:
+            given = self.always.expand(z.shape[:-1]) if given is None else given | self.always
+        z = z.reshape(-1, *self.event_shape)
+        known = z[..., CELL] != UNKNOWN  # NaN is known, and spoils what it should
+        modeled, seen = known, None
+        if given is not None:
+            given = given.reshape(-1, len(self.columns)) & known
+            modeled, seen = known & ~given, given.to(z.dtype)
+        cells = z[..., CELL].nan_to_num(0.0, 0.0, 0.0).long()
+        outputs = self.net(cells, z[..., PLACE].nan_to_num(), modeled.to(z.dtype), seen)
+        heads = outputs.split(self.net.outputs, -1)
+        rest = self._rest_log_probs(z, heads)
+        found: list[Tensor] = []
+        for j, (column, head) in enumerate(zip(self.columns, heads, strict=True)):
+            logits = head[:, : column.cells].log_softmax(-1)
+            cell = z[:, j, CELL]
+            at = logits.gather(-1, cells[:, j, None].clamp(0, column.cells - 1))[:, 0]
+            if column.rest is not None:
+                number = logits[:, column.rest] + rest[j]
+                atom = torch.logaddexp(at, number) if column.grid else at
+                at = torch.where(cell == column.rest, number, torch.where(cell < column.rest, atom, at))
+            found.append(at.masked_fill(cell >= column.cells, -math.inf))
+        every = torch.where(modeled, torch.stack(found, -1), 0.0)
+        every = torch.where(z.isnan().any(-1) & modeled, math.nan, every)
+        return every.reshape(*batch, len(self.columns))
+
+    @staticmethod
+    def without(z: Tensor, hidden: Tensor) -> Tensor:
+        """Points in which these columns, ``(*batch, D)`` booleans, are not known."""
+        z = z.clone()
+        z[..., CELL] = torch.where(hidden, UNKNOWN, z[..., CELL])
+        return z
+
+    def _rest_log_probs(self, z: Tensor, heads: Sequence[Tensor]) -> dict[int, Tensor]:
+        """The log-density, or on a grid the log-mass, of each number, as if it were in the rest."""
+        if not self._numbers:
+            return {}
+        params = torch.stack([heads[j][:, self.columns[j].cells :] for j in self._numbers], 1)
+        places = z[:, self._numbers]
+        y, log_slope = self.family.forward(places[..., PLACE], params)
+        density = -0.5 * (y * y + math.log(2 * math.pi)) + log_slope
+        if not any(self._grid):
+            return dict(zip(self._numbers, density.unbind(1), strict=True))
+        on_grid = [i for i, grid in enumerate(self._grid) if grid]
+        ends = places[:, on_grid, LOW:].movedim(-1, 0)
+        low, high = self.family.forward(ends, params[:, on_grid])[0]
+        mass = dict(zip(on_grid, log_normal_mass(low, high).unbind(1), strict=True))
+        return {j: mass[i] if i in mass else density[:, i] for i, j in enumerate(self._numbers)}
+
+    # -- draws --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        batch_shape: Sequence[int] = (),
+        context: Tensor | None = None,
+        *,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        shape = torch.Size(batch_shape)
+        weight = self.net.output.weight
+        z = torch.zeros(shape.numel(), *self.event_shape, dtype=weight.dtype, device=weight.device)
+        z[..., CELL] = UNKNOWN
+        return self.complete(z, generator=generator).reshape(*shape, *self.event_shape)
+
+    @torch.no_grad()
+    def complete(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Rows with every column that is not known drawn, given all those that are.
+
+        Args:
+            z: points ``(rows, D, 4)``; a column in the cell -1 is not known.
+            generator: of the draws.
+        """
+        z, unknown = z.clone(), z[..., CELL] == UNKNOWN
+        known = None if bool(unknown.all()) else (~unknown).to(z.dtype)
+        stepper = self.net.stepper(z[..., CELL].clamp(min=0).long(), z[..., PLACE], known)
+        seen = unknown.to(z.dtype)
+        before: tuple[Tensor, Tensor, Tensor] | tuple[None, None, None] = None, None, None
+        for j in range(len(self.columns)):
+            outputs = stepper(*before)
+            if bool(unknown[:, j].any()):
+                drawn = self.head(j, outputs).sample(generator)
+                z[:, j] = torch.where(unknown[:, j, None], drawn, z[:, j])
+            before = z[:, j, CELL].long(), z[:, j, PLACE], seen[:, j]
+        return z
+
+    @torch.no_grad()
+    def conditional(self, z: Tensor, column: int) -> Head:
+        """The law of one column given all others that are known, for each row of points ``(rows, D, 4)``."""
+        known = z[..., CELL] != UNKNOWN
+        known = known & (torch.arange(len(self.columns), device=z.device) != column)
+        cells, places = z[..., CELL].clamp(min=0).long(), z[..., PLACE]
+        outputs = self.net(cells, places, torch.zeros_like(places), known.to(z.dtype))
+        return self.head(column, outputs.split(self.net.outputs, -1)[column])
+
+    def head(self, column: int, outputs: Tensor) -> Head:
+        """The law of a column that these outputs of the net are, ``(rows, outputs of the column)``."""
+        return Head(self.columns[column], self.family, outputs)
+
+
+def _open_unit(dtype: torch.dtype) -> tuple[float, float]:
+    """The least and largest numbers between 0 and 1."""
+    about = torch.finfo(dtype)
+    return about.tiny, 1 - about.eps / 2
+
+
+class Head:
+    """The law of one column, a row each: shares of its cells, and a map of the rest onto the normal.
+
+    Args:
+        column: what it holds.
+        family: the map's family.
+        outputs: of the net, ``(rows, cells + parameters)``.
+    """
+
+    def __init__(self, column: CellColumn, family: LocationScale, outputs: Tensor):
+        self.column, self.family = column, family
+        self.log_shares = outputs[:, : column.cells].log_softmax(-1)
+        self.params = outputs[:, column.cells :]
+
+    def normal(self, places: Tensor) -> Tensor:
+        """Places ``(rows,)`` of the rest on the standard normal."""
+        return self.family.forward(places, self.params)[0]
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """A draw for each row, ``(rows, 4)``."""
+        return self.restricted(None, None, generator)[0]
+
+    def restricted(
+        self, cells: Tensor | None, ends: tuple[Tensor, Tensor] | None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draws within some cells and, of the rest, between two places; and the log of that part's share.
+
+        Args:
+            cells: which cells are allowed, ``(cells,)`` booleans; None for all.
+            ends: the places, scalars, that the rest must lie between; None for any.
+            generator: of the draws.
+
+        Returns:
+            codes ``(rows, 4)`` and log-shares ``(rows,)``, -inf where nothing is allowed.
+        """
+        logits, rest = self.log_shares, self.column.rest
+        rows, like = len(logits), logits
+        low, high = logits.new_zeros(rows), logits.new_ones(rows)
+        if rest is not None and ends is not None:
+            y_low, y_high = (self.normal(end.to(logits).expand(rows)) for end in ends)
+            low, high = torch.special.ndtr(y_low), torch.special.ndtr(y_high)
+            inside = log_normal_mass(y_low, y_high)
+            logits = torch.cat(
+                [logits[:, :rest], logits[:, rest : rest + 1] + inside[:, None], logits[:, rest + 1 :]], -1
+            )
+        if cells is not None:
+            logits = logits.masked_fill(~cells.to(logits.device), -math.inf)
+        share = logits.logsumexp(-1)
+        edges = (logits - share.clamp(min=-1e30)[:, None]).exp().cumsum(-1)
+        u = torch.rand(rows, 1, generator=generator, dtype=like.dtype, device=like.device) * edges[:, -1:]
+        cell = (u >= edges[:, :-1]).sum(-1)
+        code = logits.new_zeros(rows, 4)
+        code[:, CELL] = cell.to(code.dtype)
+        v = torch.rand(rows, generator=generator, dtype=like.dtype, device=like.device)
+        y = torch.special.ndtri((low + (high - low) * v).clamp(*_open_unit(like.dtype)))
+        code[:, LOW] = y  # of a cell of many values the quantile
+        if rest is not None:
+            place = self.family.inverse(y, self.params)[0]
+            if ends is not None:
+                place = torch.minimum(torch.maximum(place, ends[0].to(place)), ends[1].to(place))
+            code[:, PLACE] = torch.where(cell == rest, place, 0.0)
+        return self.column.settled(code), share

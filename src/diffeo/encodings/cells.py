@@ -1,0 +1,112 @@
+"""``Cells``: rows of columns of any kind as cells and places, for the density of mixed rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffeo.bases.cells import CELL, UNKNOWN
+from diffeo.encodings.base import Encoding
+from diffeo.encodings.cell_kinds import CellKind, Numbers, blank, column_from_json, items
+from diffeo.errors import DataError, FormatError
+
+
+class Cells(Encoding):
+    """Takes rows of columns of any kind to cells and places and back.
+
+    The likelihood is exact and has one meaning: with respect to counting in categories, gaps, atoms and on
+    grids, and to length elsewhere, in the columns' own units. So it is a log-mass in the former columns, a
+    log-density in the others. Models of one schema have one measure, and compare.
+
+    NaN is a gap. Where a column has gaps, a gap is a value that it may have; where not, or where
+    ``ignores_gaps`` is set, it is not known, and marginalized over.
+
+    Args:
+        columns: what each holds, in the table's order.
+        given: names of those that the density is conditioned on.
+        weights: name of the column that weighted the training rows.
+
+    Shape: rows ``(*batch, columns)``; encoded ``(1, *batch, columns, 4)``.
+
+    Raises:
+        DataError: when a name appears twice, or no column is left to model.
+
+    Example:
+        >>> columns = Cells([Levels("sex", "string", False, ("F", "M"))])
+        >>> columns.encode(torch.tensor([[1.0]], dtype=torch.float64))[0][..., 0]
+        tensor([[[1.]]])
+    """
+
+    takes_gaps = True
+    exact = True
+    dtype_buffer: Tensor
+
+    def __init__(self, columns: Sequence[CellKind], *, given: Sequence[str] = (), weights: str | None = None):
+        super().__init__()
+        self.columns, self.weights, self.given = tuple(columns), weights, tuple(given)
+        self.names = tuple(c.name for c in columns)
+        self.dtypes = tuple(c.dtype for c in columns)
+        every = (*self.names, *(() if weights is None else (weights,)))
+        twice, count = Counter(every).most_common(1)[0] if every else ("", 0)
+        if count > 1:
+            raise DataError(f"the name {twice!r} is used for two columns; rename one.")
+        if not set(self.given) < set(self.names):
+            raise DataError("no column is left to model; give fewer of them.")
+        self.event_shape = torch.Size((len(columns),))
+        self.latent_shape = torch.Size((len(columns), 4))
+        self.ignores_gaps = False
+        """Whether gaps are marginalized over, for each column; set by who scores."""
+        self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the model's dtype
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.double()
+        gap = x.isnan()
+        codes: list[Tensor] = []
+        log_weight = x.new_zeros(x.shape[:-1])
+        for column, values, empty in zip(self.columns, x.unbind(-1), gap.unbind(-1), strict=True):
+            code, weight = column.encode(values.nan_to_num())
+            missing = UNKNOWN if column.missing is None or self.ignores_gaps else column.missing
+            nothing = blank(values)
+            nothing[..., CELL] = missing
+            codes.append(torch.where(empty.unsqueeze(-1), nothing, code))
+            log_weight = log_weight + torch.where(empty, 0.0, weight)
+        dtype = self.dtype_buffer.dtype
+        return torch.stack(codes, -2).to(dtype).unsqueeze(0), log_weight.to(dtype).unsqueeze(0)
+
+    def decode(self, v: Tensor) -> Tensor:
+        return torch.stack([c.decode(v[..., j, :]) for j, c in enumerate(self.columns)], -1)
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Rows with every value between the points of its column's grid moved to the nearest."""
+        x = x.double().clone()
+        for j, column in enumerate(self.columns):
+            if isinstance(column, Numbers):
+                x[..., j] = torch.where(column.atom(x[..., j])[1], x[..., j], column.nearest(x[..., j]))
+        return x
+
+    # -- files --------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        own = ("name", "dtype", "gaps")
+        return {
+            "columns": [{**{n: getattr(c, n) for n in own}, **c.to_json()} for c in self.columns],
+            "given": list(self.given),
+            "weights": self.weights,
+        }
+
+    @classmethod
+    def from_json(cls, spec: dict[str, Any]) -> Cells:
+        if not isinstance(spec, dict) or set(spec) != {"columns", "given", "weights"}:
+            raise FormatError("the table columns in this file are malformed: wrong entries.")
+        columns = [column_from_json(c) for c in items(spec["columns"], dict)]
+        weights = spec["weights"]
+        if weights is not None and not isinstance(weights, str):
+            raise FormatError("the weights' column in this file has no name.")
+        try:
+            return cls(columns, given=items(spec["given"], str), weights=weights)
+        except DataError as error:
+            raise FormatError(f"the table columns in this file are malformed: {error}") from None
