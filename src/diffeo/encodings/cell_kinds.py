@@ -1,11 +1,12 @@
 """Kinds of columns of mixed rows: which cells a column has, and how a value becomes one.
 
 A category's levels are cells. Numbers have a cell for each *atom*, a value that repeats, and one for the
-*rest*, in which there is a density, or on a grid a mass, on a scale on which the training rows are about normal.
+*rest*, in which there is a density, or on a grid a mass, on a scale that makes training rows about normal.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ from diffeo.encodings.kinds import kind_from_json
 from diffeo.errors import DataError, FormatError
 
 FAR = 1e4
-"""A place beyond which a normal has no mass in any precision: where the first and last cells of a grid end."""
+"""A place beyond which a normal has no mass: where the first and last cells of a grid end."""
 _COARSE = 1e-2
-"""Widths on the normal scale from which a grid's cells have masses by their ends; below, width times density."""
+"""Width on the normal scale from which a grid's cells have masses by their ends; below, width by density."""
 _MOST = 2**20
 """Most levels, atoms or knots of a column of a file."""
 
@@ -99,7 +100,7 @@ class Levels(CellKind):
     def __post_init__(self) -> None:
         if not len(self.levels) > 0 or len(self.shares) > len(self.levels):
             raise DataError(
-                f"column {self.name!r} has {len(self.levels)} levels and as many pooled as these."
+                f"column {self.name!r} has {len(self.levels)} levels, {len(self.shares)} of them pooled."
             )
 
     @property
@@ -175,8 +176,12 @@ class Numbers(CellKind):
     def rest(self) -> int:
         return len(self.atoms)
 
+    @property
+    def grid(self) -> bool:
+        return self._grid
+
     @cached_property
-    def grid(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def _grid(self) -> bool:
         if not self.step:
             return False
         x, z = (np.array(k) for k in self.knots)
@@ -297,10 +302,12 @@ def column_from_json(spec: dict[str, Any]) -> CellKind:
     """The column of an entry of ``Cells.to_json``; ``FormatError`` for anything malformed."""
     spec = dict(spec)
     kind = spec.pop("kind", None)
-    own = {n: spec.pop(n, None) for n in ("name", "dtype", "gaps")}
+    own: dict[str, Any] = {n: spec.pop(n, None) for n in ("name", "dtype", "gaps")}
     if not (isinstance(own["name"], str) and isinstance(own["dtype"], str) and isinstance(own["gaps"], bool)):
         raise FormatError("a column in this file has no name, type or word on gaps.")
-    numbers: dict[str, Any] = {n: finite_number(spec.pop(n), n) for n in ("step", "offset", "low", "high") if n in spec}
+    numbers: dict[str, Any] = {
+        n: finite_number(spec.pop(n), n) for n in ("step", "offset", "low", "high") if n in spec
+    }
     try:
         if kind == "levels" and set(spec) == {"levels", "shares"} and not numbers:
             levels = items(spec["levels"], (str, int, float, bool))
@@ -328,6 +335,6 @@ def items(value: Any, kind: type | tuple[type, ...]) -> list[Any]:
 
 def _rising(value: Any, fewest: int) -> tuple[float, ...]:
     numbers = tuple(finite_number(v, "a number of a column") for v in items(value, (int, float)))
-    if len(numbers) < fewest or any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
+    if len(numbers) < fewest or any(b <= a for a, b in itertools.pairwise(numbers)):
         raise FormatError("numbers in this file that must rise do not.")
     return numbers

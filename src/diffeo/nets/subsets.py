@@ -29,7 +29,7 @@ _WAVES = 2.0
 EMBEDDING = 16
 """Numbers that stand for a cell."""
 _WIDTH = EMBEDDING + 5
-"""What a column is to the net: its cell's numbers, four functions of its place, and whether it is not seen."""
+"""What a column is to the net: its cell's numbers, four of its place, and whether it is not seen."""
 
 
 class SubsetNet(nn.Module):
