@@ -62,8 +62,8 @@ class CellDensity(Base, Initializable):
     Formula: ``log p(x) = sum_j log p(c_j | ...) + [c_j = rest] log p(z_j | ...)``, where ``c`` are cells, z
     is standard normal behind ``LocationScale(RationalQuadratic)``, and on a grid ``p(z)`` is the mass
     between two ends. A number on a grid that is an atom has both masses. The sum goes over modeled columns;
-    a column in the cell -1 is not known and adds 0. The conditionals of one net need not agree with each other:
-    ``p(a) p(b | a)`` and ``p(b) p(a | b)`` are as equal as training makes them.
+    a column in the cell -1 is not known and adds 0. The conditionals of one net need not agree with each
+    other: ``p(a) p(b | a)`` and ``p(b) p(a | b)`` are as equal as training makes them.
 
     Cost: one pass of the net and a spline a number, either way.
 
