@@ -127,7 +127,7 @@ def say_versions() -> None:
 
 def say_model(path: Path, flow: Flow) -> None:
     """What a model file holds, and the notes its run left."""
-    from diffeo.encodings import Columns, Dequantization
+    from diffeo.encodings import Cells, Columns, Dequantization
     from diffeo.presets import Preset
     from diffeo.tables.scores import HELD_OUT_SCORES, SCORE_QUANTILES, known_scores
 
@@ -143,7 +143,7 @@ def say_model(path: Path, flow: Flow) -> None:
         noise = type(encoding.noise).__name__.removesuffix("Noise").lower()
         say(f"pixels      {encoding.bits} bits, {noise} noise")
         say("likelihood  a bound, in nats of the discrete image")
-    if not isinstance(encoding, Columns):
+    if not isinstance(encoding, Columns | Cells):
         say(f"event       {tuple(flow.event_shape)}")
         _say_notes(flow.notes)
         return
@@ -164,6 +164,10 @@ def say_model(path: Path, flow: Flow) -> None:
     said = SCORE_QUANTILES, HELD_OUT_SCORES
     _say_notes({name: value for name, value in flow.notes.items() if name not in said})
     say()
+    if isinstance(encoding, Cells):
+        cells = [(c.name, c.dtype, f"{c.cells}", c.measure) for c in encoding.columns]
+        grid([("column", "stored", "cells", "measure"), *cells], right=(2,))
+        return
     cells = [(c.name, str(c.kind), c.dtype, f"{c.loc:.6g}", f"{c.scale:.6g}") for c in encoding.columns]
     grid([("column", "kind", "stored", "location", "scale"), *cells], right=(3, 4))
 

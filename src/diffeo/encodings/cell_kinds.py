@@ -68,6 +68,11 @@ class CellKind(ABC):
         """The cell of a gap, if there is one: the last."""
         return self.cells - 1 if self.gaps else None
 
+    @property
+    @abstractmethod
+    def measure(self) -> str:
+        """With respect to what it has a likelihood, in words."""
+
     @abstractmethod
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values ``(*batch,)``, no NaN among them, to codes ``(*batch, 4)`` and log-weights."""
@@ -112,6 +117,10 @@ class Levels(CellKind):
     def cells(self) -> int:
         return self.kept + bool(self.shares) + self.gaps
 
+    @property
+    def measure(self) -> str:
+        return "masses of levels" + (" and of gaps" if self.gaps else "")
+
     @cached_property
     def _shares(self) -> Tensor:
         shares = torch.tensor(self.shares, dtype=torch.float64)
@@ -133,7 +142,7 @@ class Levels(CellKind):
         cell = code[..., CELL].clamp(0, self.cells - 1)
         if self.shares:  # a quantile says which of the pooled it is
             edges = self._shares.to(code.device).cumsum(0)[:-1]
-            rank = torch.searchsorted(edges, torch.special.ndtr(code[..., LOW].double()))
+            rank = torch.searchsorted(edges, torch.special.ndtr(code[..., LOW].double()).contiguous())
             cell = torch.where(
                 cell == self.kept, self.kept + rank, torch.where(cell > self.kept, math.nan, cell)
             )
@@ -177,6 +186,15 @@ class Numbers(CellKind):
         return len(self.atoms)
 
     @property
+    def measure(self) -> str:
+        if self.step:
+            own = f"masses of a grid of step {self.step:.6g}"
+        else:
+            atoms = f" beside masses of {len(self.atoms)} values" if self.atoms else ""
+            own = f"density{atoms}"
+        return own + (" and of gaps" if self.gaps else "")
+
+    @property
     def grid(self) -> bool:
         return self._grid
 
@@ -207,7 +225,7 @@ class Numbers(CellKind):
         real, weight = self.kind.encode(x.unsqueeze(-1), None, 0.0)
         real = real[..., 0]
         xs, zs = (k.to(x.device) for k in self._knots)
-        i = (torch.searchsorted(xs, real, right=True) - 1).clamp(0, len(xs) - 2)
+        i = (torch.searchsorted(xs, real.contiguous(), right=True) - 1).clamp(0, len(xs) - 2)
         slope = (zs[i + 1] - zs[i]) / (xs[i + 1] - xs[i])
         return zs[i] + (real - xs[i]) * slope, slope.log() + weight[..., 0]
 
@@ -215,7 +233,7 @@ class Numbers(CellKind):
         """The number at a place: on the grid, and within the ends."""
         xs, zs = (k.to(z.device) for k in self._knots)
         z = z.double()
-        i = (torch.searchsorted(zs, z, right=True) - 1).clamp(0, len(zs) - 2)
+        i = (torch.searchsorted(zs, z.contiguous(), right=True) - 1).clamp(0, len(zs) - 2)
         real = xs[i] + (z - zs[i]) * (xs[i + 1] - xs[i]) / (zs[i + 1] - zs[i])
         x = self.kind.decode(real.unsqueeze(-1))[..., 0].clamp(*self.kind.support)
         return self.nearest(x).clamp(self.low, self.high)
@@ -233,7 +251,7 @@ class Numbers(CellKind):
         if not self.atoms:
             return torch.zeros_like(x, dtype=torch.long), torch.zeros_like(x, dtype=torch.bool)
         atoms = self._atoms.to(x.device)
-        at = torch.searchsorted(atoms, x).clamp(max=len(atoms) - 1)
+        at = torch.searchsorted(atoms, x.contiguous()).clamp(max=len(atoms) - 1)
         return at, atoms[at] == x
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:

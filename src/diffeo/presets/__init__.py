@@ -6,7 +6,7 @@ from diffeo.presets.autoregressive import IAF, MAF, NSF
 from diffeo.presets.base import ImagePreset, Preset, VectorPreset
 from diffeo.presets.continuous import FFJORD, FlowMatching
 from diffeo.presets.coupling import NICE, CouplingNSF, RealNVP
-from diffeo.presets.mixed import Mixed
+from diffeo.presets.mixed import Mixed, choose_mixed
 from diffeo.presets.monotone import BPF, NAF, SOSPF, UNAF, Gaussianization
 from diffeo.presets.multiscale import Glow, RealNVPImage, SplineGlow
 from diffeo.presets.pixel import PixelFlow
@@ -48,6 +48,7 @@ __all__ = [
     "TarFlow",
     "VectorPreset",
     "choose",
+    "choose_mixed",
 ]
 
 PRESETS: dict[str, type[Preset]] = {

@@ -96,3 +96,21 @@ class Mixed(Preset):
         flow = Flow(self.map(None), base, encoding)
         flow.preset = self
         return flow
+
+
+def choose_mixed(rows: int, columns: int) -> Mixed:
+    """The ``Mixed`` for a table of this size.
+
+    Args:
+        rows: training rows.
+        columns: to model, given ones too.
+
+    Example:
+        >>> choose_mixed(500, 8).hidden, choose_mixed(50_000, 8).hidden
+        (64, 256)
+    """
+    if rows < 2_000:
+        return Mixed(columns, hidden=64, known=32, blocks=1, dropout=0.2)
+    if rows < 8_000:
+        return Mixed(columns, hidden=128, known=64, dropout=0.2)
+    return Mixed(columns)

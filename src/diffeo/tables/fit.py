@@ -12,12 +12,14 @@ import torch
 from typing_extensions import Unpack
 
 from diffeo.contexts import Vector
+from diffeo.encodings.cells import Cells
 from diffeo.encodings.columns import Columns
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow
 from diffeo.functional.seeding import seeded
-from diffeo.presets import Preset, VectorPreset, choose
+from diffeo.presets import Mixed, VectorPreset, choose, choose_mixed
 from diffeo.tables.checks import check_columns
+from diffeo.tables.codes import as_numbers
 from diffeo.tables.judging import compared, draws_doubts, mean_log_prob, relative, sizes_for
 from diffeo.tables.schema import Schema
 from diffeo.tables.scores import HELD_OUT_SCORES, held_out_scores, score_table
@@ -32,6 +34,8 @@ from diffeo.train.rows import TensorRows, sampled
 RACE = 0.3
 """Part of the time that candidates share to find out which is best; the winner trains on from there. Half of
 it was too short: what leads after 200 steps is not what leads after 800."""
+ANSWERS = 0.05
+"""Nats a row by which a flow may fall behind that answers questions about any columns."""
 DEFAULT_SECONDS = 120.0
 LEAST = 0.1
 """Part of the time that training gets, however long all else takes."""
@@ -87,8 +91,9 @@ class TableReport:
         gap = flow - others[best]
         if gap > 0:
             but = ", but there are doubts" if self.doubts else ""
-            return f"The flow beats the better of the two by {gap:.3f} nats per row{but}."
-        name = {"gaussian": "Gaussian"}.get(best, best)
+            rival = "independent columns" if best == "independent" else "the better of the two"
+            return f"The flow beats {rival} by {gap:.3f} nats per row{but}."
+        name = {"gaussian": "Gaussian", "independent": "independent columns"}.get(best, best)
         return f"The flow is {-gap:.3f} nats per row below the {name}: train longer, or get more rows."
 
     def to_json(self) -> dict[str, Any]:
@@ -115,7 +120,7 @@ def fit_table(
     weights: str | None = None,
     columns: Mapping[str, str] | Schema | None = None,
     drop: Sequence[str] = (),
-    preset: VectorPreset | None = None,
+    preset: VectorPreset | Mixed | None = None,
     validation: float = 0.1,
     **training: Unpack[TrainingOptions],
 ) -> tuple[Flow, TableReport]:
@@ -154,20 +159,16 @@ def fit_table(
         given, drop = listed(given), listed(drop)
         table, schema = _modeled(table, given, weights, columns, drop)
         given, weights = table.own(given), None if weights is None else table.own(weights)[0]
-        context = Vector(len(given)) if given else None
-        if preset is not None:
-            _check_preset(preset, schema, context)
         train, valid = _split(table, validation, options.seed)
-        encoding = schema.encoding(train, given=given, weights=weights)
-        presets = [preset] if preset else choose(len(train), schema.features, context, schema.circular)
-        rows = _rows(train, encoding), _rows(valid, encoding)
+        racers = _racers(preset, schema, train, valid, given, weights)
         with shown(options.progress, options.callbacks) as callbacks:
             told = replace(options, callbacks=callbacks, progress=False)
-            flow, start, told = _begun(presets, encoding, *rows, told)
-            report = fit_rows(flow, *rows, None, told, start.reserve)
+            flow, start, told = _begun(racers, told)
+            best = racers[start.winner]
+            report = fit_rows(flow, best.train, best.valid, None, told, start.reserve)
         scored = valid.rows(sampled(len(valid), start.scored, options.seed).numpy())
         scores = score_table(flow, scored).log_prob
-        counts = None if weights is None else relative(scored.column(weights))
+        counts = None if weights is None else relative(as_numbers(scored.column(weights)))
         mean = float(np.average(scores, weights=counts))
         report = replace(report, valid=mean, checked=len(scored))
         drawn = draws_doubts(flow, train, valid, start.drawn, options.seed)
@@ -178,7 +179,11 @@ def fit_table(
             baselines={"flow": mean, **start.baselines},
             held_out_scores=held_out_scores(scores, counts),
             seconds=options.spent(),
-            doubts=(*start.doubts, *schema.doubts(len(train)), *drawn),
+            doubts=(
+                *start.doubts,
+                *schema.doubts(len(train), cells=isinstance(flow.encoding, Cells)),
+                *drawn,
+            ),
         )
     flow.notes = found.notes()
     return flow, found
@@ -202,7 +207,67 @@ def _modeled(
     return table, columns
 
 
+@dataclass(frozen=True)
+class _Racer:
+    """A preset, and the rows as its encoding takes them."""
+
+    preset: VectorPreset | Mixed
+    encoding: Columns | Cells
+    train: TensorRows
+    valid: TensorRows
+
+    @property
+    def cells(self) -> bool:
+        """Whether values that repeat have masses of their own."""
+        return isinstance(self.encoding, Cells)
+
+    def build(self, seed: int) -> Flow:
+        """The flow, untrained."""
+        with seeded(seed):
+            return self.preset.build(self.encoding)
+
+
+def _racers(
+    preset: VectorPreset | Mixed | None,
+    schema: Schema,
+    train: Table,
+    valid: Table,
+    given: Sequence[str],
+    weights: str | None,
+) -> list[_Racer]:
+    """What may be fitted to the rows, the safest first."""
+    if isinstance(preset, Mixed) or (preset is None and schema.mixed):
+        encoding = schema.cell_encoding(train, weights=weights)
+        chosen = preset or choose_mixed(len(train), len(encoding.columns))
+        if chosen.features != len(encoding.columns):
+            raise ConfigError(
+                f"the preset has features={chosen.features}, but this table has {len(encoding.columns)} "
+                f"columns; build it with features={len(encoding.columns)}."
+            )
+        return [_Racer(chosen, encoding, _rows(train, encoding), _rows(valid, encoding))]
+    context = Vector(len(given)) if given else None
+    if preset is not None:
+        _check_preset(preset, schema, context)
+    encoding = schema.encoding(train, given=given, weights=weights)
+    rows = _rows(train, encoding), _rows(valid, encoding)
+    if preset is not None:
+        return [_Racer(preset, encoding, *rows)]
+    presets = choose(len(train), schema.features, context, schema.circular)
+    racers = [_Racer(each, encoding, *rows) for each in presets]
+    if context is None and schema.features > 1 and not any(schema.circular):
+        cells = schema.cell_encoding(train, weights=weights)
+        mixed = choose_mixed(len(train), len(cells.columns))
+        racers.append(_Racer(mixed, cells, _rows(train, cells), _rows(valid, cells)))
+    return racers
+
+
 def _check_preset(preset: VectorPreset, schema: Schema, context: Vector | None) -> None:
+    if schema.mixed:
+        name = next(e.name for e in (*schema.entries, *schema.given) if e.mixed)
+        raise ConfigError(
+            f"{type(preset).__name__} takes complete numbers only, and column {name!r} holds other things; "
+            f"use no preset, or Mixed, or drop such columns."
+        )
     if (preset.features, preset.context) != (schema.features, context):
         given = 0 if context is None else context.size
         raise ConfigError(
@@ -242,52 +307,47 @@ class _Start:
 
 
 def _begun(
-    presets: Sequence[VectorPreset],
-    encoding: Columns,
-    train: TensorRows,
-    valid: TensorRows,
+    racers: Sequence[_Racer],
     options: Options,
 ) -> tuple[Flow, _Start, Options]:
-    """The best of the presets, what is known before it is trained to the end, and how it is to be."""
+    """The best of them, what is known before it is trained to the end, and how it is to be."""
     keeper = options.keeper
     limits = [options.max_seconds, options.max_steps, options.max_epochs]
-    asked = [limits, [repr(preset) for preset in presets]]
+    asked = [limits, [repr(racer.preset) for racer in racers]]
     noted = None if keeper is None else keeper.notes()
     if keeper is not None and noted is not None:
         notes = dict(noted[0])
         if notes.pop("asked", None) != asked:
             raise keeper.of_another_run("another preset or limit")
         start = _Start(**{**notes, "doubts": tuple(notes["doubts"])})
-        flow = _build(presets[start.winner], encoding, options.seed)
+        flow = racers[start.winner].build(options.seed)
         if any(flow.state_dict()[name].shape != tensor.shape for name, tensor in noted[1].items()):
             raise keeper.of_another_run("another table")
         flow.load_state_dict(noted[1])  # as the race left it
         options = replace(options, began=options.clock() - start.seconds)
     else:
-        flow, start = _started(presets, encoding, train, valid, replace(options, checkpoint=None))
+        flow, start = _started(racers, replace(options, checkpoint=None))
         if keeper is not None:
             keeper.note({"asked": asked, **asdict(start)}, flow.state_dict())
-    if len(presets) > 1:
+    if len(racers) > 1:
         whole = {"max_seconds": options.max_seconds, "began": options.began}
         options = replace(_shortened(options, 1 - RACE), **whole)
     return flow, start, options
 
 
 def _started(
-    presets: Sequence[VectorPreset],
-    encoding: Columns,
-    train: TensorRows,
-    valid: TensorRows,
+    racers: Sequence[_Racer],
     options: Options,
 ) -> tuple[Flow, _Start]:
     limit, prepared = options.max_seconds, options.spent()
-    flows = [_build(preset, encoding, options.seed) for preset in presets]
-    sizes = sizes_for(flows, valid, limit, options.clock)
-    scored = valid.take(sampled(len(valid), sizes.scored, options.seed))
+    flows = [racer.build(options.seed) for racer in racers]
+    first = racers[0]
+    sizes = sizes_for(flows, first.valid, limit, options.clock)
+    scored = first.valid.take(sampled(len(first.valid), sizes.scored, options.seed))
     with seeded(options.seed):
-        plain = compared(encoding, train, scored, limit)
+        plain = compared(first.encoding, first.train, scored, limit)
     if limit is None:
-        winner = _race(flows, train, valid, options)
+        winner = _race(flows, racers, options)
         return flows[winner], _Start(winner, options.spent(), plain, sizes.scored, sizes.drawn, 0.0)
     least, spent, doubts = LEAST * limit, options.spent(), ()
     if late := spent + sizes.seconds + least > limit:
@@ -296,7 +356,7 @@ def _started(
             f"ready, and training had {least:.1f}.",
         )
     left = least if late else limit - spent - sizes.seconds
-    winner = _race(flows, train, valid, replace(options, max_seconds=left))
+    winner = _race(flows, racers, replace(options, max_seconds=left))
     spent = options.spent()
     reserve = min(sizes.seconds, limit - spent - least)
     return flows[winner], _Start(winner, spent, plain, sizes.scored, sizes.drawn, reserve, doubts)
@@ -318,7 +378,9 @@ def _weighted(table: Table, weights: str | None) -> Table:
     """The rows whose weight is above 0: the others have no part in schema, moments or likelihood."""
     if weights is None:
         return table
-    w = table.column(weights)
+    w = as_numbers(table.column(weights))
+    if np.isnan(w).any():
+        raise DataError(f"column {weights!r} lacks a weight in row {int(np.isnan(w).argmax()) + 1}.")
     if (w < 0).any():
         row = int(np.argmax(w < 0))
         raise DataError(f"column {weights!r} holds a negative weight in row {row + 1}: {w[row]:.10g}.")
@@ -341,8 +403,8 @@ def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
     return table.rows(np.sort(order[held:])), table.rows(np.sort(order[:held]))
 
 
-def _rows(table: Table, encoding: Columns) -> TensorRows:
-    weights = None if encoding.weights is None else relative(table.column(encoding.weights))
+def _rows(table: Table, encoding: Columns | Cells) -> TensorRows:
+    weights = None if encoding.weights is None else relative(as_numbers(table.column(encoding.weights)))
     return TensorRows(
         to_rows(encoding, table),
         to_context(encoding, table),
@@ -351,24 +413,21 @@ def _rows(table: Table, encoding: Columns) -> TensorRows:
     )
 
 
-def _build(preset: Preset, encoding: Columns, seed: int) -> Flow:
-    with seeded(seed):
-        return preset.build(encoding)
-
-
-def _race(flows: Sequence[Flow], train: TensorRows, valid: TensorRows, options: Options) -> int:
+def _race(flows: Sequence[Flow], racers: Sequence[_Racer], options: Options) -> int:
     """Train each flow for an equal share of the race's length; the best by validation."""
     if len(flows) == 1:
         return 0
     reports: list[FitReport] = []
-    for i, flow in enumerate(flows):
+    for i, (flow, racer) in enumerate(zip(flows, racers, strict=True)):
         callbacks = relabelled(options.callbacks, f"race {i + 1}/{len(flows)}")
         heat = replace(_shortened(options, RACE / len(flows)), callbacks=callbacks)
-        reports.append(fit_rows(flow, train, valid, None, heat))
+        reports.append(fit_rows(flow, racer.train, racer.valid, None, heat))
+    valid = racers[0].valid
     rows = min(report.checked for report in reports)
     if rows == len(valid):
         scores = [report.valid for report in reports]
     else:  # the same rows for all
-        common = valid.take(sampled(len(valid), rows, options.seed))
-        scores = [mean_log_prob(flow, common) for flow in flows]
+        common = sampled(len(valid), rows, options.seed)
+        scores = [mean_log_prob(f, r.valid.take(common)) for f, r in zip(flows, racers, strict=True)]
+    scores = [s + ANSWERS * isinstance(r.preset, Mixed) for s, r in zip(scores, racers, strict=True)]
     return max(range(len(flows)), key=lambda i: scores[i])

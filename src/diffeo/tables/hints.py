@@ -23,6 +23,12 @@ def doubt(name: str, tally: Tally, kind: Kind) -> str:
     return _identifier(name, tally, kind) or _cap(tally) or _grid(tally, kind) or _missing(tally)
 
 
+def lasting(name: str, tally: Tally, kind: Kind) -> str:
+    """What is doubted of the values even where each that repeats has a mass of its own; "" for nothing."""
+    grid = isinstance(kind, Integer | Lattice)
+    return (_identifier(name, tally, kind) if grid else "") or _missing(tally)
+
+
 def _identifier(name: str, tally: Tally, kind: Integer | Lattice) -> str:
     """What to say of whole numbers that name their rows."""
     if kind.step != 1 or tally.rows < 20 or len(tally.unique) < tally.rows:

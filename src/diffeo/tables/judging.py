@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from diffeo.encodings.cell_kinds import Numbers
+from diffeo.encodings.cells import Cells
 from diffeo.encodings.columns import Columns
 from diffeo.flow import Flow, in_parts
 from diffeo.functional.seeding import generator
+from diffeo.presets import Mixed
+from diffeo.tables.codes import as_numbers
 from diffeo.tables.draws import doubts
 from diffeo.tables.gaussians import encoded_baselines
 from diffeo.tables.samples import sample_table
@@ -27,6 +31,8 @@ SCORED, DRAWN = 20_000, 10_000
 OVERHEAD, MOST = 0.3, 0.1
 """Seconds of what is as long for few rows as for many, writing included; part of the time that all take."""
 _FEWEST = 200
+_PLAIN = 100_000
+"""Training rows that tell how often each cell is."""
 _TIMED = 0.02
 """Seconds that tell what one row takes."""
 
@@ -89,12 +95,20 @@ def _seconds_each(work: Callable[[int], None], rows: int, clock: Callable[[], fl
 
 
 def compared(
-    encoding: Columns,
+    encoding: Columns | Cells,
     train: TensorRows,
     scored: TensorRows,
     seconds: float | None,
 ) -> dict[str, float]:
-    """Held-out nats of the plain densities, the mixture's fit no longer than the time allows."""
+    """Held-out nats of the plain densities, the mixture's fit no longer than the time allows.
+
+    Of cells these are independent columns: what a ``Mixed`` is before it is trained.
+    """
+    if isinstance(encoding, Cells):
+        plain = Mixed(len(encoding.columns), hidden=1, known=1, blocks=0).build(encoding)
+        sample = train.sample(_PLAIN)
+        plain.initialize(sample.x)
+        return {"independent": mean_log_prob(plain, scored)}
     return encoded_baselines(
         encoding,
         train.x,
@@ -122,6 +136,8 @@ def draws_doubts(flow: Flow, train: Table, valid: Table, most: int, seed: int) -
     if encoding.weights is not None:
         parts = [_resampled(t, encoding.weights) for t in parts]
     train, valid = parts
+    if isinstance(encoding, Cells):
+        return _cells_doubts(flow, encoding, train, valid, seed)
     each = -(-min(most, len(train) + len(valid)) // len(valid)) if encoding.given else 0
     given = valid.select(encoding.given) if encoding.given else None
     drawn = sample_table(flow, each or min(most, len(train) + len(valid)), given=given, seed=seed)
@@ -130,6 +146,24 @@ def draws_doubts(flow: Flow, train: Table, valid: Table, most: int, seed: int) -
     found = doubts(encoding.names, seen, held_out, drawn[finite]) if finite.any() else []
     lost = int((~finite).sum())
     return [f"{lost:,} of {len(drawn):,} draws are not finite.", *found] if lost else found
+
+
+def _cells_doubts(flow: Flow, encoding: Cells, train: Table, valid: Table, seed: int) -> list[str]:
+    """The same of the numbers among columns of any kind, in rows that have them all."""
+    modeled = [c.name for c in encoding.columns if isinstance(c, Numbers) and c.name not in encoding.given]
+    given = valid.rows(np.arange(len(train) + len(valid)) % len(valid)) if encoding.given else None
+    drawn = sample_table(
+        flow,
+        1 if encoding.given else len(train) + len(valid),
+        given=None if given is None else given.select(encoding.given),
+        seed=seed,
+    )
+    seen, held_out, drawn = (
+        np.stack([as_numbers(t.column(name)) for name in t.own(modeled)], 1) if modeled else np.empty((0, 0))
+        for t in (train, valid, drawn)
+    )
+    parts = [rows[~np.isnan(rows).any(1)] for rows in (seen, held_out, drawn)]
+    return doubts(tuple(modeled), *parts) if all(map(len, parts)) else []
 
 
 def relative(weights: np.ndarray) -> np.ndarray:

@@ -7,16 +7,22 @@ validation -inf. Every number that is estimated comes from training rows only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from diffeo.encodings.cell_kinds import Levels, Numbers
+from diffeo.encodings.cells import Cells
 from diffeo.encodings.column_kind import Kind
 from diffeo.encodings.columns import Column, Columns, precision
-from diffeo.encodings.kinds import Constant, Continuous, Integer, Lattice, parse_kind
+from diffeo.encodings.kinds import Constant, Continuous, Grid, Integer, Lattice, parse_kind
 from diffeo.errors import DataError
-from diffeo.tables import hints
+from diffeo.tables import cells, hints
+from diffeo.tables.cells import Category, tallied
+from diffeo.tables.codes import as_numbers, is_number_like
 from diffeo.tables.lattices import Tally, find_grid
 from diffeo.tables.relations import Relation, relations
 from diffeo.tables.table import Table, listed
@@ -25,34 +31,83 @@ _REPEATED = 0.5
 """Share of rows with a repeated value from which a fractional column counts as a lattice."""
 
 
+_NAMED = 20
+"""Rows from which a column may be said to name them."""
+_NUMPY = (
+    "bool",
+    *(f"float{b}" for b in (16, 32, 64)),
+    *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64)),
+)
+"""Types of complete numbers."""
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+"""Arrow's names of floats, and NumPy's."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One column of a schema: its kind, how that came about, and what else it might be.
 
-    ``doubt`` is what a density of this kind cannot show of the values: a heap, codes, a step that few rows
-    force. ``suggestion`` is the kind that values or name hint at, as ``columns={name: suggestion}`` takes it.
+    ``gaps`` are rows without an entry; ``levels`` what a category holds, the most frequent first, in as many
+    rows each as ``counts`` says; ``atoms`` numbers that repeat. ``doubt`` is what a density of this kind
+    cannot show of the values: a heap, codes, a step that few rows force; ``lasting`` is the part of it that
+    holds where values that repeat have masses of their own. ``suggestion`` is the kind that values or name
+    hint at, as ``columns={name: suggestion}`` takes it.
     """
 
     name: str
     dtype: str
-    kind: Kind
+    kind: Kind | Category
     declared: bool
     low: float
     high: float
     distinct: int
+    gaps: int = 0
+    levels: tuple[Any, ...] = ()
+    counts: tuple[int, ...] = ()
+    atoms: tuple[float, ...] = ()
     note: str = ""
     doubt: str = ""
+    lasting: str = ""
     suggestion: str = ""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it is a number that varies."""
+        return not isinstance(self.kind, Category | Constant)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether no real vector stands for it: a category, gaps, dates, values that repeat on no grid."""
+        constant = isinstance(self.kind, Constant) and not self.gaps and self.dtype in _NUMPY
+        spikes = bool(self.atoms) and not isinstance(self.kind, Grid)
+        return not constant and (not self.numeric or self.gaps > 0 or self.dtype not in _NUMPY or spikes)
+
+    def levels_of(self) -> Levels:
+        """Its levels as an encoding takes them; those of a number that never varies are the number."""
+        if isinstance(self.kind, Category):
+            return cells.category(
+                self.name, self.dtype, list(self.levels), np.array(self.counts, dtype=np.int64), self.gaps
+            )
+        return Levels(self.name, self.dtype, self.gaps > 0, (self.low,))
+
+    def numbers(self, rows: Any) -> Numbers:
+        """The numbers as an encoding takes them, on the scale of training rows."""
+        assert isinstance(self.kind, Kind)
+        kind = parse_kind(self.suggestion) if self.suggestion.startswith("integer") else self.kind
+        values = as_numbers(rows)
+        return cells.number(self.name, self.dtype, kind, self.atoms, self.gaps > 0, values[~np.isnan(values)])
 
 
 @dataclass(frozen=True)
 class Schema:
     """The kind of every column of a table.
 
-    Inferred from the rows: *constant*, *integer* (whole numbers), *lattice* (at least half of the
-    rows repeat a value of another, on a regular grid), else *continuous*. Declared only, because a
-    sample cannot show it: *positive*, *bounded*, *circular*; ``suggestion`` names them where the rows
-    look so.
+    Inferred from the rows: *category* (text, truth values), *constant*, *integer* (whole numbers), *lattice*
+    (at least half of the rows repeat a value of another, on a regular grid), else *continuous*. Declared
+    only, because a sample cannot show it: *category* of numbers that are codes, *positive*, *bounded*,
+    *circular*; ``suggestion`` names them where the rows look so. Dates and times are numbers, in their unit.
+
+    What names its rows is left out: text that is another in every row, and whole numbers that count them.
 
     Example:
         >>> table = Table.from_columns({"a": [1, 2, 2], "b": [0.13, 0.57, 7.1], "c": [3.0, 3.0, 3.0]})
@@ -64,6 +119,8 @@ class Schema:
     """
 
     entries: tuple[Entry, ...]
+    given: tuple[Entry, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def infer(
@@ -80,22 +137,33 @@ class Schema:
             ConfigError: for a kind that does not exist.
         """
         declared = declared or {}
-        kinds = dict(zip(table.own(declared), map(parse_kind, declared.values()), strict=True))
-        modeled = table.drop(given) if given else table
-        ordered = table.select([*table.own(given), *modeled.names])  # so that no given column is decided
-        values = ordered.values
-        columns = zip(
-            modeled.names, modeled.dtypes, values.T[len(ordered.names) - len(modeled.names) :], strict=True
+        kinds = dict(zip(table.own(declared), map(_declared, declared.values()), strict=True))
+        given = table.own(given)
+        named = (
+            {} if len(table) < _NAMED else {n: w for n in table.names if (w := _names_rows(table.column(n)))}
         )
-        entries = {name: _entry(name, dtype, column, kinds.get(name)) for name, dtype, column in columns}
-        stored = np.array([precision(dtype) for dtype in ordered.dtypes])
-        for found in relations(ordered.names, values, stored):
-            if found.column in entries:
-                entries[found.column] = _decided(entries[found.column], found)
-        schema = cls(tuple(entries.values()))
+        named = {n: why for n, why in named.items() if n not in (*given, *kinds)}
+        types = dict(zip(table.names, table.dtypes, strict=True))
+        found = {
+            name: _entry(name, types[name], table.column(name), kinds.get(name))
+            for name in table.names
+            if name not in named
+        }
+        complete = [n for n in (*given, *found) if found[n].numeric and not found[n].gaps]
+        ordered = table.select(dict.fromkeys(complete))  # so that no given column is decided
+        stored = np.array([precision(_FLOATS.get(dtype, dtype)) for dtype in ordered.dtypes])
+        numbers = np.stack([as_numbers(ordered.column(n)) for n in ordered.names], 1) if complete else None
+        for relation in () if numbers is None else relations(ordered.names, numbers, stored):
+            if relation.column not in given:
+                found[relation.column] = _decided(found[relation.column], relation)
+        schema = cls(
+            tuple(e for n, e in found.items() if n not in given),
+            tuple(found[n] for n in given),
+            tuple(f"column {n!r} is left out: {why}." for n, why in named.items()),
+        )
         if not schema.entries:
             raise DataError("no column is left to model; give, weight with or drop fewer of them.")
-        if not schema.features:
+        if not any(e.distinct > 1 or 0 < e.gaps < len(table) for e in schema.entries):
             raise DataError(f"no column varies over the {len(table)} rows, so there is nothing to model.")
         return schema
 
@@ -105,13 +173,22 @@ class Schema:
         Raises:
             DataError: for such a row, or a column that is not there; it names them.
         """
-        for entry, column in zip(self.entries, table.select(self.names).values.T, strict=True):
-            Column.fit(entry.name, entry.kind, entry.dtype, column)
+        if self.mixed:
+            table.own(self.names)
+            return
+        for entry in self.entries:
+            assert isinstance(entry.kind, Kind)
+            Column.fit(entry.name, entry.kind, entry.dtype, as_numbers(table.column(entry.name)))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The columns' names."""
         return tuple(e.name for e in self.entries)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether columns need cells: categories, gaps, dates, values that repeat on no grid."""
+        return any(e.mixed for e in (*self.entries, *self.given))
 
     @property
     def features(self) -> int:
@@ -121,20 +198,35 @@ class Schema:
     @property
     def circular(self) -> tuple[int, ...]:
         """Which of its latent coordinates are angles: the ``circular`` of a flow for this table."""
-        angles = [e.kind.angles for e in self.entries for _ in range(e.kind.width)]
+        angles = [
+            isinstance(e.kind, Kind) and e.kind.angles for e in self.entries for _ in range(e.kind.width)
+        ]
         return tuple(i for i, angle in enumerate(angles) if angle)
 
     def encoding(
         self, rows: Table, *, given: Sequence[str] = (), weights: str | None = None, draws: int = 16
     ) -> Columns:
-        """The encoding of these columns, standardized by the moments of ``rows``: pass training
-        rows only."""
-        columns = [Column.fit(e.name, e.kind, e.dtype, rows.column(e.name)) for e in self.entries]
+        """The encoding of these columns as real vectors, standardized by the moments of ``rows``: pass
+        training rows only."""
+        columns = [
+            Column.fit(e.name, e.kind, e.dtype, rows.column(e.name))
+            for e in self.entries
+            if isinstance(e.kind, Kind)
+        ]
         return Columns(columns, given=listed(given), weights=weights, num_draws=draws)
 
-    def doubts(self, rows: int) -> list[str]:
-        """What no density of these kinds shows, learned from so many rows: a sentence each."""
-        found = [f"column {e.name!r}: {e.doubt}." for e in self.entries if e.doubt]
+    def cell_encoding(self, rows: Table, *, weights: str | None = None) -> Cells:
+        """The encoding of these columns, and of the given ones, as cells, on the scales of ``rows``: pass
+        training rows only."""
+        every = (*self.given, *self.entries)
+        columns = [e.levels_of() if not e.numeric else e.numbers(rows.column(e.name)) for e in every]
+        return Cells(columns, given=[e.name for e in self.given], weights=weights)
+
+    def doubts(self, rows: int, *, cells: bool = False) -> list[str]:
+        """What no density of these kinds, or of their cells, shows, of so many rows: a sentence each."""
+        said = {e.name: e.lasting if cells else e.doubt for e in self.entries}
+        found = [f"column {name!r}: {doubt}." for name, doubt in said.items() if doubt]
+        found += self.left_out
         if rows <= self.features:
             found.append(
                 f"{rows:,} training rows lie on a plane within {self.features:,} columns: so few have no "
@@ -147,9 +239,12 @@ class Schema:
         cells: list[tuple[str, ...]] = [("column", "kind", "stored", "lowest", "highest", "distinct", "note")]
         for e in self.entries:
             kind = "constant" if isinstance(e.kind, Constant) else str(e.kind)
-            notes = e.doubt, e.note, f"perhaps {e.suggestion}" if e.suggestion else ""
+            gaps = f"{e.gaps:,} missing" if e.gaps else ""
+            doubt = e.lasting if self.mixed else e.doubt
+            notes = gaps, doubt, e.note, f"perhaps {e.suggestion}" if e.suggestion else ""
             note = "; ".join(filter(None, notes))
-            cells.append((e.name, kind, e.dtype, f"{e.low:.6g}", f"{e.high:.6g}", f"{e.distinct}", note))
+            ends = ("", "") if math.isnan(e.low) else (f"{e.low:.6g}", f"{e.high:.6g}")
+            cells.append((e.name, kind, e.dtype, *ends, f"{e.distinct}", note))
         return cells
 
     def lines(self) -> list[str]:
@@ -164,41 +259,92 @@ def _decided(entry: Entry, relation: Relation) -> Entry:
     grid = isinstance(entry.kind, Integer | Lattice)
     why = "draws only come near that" if grid else "there is no density, and its nats say nothing"
     text = f"is {relation} in every row: {why}; leave one out"
-    return replace(entry, doubt="; ".join(filter(None, (entry.doubt, text))))
+    both = ("; ".join(filter(None, (said, text))) for said in (entry.doubt, entry.lasting))
+    return replace(entry, doubt=next(both), lasting=next(both))
 
 
-def _entry(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -> Entry:
+def _declared(text: str) -> Kind | Category:
+    return Category() if text.strip().lower() == "category" else parse_kind(text)
+
+
+def _names_rows(column: Any) -> str:
+    """Why a column names its rows, and is left out; "" for one that does not."""
+    if isinstance(column, np.ndarray):
+        counts = column.dtype.kind in "iu" and len(column) >= _NAMED and bool((np.diff(column) == 1).all())
+        return "it counts the rows" if counts else ""
+    there = len(column) - column.null_count
+    if not there:
+        return "it holds nothing"
+    if is_number_like(column) or there < _NAMED:
+        return ""
+    return "each row has its own text" if len(column.unique()) - bool(column.null_count) == there else ""
+
+
+def _entry(name: str, dtype: str, column: Any, declared: Kind | Category | None) -> Entry:
+    truth = dtype == "bool" and not isinstance(declared, Kind)
+    if isinstance(declared, Category) or truth or not is_number_like(column):
+        if isinstance(declared, Kind):
+            raise DataError(f"column {name!r} holds text, not numbers; it is a category, not {declared}.")
+        return _category(name, dtype, column, declared is not None)
+    values = as_numbers(column)
+    there = values[~np.isnan(values)]
+    entry = _numbers(name, dtype, there, declared)
+    return replace(entry, gaps=len(values) - len(there))
+
+
+def _category(name: str, dtype: str, column: Any, declared: bool) -> Entry:
+    levels, counts, gaps = tallied(column)
+    rare = cells.pooled(counts)
+    note = f"{rare:,} rare levels share one cell" if rare else ""
+    numbers = [v for v in levels if isinstance(v, int | float)]
+    low, high = (min(numbers), max(numbers)) if len(numbers) == len(levels) else (math.nan, math.nan)
+    known = tuple(levels), tuple(counts.tolist())
+    return Entry(name, dtype, Category(), declared, low, high, len(levels), gaps, *known, note=note)
+
+
+def _numbers(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -> Entry:
+    if not len(values):
+        return Entry(name, dtype, Constant(0.0), False, math.nan, math.nan, 0, note="set aside")
     tally = Tally.of(values)
     distinct, low, high = len(tally.unique), float(tally.unique[0]), float(tally.unique[-1])
     entry = Entry(name, dtype, Continuous(), declared is not None, low, high, distinct)
     if distinct == 1:
         # a declared support says nothing about a value that never varies
         return replace(entry, kind=Constant(low), declared=False, note="set aside")
+    masses = cells.atoms(tally)
+    entry = replace(entry, atoms=masses)
     if declared is not None:
         Column.fit(name, declared, dtype, values)  # refuses values outside the support
         return replace(entry, kind=declared, note="declared")
     two = "only two values" if distinct == 2 else ""
+    dtype = _FLOATS.get(dtype, dtype)
     eps = precision(dtype)
     if _whole(tally.unique, dtype, eps):
         kind = _integers(tally)
-        doubt = hints.doubt(name, tally, kind)
+        doubt, entry = (
+            hints.doubt(name, tally, kind),
+            replace(entry, lasting=hints.lasting(name, tally, kind)),
+        )
         suggestion = hints.ends(tally) if isinstance(kind, Integer) and not doubt else ""
-        return replace(entry, kind=kind, doubt=doubt, note=two, suggestion=suggestion)
+        return replace(entry, kind=kind, doubt=doubt, lasting=lasting, note=two, suggestion=suggestion)
     grid = find_grid(tally.unique, eps) if tally.repeated >= _REPEATED else None
     if grid is not None:
         kind = Lattice(*grid)
         note = two or f"{tally.repeated:.0%} of rows repeat a value"
-        return replace(entry, kind=kind, doubt=hints.doubt(name, tally, kind), note=note)
+        doubts = {"doubt": hints.doubt(name, tally, kind), "lasting": hints.lasting(name, tally, kind)}
+        return replace(entry, kind=kind, note=note, **doubts)
     doubt = hints.doubt(name, tally, Continuous())
-    if tally.repeated >= _REPEATED:
-        note = "values repeat on no regular grid: densities there are not to be trusted"
-        return replace(entry, doubt=doubt, note=note)
-    return replace(entry, doubt=doubt, suggestion=hints.suggestion(name, values))
+    entry = replace(entry, doubt=doubt, lasting=hints.lasting(name, tally, Continuous()))
+    if masses:
+        share = float(tally.counts[np.isin(tally.unique, masses)].sum() / tally.rows)
+        values_ = "1 value repeats" if len(masses) == 1 else f"{len(masses)} values repeat"
+        return replace(entry, note=f"{values_}, in {share:.0%} of rows")
+    return replace(entry, suggestion=hints.suggestion(name, values))
 
 
 def _whole(unique: np.ndarray, dtype: str, eps: float) -> bool:
     """Whole numbers, and not only because floats that large have no fraction left."""
-    if not dtype.startswith("float"):
+    if not dtype.startswith(("float", "decimal")):
         return True
     return bool((unique == np.round(unique)).all()) and eps * float(np.abs(unique).max()) < 0.05
 

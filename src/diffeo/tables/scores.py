@@ -10,7 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from diffeo._arrays import not_finite
-from diffeo.encodings.columns import Columns, delta_method
+from diffeo.encodings.cell_kinds import CellKind, Numbers
+from diffeo.encodings.cells import Cells
+from diffeo.encodings.columns import Column, Columns, delta_method
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow, in_parts
 from diffeo.tables.table import Table
@@ -71,7 +73,7 @@ def score_table(flow: Flow, table: Any, *, batch_size: int = 65_536) -> Scores:
         ConfigError: for a flow of something else.
     """
     encoding = table_encoding(flow)
-    table = Table.of(table, only=[*encoding.names, *encoding.given])
+    table = Table.of(table, only=list(dict.fromkeys([*encoding.names, *encoding.given])))
     rows = to_rows(encoding, table)
     placed = encoding.nearest(rows)
     log_prob, error = in_parts(
@@ -83,13 +85,15 @@ def score_table(flow: Flow, table: Any, *, batch_size: int = 65_536) -> Scores:
     )
     scores = log_prob.double().numpy()
     quantile = _quantile(flow, scores)
-    off, lost = _off_grid(encoding, (placed != rows).numpy()), not_finite(scores, "rows")
+    off, lost = _off_grid(encoding, ((placed != rows) & ~rows.isnan()).numpy()), not_finite(scores, "rows")
     notes = *off, *lost, *_above_one(encoding, scores)
     return Scores(scores, quantile, None if encoding.exact else error.double().numpy(), notes)
 
 
-def _above_one(encoding: Columns, scores: np.ndarray) -> Iterator[str]:
+def _above_one(encoding: Columns | Cells, scores: np.ndarray) -> Iterator[str]:
     """A sentence where masses, of columns that are all discrete, are above 1."""
+    if isinstance(encoding, Cells):  # whose masses are exact
+        return
     above = int((scores > 0).sum())
     if above and all(column.kind.noise or not column.kind.width for column in encoding.columns):
         yield (
@@ -98,16 +102,22 @@ def _above_one(encoding: Columns, scores: np.ndarray) -> Iterator[str]:
         )
 
 
-def _off_grid(encoding: Columns, moved: np.ndarray) -> Iterator[str]:
+def _off_grid(encoding: Columns | Cells, moved: np.ndarray) -> Iterator[str]:
     """A sentence for each column in which values were moved onto the grid."""
     for column, rows in zip(encoding.columns, moved.T, strict=True):
         if rows.any():
             count, first = int(rows.sum()), int(rows.argmax()) + 1
             hold = "holds a value" if count == 1 else "hold values"
             yield (
-                f"column {column.name!r}: {count:,} of {len(rows):,} rows {hold} off its grid, {column.kind} "
+                f"column {column.name!r}: {count:,} of {len(rows):,} rows {hold} off its grid{_grid(column)} "
                 f"(the first is row {first}); scored as the nearest of its values."
             )
+
+
+def _grid(column: Column | CellKind) -> str:
+    if isinstance(column, Column):
+        return f", {column.kind}"
+    return f", of step {column.step:.6g}" if isinstance(column, Numbers) else ""
 
 
 def log_prob_with_error(flow: Flow, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
