@@ -321,10 +321,7 @@ def _numbers(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -
     eps = precision(dtype)
     if _whole(tally.unique, dtype, eps):
         kind = _integers(tally)
-        doubt, entry = (
-            hints.doubt(name, tally, kind),
-            replace(entry, lasting=hints.lasting(name, tally, kind)),
-        )
+        doubt, lasting = hints.doubt(name, tally, kind), hints.lasting(name, tally, kind)
         suggestion = hints.ends(tally) if isinstance(kind, Integer) and not doubt else ""
         return replace(entry, kind=kind, doubt=doubt, lasting=lasting, note=two, suggestion=suggestion)
     grid = find_grid(tally.unique, eps) if tally.repeated >= _REPEATED else None
