@@ -28,7 +28,6 @@ _SIMPLE = {
 _TIMED = re.compile(r"(time32|time64|timestamp|duration)\[(s|ms|us|ns)(?:, tz=([\w+:/-]{1,64}))?\]")
 _DECIMAL = re.compile(r"decimal(32|64|128|256)\((\d{1,2}), (-?\d{1,2})\)")
 _LEVELS = re.compile(r"dictionary<values=(.+), indices=(u?int(?:8|16|32|64)), ordered=([01])>")
-_LARGEST = 2**63
 
 
 def arrow_type(name: str) -> Any:
@@ -173,11 +172,14 @@ def _counts(values: np.ndarray, kind: Any) -> np.ndarray:
     """Numbers as counts of a type's own unit, within its range."""
     from pyarrow import types
 
-    low, high = (-(2.0**31), 2.0**31 - 1) if kind.bit_width == 32 else (-(2.0**63), 2.0**63 - 1024)
+    high = 2.0**31 - 1 if kind.bit_width == 32 else 2.0**63 - 2048
+    low = -high
     if types.is_time(kind):
         low, high = 0.0, 86_400.0 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**6}[kind.unit] - 1
     if _is_nano(kind):
-        low, high = (low, high + 0.999) if types.is_time(kind) else (low / 1000, high / 1000)
+        low, high = (
+            (low, high + 0.999) if types.is_time(kind) else (np.ceil(low / 1000), np.floor(high / 1000))
+        )
         values = values.clip(low, high)
         whole = np.floor(values)
         return whole.astype(np.int64) * 1000 + np.round((values - whole) * 1000).astype(np.int64)
