@@ -16,14 +16,15 @@ from diffeo.tables.codes import arrow_type, as_numbers, from_numbers, is_number_
 NOON = datetime.datetime(2021, 3, 4, 12)
 EPOCH = datetime.datetime(1970, 1, 1)
 SECONDS = (NOON - EPOCH) / datetime.timedelta(seconds=1)
+DAYS = (NOON.date() - EPOCH.date()).days
 COLUMNS = {
     "int": (pa.array([1, None, -3], pa.int8()), [1, math.nan, -3]),
     "flag": (pa.array([True, None, False]), [1, math.nan, 0]),
     "real": (pa.array([0.5, None], pa.float32()), [0.5, math.nan]),
     "half": (pa.array(np.array([0.5, 1], np.float16), mask=np.array([False, True])), [0.5, math.nan]),
     "decimal": (pa.array([Decimal("1.25"), None], pa.decimal128(10, 2)), [1.25, math.nan]),
-    "day": (pa.array([NOON.date(), None]), [(NOON.date() - EPOCH.date()).days, math.nan]),
-    "date64": (pa.array([NOON.date(), None], pa.date64()), [(NOON.date() - EPOCH.date()).days * 86.4e6, math.nan]),
+    "day": (pa.array([NOON.date(), None]), [DAYS, math.nan]),
+    "date64": (pa.array([NOON.date(), None], pa.date64()), [DAYS * 86.4e6, math.nan]),
     "seconds": (pa.array([NOON, None], pa.timestamp("s")), [SECONDS, math.nan]),
     "micros": (pa.array([NOON, None], pa.timestamp("us")), [1e6 * SECONDS, math.nan]),
     "nanos": (pa.array([NOON, None], pa.timestamp("ns")), [1e6 * SECONDS, math.nan]),
@@ -46,6 +47,21 @@ def test_there_and_back(name):
     assert back.equals(column)
     assert as_numbers(column[:0]).shape == (0,)
     assert len(from_numbers(np.empty(0), str(column.type))) == 0
+
+
+@pytest.mark.parametrize(
+    "unit", ["date32[day]", "date64[ms]", *(f"timestamp[{u}]" for u in ("s", "ms", "us", "ns"))]
+)
+@pytest.mark.parametrize(
+    "own", [pa.date32(), pa.date64(), *(pa.timestamp(u) for u in ("s", "ms", "us", "ns"))]
+)
+def test_instants_are_counted_in_the_unit_that_is_asked_for(own, unit):
+    column = pa.array([datetime.datetime(2021, 3, 4), None]).cast(own)
+    expected = as_numbers(column.cast(arrow_type(unit)))
+    np.testing.assert_array_equal(as_numbers(column, unit), expected)
+    halves = as_numbers(pa.array([NOON], pa.timestamp("us")), "date32[day]")
+    assert halves.tolist() == [DAYS + 0.5]
+    assert as_numbers(np.array([3]), unit).tolist() == [3]
 
 
 def test_complete_numbers_are_arrays():
@@ -101,9 +117,10 @@ def test_types_are_found_by_their_names(kind):
 @pytest.mark.parametrize(
     "name",
     [
-        *("", "object", "list<item: int64>", "struct<a: int64>", "binary", "int128", "time32[us]", "time64[s]"),
-        *("timestamp[us, tz=]", "timestamp[us, tz=a b]", "timestamp[D]", "time32[s, tz=UTC]", "decimal128(99, 2)"),
-        *("dictionary<values=list<item: int64>, indices=int32, ordered=0>", "int64 ", "__class__", "decimal128(0, 0)"),
+        *("", "object", "list<item: int64>", "struct<a: int64>", "binary", "int128", "__class__", "int64 "),
+        *("timestamp[us, tz=]", "timestamp[us, tz=a b]", "timestamp[D]", "time32[s, tz=UTC]"),
+        *("time32[us]", "time64[s]", "decimal128(99, 2)", "decimal128(0, 0)"),
+        "dictionary<values=list<item: int64>, indices=int32, ordered=0>",
         "dictionary<values=dictionary<values=string, indices=int8, ordered=0>, indices=int8, ordered=0>",
     ],
 )  # fmt: skip
