@@ -110,7 +110,7 @@ def test_a_character_is_known_wherever_parts_of_the_file_end(tmp_path: Path):
 )
 def test_gaps_of_any_column(mark: str, tmp_path: Path):
     assert column(tmp_path, "1", mark, "3") == ("int64", [1, None, 3])
-    assert column(tmp_path, "1.5", mark, "3") == ("double", [1.5, None, 3])
+    assert column(tmp_path, "1.5", mark, "3") == ("float64", [1.5, None, 3])
     assert column(tmp_path, "true", mark, "False") == ("bool", [True, None, False])
     assert column(tmp_path, "2020-01-02", mark) == ("date32[day]", [date(2020, 1, 2), None])
     kind, (word, gap) = column(tmp_path, "x", mark)
@@ -123,7 +123,7 @@ def test_gaps_of_any_column(mark: str, tmp_path: Path):
 )
 def test_words_that_are_gaps_among_numbers_and_dates_only(mark: str, tmp_path: Path):
     assert column(tmp_path, "1", mark, "3") == ("int64", [1, None, 3])
-    assert column(tmp_path, "-1.5e3", mark, " 3") == ("double", [-1500, None, 3])
+    assert column(tmp_path, "-1.5e3", mark, " 3") == ("float64", [-1500, None, 3])
     assert column(tmp_path, "True", mark) == ("bool", [True, None])
     assert column(tmp_path, "Mar-2018", mark) == ("date32[day]", [date(2018, 3, 1), None])
     assert column(tmp_path, "x", mark)[1] == ["x", mark.strip('"') or None]
@@ -147,8 +147,8 @@ def test_words_in_quotes_are_words(tmp_path: Path):
 @pytest.mark.parametrize(
     ("values", "held"),
     [
-        (["1,5", "-2,25", ""], ["double", [1.5, -2.25, None]]),
-        (["1,5", "2", "NA"], ["double", [1.5, 2.0, None]]),
+        (["1,5", "-2,25", ""], ["float64", [1.5, -2.25, None]]),
+        (["1,5", "2", "NA"], ["float64", [1.5, 2.0, None]]),
         (["1.234,5", "2", "-12.345.678,25"], ["float64", [1234.5, 2.0, -12345678.25]]),
         (["1,5", "2.5"], ["string", ["1,5", "2.5"]]),
         (["1,5", "x"], ["string", ["1,5", "x"]]),

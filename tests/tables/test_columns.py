@@ -12,6 +12,7 @@ import pytest
 
 from diffeo.errors import DataError
 from diffeo.tables import Table
+from diffeo.tables.codes import type_name
 
 INSTANT = datetime.datetime(2021, 3, 4, 5, 6, 7, 89000)
 THERE = datetime.datetime(2021, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)
@@ -31,8 +32,11 @@ ARROW = {
     "instant": pa.array([INSTANT, None, INSTANT], pa.timestamp("ms")),
     "zoned": pa.array([INSTANT, None, INSTANT], ZONED),
     "nanos": pa.array([1_600_000_000_123_456_789, None, 7], pa.timestamp("ns")),
-    "clock": pa.array([time(1, 2, 3), None, time(23, 59)], pa.time32("ms")),
+    "clock": pa.array([time(1, 2, 3), None, time(23, 59)], pa.time32("s")),
     "finer": pa.array([time(1, 2, 3, 4), None, time(23, 59)], pa.time64("us")),
+    "seconds": pa.array([datetime.datetime(2020, 1, 2), None, THERE.replace(tzinfo=None)], pa.timestamp("s")),
+    "date64": pa.array([date(2020, 1, 2), None, date(1600, 1, 1)], pa.date64()),
+    "codes": pa.array([3, None, 1]).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.int64())),
     "span": pa.array([timedelta(days=2), None, timedelta(seconds=-1)], pa.duration("ms")),
     "nothing": pa.nulls(3),
 }
@@ -57,8 +61,8 @@ def test_arrow_columns_stay_as_they_are(name, chunks):
     assert isinstance(held, pa.Array)
     assert held.type == column.type
     assert held.to_pylist() == column.to_pylist()
-    assert table.dtypes == (str(column.type), "int64")
-    assert repr(table) == f"Table(3 rows: {name} {column.type}, n int64)"
+    assert table.dtypes == (type_name(column), "int64")
+    assert repr(table) == f"Table(3 rows: {name} {type_name(column)}, n int64)"
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "feather", "arrow"])
@@ -98,7 +102,7 @@ def test_files_of_arrays_hold_numbers_only(tmp_path):
         (["x", None], "string", ["x", None]),
         ([np.str_("x"), "y"], "string", ["x", "y"]),
         ([1, None], "int64", [1, None]),
-        ([1.5, float("nan")], "double", [1.5, None]),
+        ([1.5, float("nan")], "float64", [1.5, None]),
         ([Decimal("1.5"), Decimal("nan")], "decimal128(2, 1)", [Decimal("1.5"), None]),
         ([True, None], "bool", [True, None]),
         ([None, None], "null", [None, None]),
@@ -108,10 +112,10 @@ def test_files_of_arrays_hold_numbers_only(tmp_path):
         ([INSTANT, THERE], "string", [str(INSTANT), str(THERE)]),
         ([time(1), None], "time64[us]", [time(1), None]),
         ([timedelta(1), None], "duration[us]", [timedelta(1), None]),
-        ([1, "2", "?"], "double", [1.0, 2.0, None]),
+        ([1, "2", "?"], "float64", [1.0, 2.0, None]),
         ([1, "NA", None, "unknown"], "int64", [1, None, None, None]),
         ([1, "red", None], "string", ["1", "red", None]),
-        ([1.5, True, None], "double", [1.5, 1.0, None]),
+        ([1.5, True, None], "float64", [1.5, 1.0, None]),
         ([True, 2, None], "int64", [1, 2, None]),
         ([2**70, 1], "string", [str(2**70), "1"]),
         ([b"ab", "c"], "string", ["ab", "c"]),
@@ -123,14 +127,14 @@ def test_files_of_arrays_hold_numbers_only(tmp_path):
         (np.array([1, 2], "m8[D]"), "duration[s]", [timedelta(1), timedelta(2)]),
         (np.ma.array([1, 2], mask=[True, False]), "int64", [None, 2]),
         (np.ma.array(["a", "b"], mask=[True, False]), "string", [None, "b"]),
-        (np.ma.array([np.inf, 2], mask=[True, False]), "double", [None, 2]),
-        (np.array([1.5, np.nan], ">f4"), "float", [1.5, None]),
+        (np.ma.array([np.inf, 2], mask=[True, False]), "float64", [None, 2]),
+        (np.array([1.5, np.nan], ">f4"), "float32", [1.5, None]),
     ],
 )  # fmt: skip
 def test_lists_and_arrays(values, dtype, held):
     column = Table.from_columns({"a": values}).column("a")
     assert isinstance(column, pa.Array)
-    assert (str(column.type), column.to_pylist()) == (dtype, held)
+    assert (type_name(column), column.to_pylist()) == (dtype, held)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +243,7 @@ def test_columns_of_pandas_come_and_go_as_they_are():
         "mixed": "int64",
         "whole": "int64",
         "byte": "uint8",
-        "real": "double",
+        "real": "float64",
         "flag": "bool",
         "there": "int32",
         "instant": "",

@@ -8,6 +8,7 @@ become is asked first, of the messages of an Arrow file and of the footer of a P
 from __future__ import annotations
 
 import os
+from base64 import b64decode
 from pathlib import Path
 from struct import unpack_from
 from typing import Any
@@ -44,7 +45,7 @@ def read_parquet(path: Path) -> Any:
             room.take(batch.get_total_buffer_size(), "its columns")
             found.append(_valid(batch, room))
         table = pa.Table.from_batches(found, found[0].schema if found else schema)
-        return _written_out(table, schema, room)
+        return _as_saved(_written_out(table, schema, room), about.metadata or {})
 
 
 def _valid(batch: Any, room: Room) -> Any:
@@ -68,6 +69,29 @@ def _written_out(table: Any, schema: Any, room: Room) -> Any:
             room.take(8 * len(chunk) + size, f"the text of column {field.name!r}")
         kind = pa.string() if types.is_string_view(field.type) else field.type
         table = table.set_column(i, field.name, column.cast(kind))
+    return table
+
+
+def _as_saved(table: Any, notes: dict[bytes, bytes]) -> Any:
+    """The table in the types that Arrow saved it from, where Parquet has others: it knows no seconds."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    try:
+        kept = b64decode(notes.get(b"ARROW:schema", b""))
+        saved = pa.ipc.read_schema(pa.BufferReader(kept)) if kept else ()
+    except (ValueError, OSError):  # Arrow's too: what a file says of itself beside its columns may be damaged
+        return table
+    for i, (field, was) in enumerate(zip(table.schema, saved, strict=False)):
+        timed = types.is_temporal(field.type) and types.is_temporal(was.type)
+        levels = types.is_dictionary(was.type) and not types.is_dictionary(field.type)
+        if field.name != was.name or not (timed or levels) or field.type == was.type:
+            continue
+        try:
+            column = table.column(i).dictionary_encode() if levels else table.column(i)
+            table = table.set_column(i, field.name, column.cast(was.type))
+        except pa.ArrowException:  # it is not what it was saved from
+            continue
     return table
 
 

@@ -9,14 +9,12 @@ import numpy as np
 
 from diffeo.errors import ConfigError
 
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+"""What Arrow calls otherwise than NumPy."""
 _SIMPLE = {
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
-    "float16": "float16",
-    "float32": "float32",
-    "float64": "float64",
-    "halffloat": "float16",
-    "float": "float32",
-    "double": "float64",
+    **{name: name for name in _FLOATS.values()},
+    **_FLOATS,
     "bool": "bool_",
     "string": "string",
     "large_string": "large_string",
@@ -28,6 +26,19 @@ _SIMPLE = {
 _TIMED = re.compile(r"(time32|time64|timestamp|duration)\[(s|ms|us|ns)(?:, tz=([\w+:/-]{1,64}))?\]")
 _DECIMAL = re.compile(r"decimal(32|64|128|256)\((\d{1,2}), (-?\d{1,2})\)")
 _LEVELS = re.compile(r"dictionary<values=(.+), indices=(u?int(?:8|16|32|64)), ordered=([01])>")
+
+
+def type_name(column: Any) -> str:
+    """What the type of a table's column is called: by NumPy, if it has it, else by Arrow.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> type_name(np.zeros(1)), type_name(pa.array([0.0, None])), type_name(pa.array(["a"]))
+        ('float64', 'float64', 'string')
+    """
+    if isinstance(column, np.ndarray):
+        return column.dtype.name
+    return _FLOATS.get(str(column.type), str(column.type))
 
 
 def arrow_type(name: str) -> Any:
