@@ -285,11 +285,8 @@ def test_decimals_are_numbers_to_a_schema():
     prices = pa.array([Decimal(f"{cents / 100:.2f}") for cents in range(150, 190)] * 2)
     table = Table.of({"price": prices, "n": np.arange(80) % 7})
     schema = Schema.infer(table)
-    assert [(e.name, str(e.kind), e.dtype) for e in schema.entries][0] == (
-        "price",
-        "lattice(0.01)",
-        "float64",
-    )
+    price = schema.entries[0]
+    assert (price.name, str(price.kind), price.dtype) == ("price", "lattice(0.01)", "float64")
     assert schema.encoding(table).columns[0].kind == schema.entries[0].kind
 
 
