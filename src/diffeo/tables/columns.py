@@ -170,6 +170,8 @@ def _of_arrow(name: str, column: Any) -> Any:
         raise ColumnError(name, "holds bytes", "; convert them to text, or drop the column.")
     if not _is_scalar(kind.value_type if types.is_dictionary(kind) else kind):
         raise ColumnError(name, f"holds {kind}, not one value a row", _DROP)
+    if not _is_known_zone(kind.value_type if types.is_dictionary(kind) else kind):
+        raise ColumnError(name, f"holds {kind}, in a time zone that is not known", _DROP)
     if isinstance(column, pa.ChunkedArray):
         column = column.unify_dictionaries().combine_chunks()
     if types.is_dictionary(kind):
@@ -201,6 +203,16 @@ def _is_scalar(kind: Any) -> bool:
     )
 
 
+def _is_known_zone(kind: Any) -> bool:
+    import pyarrow as pa
+    from pyarrow import types
+
+    try:
+        return not types.is_timestamp(kind) or kind.tz is None or bool(pa.scalar(0, kind).as_py())
+    except (pa.ArrowException, ValueError, KeyError, OSError):
+        return False
+
+
 def _levels(column: Any) -> Any:
     """A dictionary column, each of whose levels stands once, and none of them for what is missing."""
     import pyarrow as pa
@@ -229,7 +241,7 @@ def _of_objects(name: str, values: list[Any]) -> Any:
     kinds = {type(v) for v in values if v is not None}
     if (kinds and kinds <= {bool, int, float} and float in kinds) or kinds == {bool, int}:
         values = [None if v is None else float(v) if float in kinds else int(v) for v in values]
-    if {datetime.date, datetime.datetime} <= kinds:
+    if datetime.date in kinds and any(issubclass(kind, datetime.datetime) for kind in kinds):
         midnight = datetime.time()
         values = [datetime.datetime.combine(v, midnight) if type(v) is datetime.date else v for v in values]
     zones = {v.tzinfo is None for v in values if isinstance(v, datetime.datetime)}
