@@ -43,7 +43,6 @@ class Cells(Encoding):
 
     takes_gaps = True
     exact = True
-    num_draws = 1
     dtype_buffer: Tensor
 
     def __init__(self, columns: Sequence[CellKind], *, given: Sequence[str] = (), weights: str | None = None):

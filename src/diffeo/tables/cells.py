@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffeo.encodings.cell_kinds import CellKind, Level, Levels, Numbers
+from diffeo.encodings.cell_kinds import Level, Levels, Numbers
 from diffeo.encodings.column_kind import Kind
 from diffeo.encodings.kinds import Continuous, Grid, Integer, Positive
-from diffeo.tables.codes import arrow_type, as_numbers, from_numbers, is_number_like
 from diffeo.tables.lattices import Tally
 
 Array = NDArray[np.float64]
@@ -130,54 +129,3 @@ def _scale(real: Array, step: float) -> tuple[tuple[float, ...], tuple[float, ..
     middle = float(real.mean()) if n else 0.0
     spread = max(float(real.std()) if n else 0.0, step, 1e-6 * (1 + abs(middle)))
     return (middle - 2 * spread, middle, middle + 2 * spread), (-2.0, 0.0, 2.0)
-
-
-def codes(column: CellKind, values: Any) -> Array:
-    """A table's column as the encoding takes it: numbers, the numbers of levels (-1 for unknown ones), NaN
-    for gaps."""
-    if not isinstance(column, Levels):
-        return as_numbers(values)
-    if isinstance(values, np.ndarray) or (
-        is_number_like(values) and isinstance(column.levels[0], int | float)
-    ):
-        numbers = as_numbers(values)
-        known = np.array([float(level) for level in column.levels if isinstance(level, int | float)])
-        if not len(known):
-            return np.where(np.isnan(numbers), np.nan, -1.0)
-        order = np.argsort(known)
-        at = order[np.searchsorted(known[order], numbers).clip(max=len(known) - 1)]
-        return np.where(np.isnan(numbers), np.nan, np.where(known[at] == numbers, at, -1.0))
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import types
-
-    flat = values.cast(values.type.value_type) if types.is_dictionary(values.type) else values
-    known = pa.array([str(level) for level in column.levels])
-    found = pc.call_function("index_in", [flat.cast(pa.string())], pc.SetLookupOptions(known))
-    numbers = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.float64)
-    numbers[np.asarray(values.is_null())] = np.nan
-    return numbers
-
-
-def from_codes(column: CellKind, numbers: Array) -> Any:
-    """What ``codes`` takes, of numbers that it gives: a column in the type that the table had."""
-    if not isinstance(column, Levels):
-        return from_numbers(numbers, column.dtype)
-    import pyarrow as pa
-    from pyarrow import types
-
-    gap = np.isnan(numbers)
-    at = np.where(gap, 0, numbers).astype(np.int64)
-    kind = arrow_type(column.dtype)
-    if types.is_dictionary(kind):
-        indices = (
-            pa.array(at, kind.index_type, mask=gap) if len(column.levels) < 2**7 else pa.array(at, mask=gap)
-        )
-        levels = pa.array(list(column.levels), kind.value_type)
-        found = pa.DictionaryArray.from_arrays(indices, levels, ordered=kind.ordered)
-        return found.cast(kind) if found.type != kind else found
-    levels = pa.array(list(column.levels), kind)
-    found = levels.take(pa.array(at, mask=gap))
-    if gap.any() or not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        return found
-    return np.array(found.to_numpy(zero_copy_only=False))

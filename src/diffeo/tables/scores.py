@@ -10,9 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from diffeo._arrays import not_finite
+from diffeo.encodings import Cells
 from diffeo.encodings.cell_kinds import CellKind, Numbers
-from diffeo.encodings.cells import Cells
+from diffeo.encodings.column_kind import Kind
 from diffeo.encodings.columns import Column, Columns, delta_method
+from diffeo.encodings.kinds import Lattice
 from diffeo.errors import ConfigError, DataError
 from diffeo.flow import Flow, in_parts
 from diffeo.tables.table import Table
@@ -76,24 +78,23 @@ def score_table(flow: Flow, table: Any, *, batch_size: int = 65_536) -> Scores:
     table = Table.of(table, only=list(dict.fromkeys([*encoding.names, *encoding.given])))
     rows = to_rows(encoding, table)
     placed = encoding.nearest(rows)
+    draws = 1 if isinstance(encoding, Cells) or encoding.exact else encoding.num_draws
     log_prob, error = in_parts(
         flow,
         lambda x, context: log_prob_with_error(flow, x, context),
         placed,
         to_context(encoding, table),
-        batch_size=max(1, batch_size if encoding.exact else batch_size // encoding.num_draws),
+        batch_size=max(1, batch_size // draws),
     )
     scores = log_prob.double().numpy()
     quantile = _quantile(flow, scores)
     off, lost = _off_grid(encoding, ((placed != rows) & ~rows.isnan()).numpy()), not_finite(scores, "rows")
-    notes = *off, *lost, *_above_one(encoding, scores)
+    notes = *off, *lost, *(() if isinstance(encoding, Cells) else _above_one(encoding, scores))
     return Scores(scores, quantile, None if encoding.exact else error.double().numpy(), notes)
 
 
-def _above_one(encoding: Columns | Cells, scores: np.ndarray) -> Iterator[str]:
+def _above_one(encoding: Columns, scores: np.ndarray) -> Iterator[str]:
     """A sentence where masses, of columns that are all discrete, are above 1."""
-    if isinstance(encoding, Cells):  # whose masses are exact
-        return
     above = int((scores > 0).sum())
     if above and all(column.kind.noise or not column.kind.width for column in encoding.columns):
         yield (
@@ -107,17 +108,17 @@ def _off_grid(encoding: Columns | Cells, moved: np.ndarray) -> Iterator[str]:
     for column, rows in zip(encoding.columns, moved.T, strict=True):
         if rows.any():
             count, first = int(rows.sum()), int(rows.argmax()) + 1
+            kind = column.kind if isinstance(column, Column) else _grid(column)
             hold = "holds a value" if count == 1 else "hold values"
             yield (
-                f"column {column.name!r}: {count:,} of {len(rows):,} rows {hold} off its grid{_grid(column)} "
+                f"column {column.name!r}: {count:,} of {len(rows):,} rows {hold} off its grid, {kind} "
                 f"(the first is row {first}); scored as the nearest of its values."
             )
 
 
-def _grid(column: Column | CellKind) -> str:
-    if isinstance(column, Column):
-        return f", {column.kind}"
-    return f", of step {column.step:.6g}" if isinstance(column, Numbers) else ""
+def _grid(column: CellKind) -> Kind | None:
+    """The grid of a column of mixed rows, if it has one."""
+    return Lattice(column.step, column.offset) if isinstance(column, Numbers) and column.step else None
 
 
 def log_prob_with_error(flow: Flow, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

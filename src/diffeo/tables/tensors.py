@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffeo.encodings import Dequantization
-from diffeo.encodings.cells import Cells
+from diffeo.encodings import Cells, Dequantization
 from diffeo.encodings.columns import Columns
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
-from diffeo.tables.cells import codes, from_codes
+from diffeo.tables.cell_columns import as_cells, from_cells
 from diffeo.tables.table import Table
 
 
@@ -29,24 +28,32 @@ def table_encoding(flow: Flow) -> Columns | Cells:
 
 
 def to_rows(encoding: Columns | Cells, table: Table) -> Tensor:
-    """The encoding's columns of a table, by name, as the flow takes them: float64 ``(rows, columns)``."""
-    if isinstance(encoding, Cells):
-        names = table.own(encoding.names)
-        parts = [codes(c, table.column(n)) for c, n in zip(encoding.columns, names, strict=True)]
-        return torch.from_numpy(np.stack(parts, 1))
-    return torch.from_numpy(table.select(encoding.names).values)
+    """The encoding's columns of a table, by name, as the flow takes them: float64 ``(rows, columns)``.
+
+    Of mixed rows a level is its code, and NaN a gap; given columns are among them.
+
+    Raises:
+        DataError: where the table lacks a column, or one holds another sort of values than the flow learned.
+    """
+    table = table.select(encoding.names)
+    if isinstance(encoding, Columns):
+        return torch.from_numpy(table.values)
+    columns = zip(encoding.columns, table.names, strict=True)
+    rows = [as_cells(kind, table.column(name)) for kind, name in columns]
+    return torch.from_numpy(np.stack(rows, -1))
 
 
 def to_context(encoding: Columns | Cells, table: Table) -> Tensor | None:
-    """The columns the flow is conditioned on, in its order; None where it has none, or knows them as rows."""
-    if isinstance(encoding, Cells):
+    """The columns the flow is conditioned on, in its order; None where it has none beside its rows."""
+    if isinstance(encoding, Cells) or not encoding.given:
         return None
-    return torch.from_numpy(table.select(encoding.given).values) if encoding.given else None
+    return torch.from_numpy(table.select(encoding.given).values)
 
 
 def to_table(encoding: Columns | Cells, rows: Tensor) -> Table:
     """The table of rows that a flow drew, each column in the type that the flow learned it in."""
-    if isinstance(encoding, Cells):
-        columns = zip(encoding.columns, rows.numpy().T, strict=True)
-        return Table({c.name: from_codes(c, values) for c, values in columns})
-    return Table.from_values(encoding.names, rows.numpy(), encoding.dtypes)
+    values = rows.numpy()
+    if isinstance(encoding, Columns):
+        return Table.from_values(encoding.names, values, encoding.dtypes)
+    columns = zip(encoding.columns, values.T, strict=True)
+    return Table({kind.name: from_cells(kind, column) for kind, column in columns})
