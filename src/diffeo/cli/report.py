@@ -25,6 +25,8 @@ def say_schema(schema: Schema, rows: int, given: Sequence[str], weights: str | N
     """What each column is taken for."""
     say(f"{rows:,} rows, {len(schema.entries)} columns to model")
     grid(schema.cells(), right=(3, 4, 5))
+    for word in schema.left_out:
+        say(word)
     if given:
         say(f"given: {', '.join(given)}")
     if weights is not None:

@@ -2,7 +2,7 @@
 
 from diffeo.encodings.base import Encoding
 from diffeo.encodings.cell_kinds import CellKind, Levels, Numbers
-from diffeo.encodings.cells import Cells
+from diffeo.encodings.cells import Cells, Decided
 from diffeo.encodings.columns import Column, Columns
 from diffeo.encodings.context import ContextEncoding, ImageContext, OneHotContext, StandardizedContext
 from diffeo.encodings.dequantization import Dequantization, bits_per_dim
@@ -18,6 +18,7 @@ __all__ = [
     "Column",
     "Columns",
     "ContextEncoding",
+    "Decided",
     "Dequantization",
     "Encoding",
     "Levels",

@@ -240,11 +240,7 @@ class Numbers(CellKind):
 
     def nearest(self, x: Tensor) -> Tensor:
         """The point of the grid nearest to each number; the number itself where there is no grid."""
-        if not self.step:
-            return x
-        on = self.offset + self.step * ((x - self.offset) / self.step).round()
-        power = _decimals(self.step, self.offset)
-        return on if power is None else (on * power).round() / power  # 0.3, not 0.30000000000000004
+        return on_grid(x, self.step, self.offset)
 
     def atom(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The number of the nearest atom from below or above, and whether the value is it."""
@@ -306,6 +302,15 @@ def blank(x: Tensor) -> Tensor:
     code = x.new_zeros(*x.shape, 4)
     code[..., LOW], code[..., HIGH] = -FAR, FAR
     return code
+
+
+def on_grid(x: Tensor, step: float, offset: float) -> Tensor:
+    """The point of a grid nearest to each number; the number itself where the step is 0."""
+    if not step:
+        return x
+    on = offset + step * ((x - offset) / step).round()
+    power = _decimals(step, offset)
+    return on if power is None else (on * power).round() / power  # 0.3, not 0.30000000000000004
 
 
 def _decimals(step: float, offset: float) -> float | None:

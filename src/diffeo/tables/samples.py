@@ -92,4 +92,4 @@ def _completed(flow: Flow, encoding: Cells, n: int, given: Any, seed: int | None
 
     drawn = in_parts(flow, draw, rows.repeat_interleave(n, 0), batch_size=batch_size)
     found = to_table(encoding, drawn)
-    return found.select([*names, *(name for name in encoding.names if name not in names)])
+    return found.select([*names, *(name for name in found.names if name not in names)])

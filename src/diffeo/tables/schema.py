@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from diffeo.encodings.cell_kinds import Levels, Numbers
-from diffeo.encodings.cells import Cells
+from diffeo.encodings.cells import Cells, Decided
 from diffeo.encodings.column_kind import Kind
 from diffeo.encodings.columns import Column, Columns, precision
 from diffeo.encodings.kinds import Constant, Continuous, Grid, Integer, Lattice, parse_kind
@@ -68,6 +68,7 @@ class Entry:
     note: str = ""
     doubt: str = ""
     lasting: str = ""
+    relation: Relation | None = None
     suggestion: str = ""
 
     @property
@@ -89,6 +90,14 @@ class Entry:
                 self.name, self.dtype, list(self.levels), np.array(self.counts, dtype=np.int64), self.gaps
             )
         return Levels(self.name, self.dtype, self.gaps > 0, (self.low,))
+
+    def computed(self, place: int) -> Decided:
+        """The column as others decide it, which stands at this place among all."""
+        assert self.relation is not None
+        grid = (self.kind.step, self.kind.offset) if isinstance(self.kind, Grid) else ()
+        return Decided(
+            self.name, self.dtype, place, self.relation.constant, dict(self.relation.factors), *grid
+        )
 
     def numbers(self, rows: Any) -> Numbers:
         """The numbers as an encoding takes them, on the scale of training rows."""
@@ -218,9 +227,13 @@ class Schema:
     def cell_encoding(self, rows: Table, *, weights: str | None = None) -> Cells:
         """The encoding of these columns, and of the given ones, as cells, on the scales of ``rows``: pass
         training rows only."""
-        every = (*self.given, *self.entries)
+        decided = {e.name for e in self.entries if self.mixed and e.relation is not None and not e.declared}
+        every = [e for e in (*self.given, *self.entries) if e.name not in decided]
         columns = [e.levels_of() if not e.numeric else e.numbers(rows.column(e.name)) for e in every]
-        return Cells(columns, given=[e.name for e in self.given], weights=weights)
+        computed = [
+            e.computed(place) for place, e in enumerate((*self.given, *self.entries)) if e.name in decided
+        ]
+        return Cells(columns, given=[e.name for e in self.given], weights=weights, decided=computed)
 
     def doubts(self, rows: int, *, cells: bool = False) -> list[str]:
         """What no density of these kinds, or of their cells, shows, of so many rows: a sentence each."""
@@ -241,6 +254,8 @@ class Schema:
             kind = "constant" if isinstance(e.kind, Constant) else str(e.kind)
             gaps = f"{e.gaps:,} missing" if e.gaps else ""
             doubt = e.lasting if self.mixed else e.doubt
+            if self.mixed and e.relation is not None and not e.declared:
+                doubt = f"is {e.relation} in every row, and computed so"
             notes = gaps, doubt, e.note, f"perhaps {e.suggestion}" if e.suggestion else ""
             note = "; ".join(filter(None, notes))
             ends = ("", "") if math.isnan(e.low) else (f"{e.low:.6g}", f"{e.high:.6g}")
@@ -259,8 +274,7 @@ def _decided(entry: Entry, relation: Relation) -> Entry:
     grid = isinstance(entry.kind, Integer | Lattice)
     why = "draws only come near that" if grid else "there is no density, and its nats say nothing"
     text = f"is {relation} in every row: {why}; leave one out"
-    both = ("; ".join(filter(None, (said, text))) for said in (entry.doubt, entry.lasting))
-    return replace(entry, doubt=next(both), lasting=next(both))
+    return replace(entry, relation=relation, doubt="; ".join(filter(None, (entry.doubt, text))))
 
 
 def _declared(text: str) -> Kind | Category:

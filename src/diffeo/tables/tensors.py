@@ -11,6 +11,7 @@ from diffeo.encodings.columns import Columns
 from diffeo.errors import ConfigError
 from diffeo.flow import Flow
 from diffeo.tables.cell_columns import as_cells, from_cells
+from diffeo.tables.codes import from_numbers
 from diffeo.tables.table import Table
 
 
@@ -56,4 +57,8 @@ def to_table(encoding: Columns | Cells, rows: Tensor) -> Table:
     if isinstance(encoding, Columns):
         return Table.from_values(encoding.names, values, encoding.dtypes)
     columns = zip(encoding.columns, values.T, strict=True)
-    return Table({kind.name: from_cells(kind, column) for kind, column in columns})
+    found = [(kind.name, from_cells(kind, column)) for kind, column in columns]
+    for decided in sorted(encoding.decided, key=lambda d: d.place):
+        numbers = decided.of(encoding.names, rows).numpy()
+        found.insert(decided.place, (decided.name, from_numbers(numbers, decided.dtype)))
+    return Table(dict(found))
