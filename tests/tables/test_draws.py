@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import diffeo
+from diffeo.presets import Tabular
 from diffeo.tables.draws import doubts
 
 LAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
@@ -83,12 +84,14 @@ def test_a_fit_says_what_its_draws_and_its_columns_have():
         "rain": np.where(heap, 0, rng.lognormal(0, 1, 600)),
         "code": np.where(rng.random(600) < 0.8, 0, 1000),
     }
-    flow, report = diffeo.fit_table(columns, max_steps=40)
+    flow, report = diffeo.fit_table(columns, preset=Tabular(2, marginal=8), max_steps=40)
     assert report.doubts[0] == f"column 'rain': {heap.mean():.0%} of rows are exactly 0."
     assert report.doubts[1].startswith("column 'code': looks like codes: 2 values on 1,001 points")
     assert not any("a draw lies at" in line for line in report.doubts)
     assert any("'rain'" in line and "of the draws lie below 0" in line for line in report.doubts)
     assert flow.notes["doubts"] == list(report.doubts)
+    _, cells = diffeo.fit_table(columns, max_steps=40)
+    assert cells.doubts == ()  # each value that repeats has a mass of its own
     plain, clean = diffeo.fit_table(rng.normal(size=(600, 2)), max_steps=40)
     assert clean.doubts == ()
     assert "doubts" not in plain.notes

@@ -17,7 +17,7 @@ import diffeo
 from diffeo.contexts import Classes
 from diffeo.encodings import Columns
 from diffeo.errors import ConfigError, DataError
-from diffeo.presets import MAF, FlowMatching, Preset, Tabular
+from diffeo.presets import MAF, FlowMatching, Mixed, Preset, Tabular
 from diffeo.tables import Schema, Table, TableReport, score_table
 from diffeo.train import Checkpoint, OptimizerSettings, Progress
 
@@ -300,12 +300,12 @@ class Steps:
 def test_limits_hold_for_race_and_training_together():
     steps = Steps()
     _, report = fit_quickly(two_columns(), preset=None, max_seconds=None, max_steps=40, callbacks=[steps])
-    assert steps.last == {"race 1/2": 6, "race 2/2": 6, "fit": 28}
+    assert steps.last == {"race 1/3": 4, "race 2/3": 4, "race 3/3": 4, "fit": 28}
     assert report.training.steps == 28
     _, report = fit_quickly(
         two_columns(), preset=None, max_seconds=None, max_epochs=10, batch_size=24, callbacks=[steps]
     )
-    assert steps.last == {"race 1/2": 5, "race 2/2": 5, "fit": 21}  # of three steps an epoch
+    assert steps.last == {"race 1/3": 3, "race 2/3": 3, "race 3/3": 3, "fit": 21}  # of three steps an epoch
 
 
 @pytest.mark.parametrize(
@@ -321,8 +321,9 @@ def test_a_preset_has_the_whole_length(options: dict[str, Any], steps: int):
 
 
 def test_the_optimizer_is_set():
-    _, still = fit_quickly(two_columns(), max_steps=5, optimizer=OptimizerSettings(learning_rate=1e-30))
-    _, moved = fit_quickly(two_columns(), max_steps=5)
+    longer = {"max_steps": 20, "max_seconds": None}
+    _, still = fit_quickly(two_columns(), **longer, optimizer=OptimizerSettings(learning_rate=1e-30))
+    _, moved = fit_quickly(two_columns(), **longer)
     first, *_, last = still.training.curves
     assert last.valid == pytest.approx(first.valid, abs=1e-6)
     assert moved.training.curves[-1].valid != pytest.approx(first.valid, abs=1e-4)
@@ -498,14 +499,19 @@ def test_what_cannot_be(options: dict[str, Any], error: type[Exception], says: s
 @pytest.mark.parametrize(
     ("column", "says"),
     [
-        (np.array([1.0, math.nan] * 40), "'b'.*row 2"),
-        (np.array([1.0, math.inf] * 40), "'b'.*row 2"),
-        (np.array(["x", "y"] * 40), "'b'"),
+        (np.array([1.0, math.nan] * 40), "'b' holds other things"),
+        (np.array(["x", "y"] * 40), "'b' holds other things"),
     ],
 )
-def test_columns_that_hold_no_numbers(column: np.ndarray, says: str):
-    with pytest.raises(DataError, match=says):
-        diffeo.fit_table(two_columns() | {"b": column})
+def test_presets_of_numbers_take_complete_numbers(column: np.ndarray, says: str):
+    with pytest.raises(ConfigError, match=says):
+        fit_quickly(two_columns() | {"b": column})
+    assert isinstance(diffeo.fit_table(two_columns() | {"b": column}, max_steps=2)[0].preset, Mixed)
+
+
+def test_infinite_numbers_are_refused():
+    with pytest.raises(DataError, match="'b'.*row 2"):
+        diffeo.fit_table(two_columns() | {"b": np.array([1.0, math.inf] * 40)})
 
 
 def test_weights_that_are_all_zero():

@@ -286,8 +286,8 @@ def test_decimals_are_numbers_to_a_schema():
     table = Table.of({"price": prices, "n": np.arange(80) % 7})
     schema = Schema.infer(table)
     price = schema.entries[0]
-    assert (price.name, str(price.kind), price.dtype) == ("price", "lattice(0.01)", "float64")
-    assert schema.encoding(table).columns[0].kind == schema.entries[0].kind
+    assert (price.name, str(price.kind), price.dtype) == ("price", "lattice(0.01)", "decimal128(3, 2)")
+    assert schema.cell_encoding(table).columns[0].measure == "masses of a grid of step 0.01"
 
 
 class Frame:

@@ -200,9 +200,7 @@ def _weighted(table: Table, weights: str | None) -> Table:
     """The rows whose weight is above 0: the others have no part in schema, moments or likelihood."""
     if weights is None:
         return table
-    w = as_numbers(table.column(weights))
-    if np.isnan(w).any():
-        raise DataError(f"column {weights!r} lacks a weight in row {int(np.isnan(w).argmax()) + 1}.")
+    w = table.select([weights]).values[:, 0]
     if (w < 0).any():
         row = int(np.argmax(w < 0))
         raise DataError(f"column {weights!r} holds a negative weight in row {row + 1}: {w[row]:.10g}.")

@@ -88,8 +88,8 @@ def racers(
 
 
 def _check_preset(preset: VectorPreset, schema: Schema, context: Vector | None) -> None:
-    if schema.mixed:
-        name = next(e.name for e in (*schema.entries, *schema.given) if e.mixed)
+    if unreal := [e.name for e in (*schema.entries, *schema.given) if not e.real]:
+        name = unreal[0]
         raise ConfigError(
             f"{type(preset).__name__} takes complete numbers only, and column {name!r} holds other things; "
             f"use no preset, or Mixed, or drop such columns."

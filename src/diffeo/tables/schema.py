@@ -39,8 +39,6 @@ _NUMPY = (
     *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64)),
 )
 """Types of complete numbers."""
-_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
-"""Arrow's names of floats, and NumPy's."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,14 @@ class Entry:
         return not isinstance(self.kind, Category | Constant)
 
     @property
+    def real(self) -> bool:
+        """Whether real numbers can stand for it: no category, gaps, dates or decimals."""
+        return isinstance(self.kind, Kind) and not self.gaps and self.dtype in _NUMPY
+
+    @property
     def mixed(self) -> bool:
-        """Whether no real vector stands for it: a category, gaps, dates, values that repeat on no grid."""
-        constant = isinstance(self.kind, Constant) and not self.gaps and self.dtype in _NUMPY
-        spikes = bool(self.atoms) and not isinstance(self.kind, Grid)
-        return not constant and (not self.numeric or self.gaps > 0 or self.dtype not in _NUMPY or spikes)
+        """Whether it wants cells: real numbers cannot stand for it, or some of them repeat on no grid."""
+        return not self.real or (bool(self.atoms) and not isinstance(self.kind, Grid))
 
     def levels_of(self) -> Levels:
         """Its levels as an encoding takes them; those of a number that never varies are the number."""
@@ -160,7 +161,7 @@ class Schema:
         }
         complete = [n for n in (*given, *found) if found[n].numeric and not found[n].gaps]
         ordered = table.select(dict.fromkeys(complete))  # so that no given column is decided
-        stored = np.array([precision(_FLOATS.get(dtype, dtype)) for dtype in ordered.dtypes])
+        stored = np.array([precision(dtype) for dtype in ordered.dtypes])
         numbers = np.stack([as_numbers(ordered.column(n)) for n in ordered.names], 1) if complete else None
         for relation in () if numbers is None else relations(ordered.names, numbers, stored):
             if relation.column not in given:
@@ -328,10 +329,9 @@ def _numbers(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -
     masses = cells.atoms(tally)
     entry = replace(entry, atoms=masses)
     if declared is not None:
-        Column.fit(name, declared, dtype, values)  # refuses values outside the support
+        Column.fit(name, declared, dtype if dtype in _NUMPY else "float64", values)  # refuses those outside
         return replace(entry, kind=declared, note="declared")
     two = "only two values" if distinct == 2 else ""
-    dtype = _FLOATS.get(dtype, dtype)
     eps = precision(dtype)
     if _whole(tally.unique, dtype, eps):
         kind = _integers(tally)
@@ -348,8 +348,10 @@ def _numbers(name: str, dtype: str, values: np.ndarray, declared: Kind | None) -
     entry = replace(entry, doubt=doubt, lasting=hints.lasting(name, tally, Continuous()))
     if masses:
         share = float(tally.counts[np.isin(tally.unique, masses)].sum() / tally.rows)
-        values_ = "1 value repeats" if len(masses) == 1 else f"{len(masses)} values repeat"
-        return replace(entry, note=f"{values_}, in {share:.0%} of rows")
+        which = "1 value repeats" if len(masses) == 1 else f"{len(masses)} values repeat"
+        return replace(entry, note=f"{which}, in {share:.0%} of rows")
+    if tally.repeated >= _REPEATED:
+        return replace(entry, note="values repeat on no regular grid: densities there are not to be trusted")
     return replace(entry, suggestion=hints.suggestion(name, values))
 
 
