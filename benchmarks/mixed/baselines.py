@@ -121,7 +121,7 @@ def bounds(tree: object, sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return lower, upper
 
 
-def chain(cells: Cells, train: np.ndarray, test: np.ndarray, seed: int, groups: int = 16) -> np.ndarray:
+def chain(cells: Cells, train: np.ndarray, test: np.ndarray, seed: int, groups: int = 32) -> np.ndarray:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     log_p = np.zeros(len(test))
