@@ -2,11 +2,12 @@
 
     python benchmarks/measure.py bundled_tables --work FOLDER --seconds 6 [--tables 'r_[A-M]*'] [--keep]
 
-`bundled_export.py` writes the tables as CSV, raw, where FOLDER has none. On each: fit, score, sample, a question
-about the last column given the first, impute, report, every one as its user types it and in a process of its
-own (a fork, so that 850 times six commands do not each wait for imports). ``ok``; ``refused`` with the line
-that says why, which is an outcome; ``TRACEBACK``, ``LINES`` (a refusal of several) and ``TIMEOUT`` are faults.
-What has been run stays in bundled_tables.jsonl of the results and is not run again, but for faults with --again.
+`bundled_export.py` writes the tables as CSV, raw, where FOLDER has none. On each: fit, score, sample, a
+question about the last column given the first, impute, report, every one as its user types it and in a
+process of its own (a fork, so that 850 times six commands do not each wait for imports). ``ok``; ``refused``
+with the line that says why, which is an outcome; ``TRACEBACK``, ``LINES`` (a refusal of several) and
+``TIMEOUT`` are faults. What has been run stays in bundled_tables.jsonl of the results and is not run again,
+but for faults with --again.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ def outcomes(table: Path, folder: Path, asked: Namespace) -> kit.Row:
         words = [word.format(**fields) for word in template.split()]
         outcome, said, took = run(words, folder, asked.limit)
         row |= {name: outcome, f"{name} seconds": took}
-        row |= {f"{name} said": said.replace(f"{folder}/", "").replace(f"{table.parent}/", "")} if said else {}
+        row |= (
+            {f"{name} said": said.replace(f"{folder}/", "").replace(f"{table.parent}/", "")} if said else {}
+        )
         if outcome != "ok" and name in ("fit", "sample"):
             break
     return row
@@ -118,7 +121,9 @@ def outcomes(table: Path, folder: Path, asked: Namespace) -> kit.Row:
 def rows(asked: Namespace) -> Iterator[kit.Row]:
     folder = asked.work / "csv"
     if not folder.is_dir():
-        subprocess.run([kit.python("bundled"), kit.ROOT / "benchmarks" / "bundled_export.py", folder], check=True)
+        subprocess.run(
+            [kit.python("bundled"), kit.ROOT / "benchmarks" / "bundled_export.py", folder], check=True
+        )
     store = kit.Store(asked.results / "bundled_tables.jsonl", "table")
     known = {row["table"]: row for row in store.read()}
     for table in sorted(folder.glob("*.csv")):

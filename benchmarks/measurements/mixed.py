@@ -1,4 +1,4 @@
-"""Synthetic rows of mixed tables by TabDiff's protocol: ``diffeo fit`` and ``diffeo sample`` with nothing set.
+"""Synthetic rows of mixed tables by TabDiff's protocol: ``diffeo fit`` and ``diffeo sample``, nothing set.
 
     .bench/tables/bin/python benchmarks/measure.py mixed --data DIR --seconds 600 --threads 2 [--seeds 0 1 2]
     .bench/tables/bin/python benchmarks/measure.py mixed --data DIR --names adult --rows FILE
@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kit
+import mixed
 import numpy as np
 import pandas as pd
 
-import mixed
 from measurements import Measurement
 
 
@@ -52,7 +52,11 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
         if table.target is not None:
             best = {name: table.published(name) for name in mixed.PUBLISHED}
             yield {"table": table.name, "seed": "published", **best}
-            yield {"table": table.name, "seed": "real", "efficacy": round(figures.efficacy(table, table.train), 4)}
+            yield {
+                "table": table.name,
+                "seed": "real",
+                "efficacy": round(figures.efficacy(table, table.train), 4),
+            }
 
 
 OPTIONS = {**mixed.OPTIONS, "--rows": (None, "a file of synthetic rows, or `shuffled`")}

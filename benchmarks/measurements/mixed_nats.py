@@ -15,12 +15,12 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 import kit
-import numpy as np
-
 import mixed
-from measurements import Measurement
+import numpy as np
 from mixed.baselines import BASELINES
 from mixed.cells import Cells, guessed
+
+from measurements import Measurement
 
 
 def rows(asked: Namespace) -> Iterator[kit.Row]:

@@ -1,13 +1,14 @@
-"""Questions whose answers are known: ``diffeo.tables.query`` on three laws, and a class of Adult beside a booster.
+"""Questions whose answers are known: ``diffeo.tables.query`` on three laws, and a class of Adult beside a
+booster.
 
     python benchmarks/measure.py questions --seconds 120 [--data DIR]
 
 A Gaussian of 5 columns, a Bayes net of 6, a mixture of both, 50,000 rows each (`mixed/laws.py`), fitted with
 nothing set. Questions are drawn with the law: means, probabilities, densities of one and two columns, given
-nothing, levels, sets, values and an interval. ``allowed`` is three of the answer's own standard errors and 1% of
-the truth (of a mean: of the column's spread, where that is more); ``within`` counts the answers that keep it,
-``median`` and ``worst`` are distances from the truth in parts of it. With --data: the AUC of P(class given the
-rest) on Adult's test rows, and that of a booster trained for it alone.
+nothing, levels, sets, values and an interval. ``allowed`` is three of the answer's own standard errors and
+1% of the truth (of a mean: of the column's spread, where that is more); ``within`` counts the answers that
+keep it, ``median`` and ``worst`` are distances from the truth in parts of it. With --data: the AUC of
+P(class given the rest) on Adult's test rows, and that of a booster trained for it alone.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any
 
 import kit
 import numpy as np
+from mixed.laws import LAWS, Law
 
 import diffeo
 from diffeo import tables
 from measurements import Measurement
-from mixed.laws import LAWS, Law
 
 ROWS = 50_000
 
@@ -116,7 +117,9 @@ def adult(asked: Namespace) -> kit.Row:
     model = tables.predict_proba(flow, test, "class")[">50K"]
     x, y = (pd.read_csv(path) for path in paths)
     rich = y.pop("class") == ">50K"
-    levels = {name: pd.CategoricalDtype(x[name].dropna().unique()) for name in y if x[name].dtype.kind not in "if"}
+    levels = {
+        name: pd.CategoricalDtype(x[name].dropna().unique()) for name in y if x[name].dtype.kind not in "if"
+    }
     booster = HistGradientBoostingClassifier(categorical_features="from_dtype", random_state=0)
     booster.fit(x.drop(columns="class").astype(levels), x["class"] == ">50K")
     alone = booster.predict_proba(y.astype(levels))[:, 1]

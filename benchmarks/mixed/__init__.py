@@ -1,4 +1,5 @@
-"""Four tables as people have them, and ``diffeo`` run on them as its users do: what the mixed measurements share.
+"""Four tables as people have them, and ``diffeo`` run on them as its users do: what the mixed measurements
+share.
 
 The parts are those of the data's README: Adult's published ones, 90/10 of the others. What the published
 protocol takes for categories although it is written in numbers is declared for the *figures* only.

@@ -1,10 +1,10 @@
-"""Densities of cells to compare with: each takes training and test cells and gives the log-probability of test rows.
+"""Densities of cells: each takes training and test cells, and gives the log-probability of test rows.
 
 ``independent``: shares of cells. ``products``: a mixture of products, by EM, until a tenth held out falls.
 ``forest``: arfpy's adversarial forest; a leaf's share times the shares of its cells within the leaf's bounds,
 the mean over trees. ``chain``: one boosted classifier a column given those before it; columns of many cells go
-to it in groups, with the shares of cells within a group. Shares are smoothed by half a row, or by shares of
-all rows.
+to it in groups, with the shares of cells within a group. Shares are smoothed by half a row, or by shares of all
+rows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,13 @@ def products(cells: Cells, train: np.ndarray, test: np.ndarray, seed: int, round
 
 
 def forest(
-    cells: Cells, train: np.ndarray, test: np.ndarray, seed: int, trees: int = 10, least: int = 20, rounds: int = 3
+    cells: Cells,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+    trees: int = 10,
+    least: int = 20,
+    rounds: int = 3,
 ) -> np.ndarray:
     import pandas as pd
 
@@ -70,7 +76,9 @@ def forest(
 
     np.random.seed(seed)
     frame = pd.DataFrame(train, columns=[f"x{j}" for j in range(train.shape[1])])
-    grown = arf(frame, num_trees=trees, min_node_size=least, max_iters=rounds, verbose=False, random_state=seed)
+    grown = arf(
+        frame, num_trees=trees, min_node_size=least, max_iters=rounds, verbose=False, random_state=seed
+    )
     found = []
     for tree in grown.clf.estimators_:
         lower, upper = bounds(tree.tree_, cells.sizes)

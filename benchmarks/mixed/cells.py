@@ -1,10 +1,10 @@
 """One measure for all that have a likelihood: rows as cells, and log-densities within cells.
 
 A column is said by a dictionary: ``{"levels": [...]}`` of a category, or of a number ``{"atoms": [...],
-"step": s}``, the values with a mass of their own and the grid that all others lie on, ``None`` where they have a
-density. A gap is a cell too. All that is not an atom lies in cells between quantiles of the training rows,
-the same ones for every baseline, in which it is uniform, on the grid or on the line; beyond the last quantile
-it falls off exponentially. So a baseline only has to say how probable cells are.
+"step": s}``, the values with a mass of their own and the grid that all others lie on, ``None`` where they
+have a density. A gap is a cell too. All that is not an atom lies in cells between quantiles of the training
+rows, the same ones for every baseline, in which it is uniform, on the grid or on the line; beyond the last
+quantile it falls off exponentially. So a baseline only has to say how probable cells are.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Column:
             edges = self.start + (np.floor((edges - self.start) / self.step) + 0.5) * self.step
         self.edges = np.unique(edges)
         ends = (rest[rest <= self.edges[0]], rest[rest > self.edges[-1]])
-        excess = [abs(end - edge).mean() if len(end) else 0 for end, edge in zip(ends, self.edges[[0, -1]])]
+        excess = [
+            abs(x - edge).mean() if len(x) else 0 for x, edge in zip(ends, self.edges[[0, -1]], strict=True)
+        ]
         self.scales = np.maximum(excess, max(1e-3 * rest.std(), 0.5 * (self.step or 0), 1e-12))
 
     def encode(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,15 @@
 """The figures of TabDiff's protocol, as TabPC's repository computes them: real rows against synthetic ones.
 
-``c2st``: sdmetrics' detection with XGBoost: text as one-hot columns, codes as numbers, gaps as means, three folds;
-1 - mean(max(1/2, AUC) 2 - 1). ``shape`` and ``trend``: sdmetrics' quality report. Its version matters: in 0.24
-the bins of a number beside a category run from least to greatest in either table *by itself*, so the one largest
-row decides; later ones weight the pairs by association. ``trend_same_bins`` has the bins of the real table for
-both. ``wmi``: with ``N(i, j) = 2 I(i, j) / (H(i) + H(j))``, numbers in ten equal bins between the least and the
-greatest real one, it is ``1 - sum w |N_real - N_synthetic| / sum w`` over the pairs, w = N_real + N_synthetic.
-``efficacy``: XGBoost learns the target from the rows, 36 settings compared on a ninth of them, AUC on real
-test rows. (Scalings, which trees do not see, are left out.) ``alpha`` and ``beta``: precision and recall of
-synthcity's naive kind, between columns scaled to [0, 1] and one-hot ones.
+``c2st``: sdmetrics' detection with XGBoost: text as one-hot columns, codes as numbers, gaps as means, three
+folds; 1 - mean(max(1/2, AUC) 2 - 1). ``shape`` and ``trend``: sdmetrics' quality report. Its version
+matters: in 0.24 the bins of a number beside a category run from least to greatest in either table *by
+itself*, so the one largest row decides; later ones weight the pairs by association. ``trend_same_bins`` has
+the bins of the real table for both. ``wmi``: with ``N(i, j) = 2 I(i, j) / (H(i) + H(j))``, numbers in ten
+equal bins between the least and the greatest real one, it is ``1 - sum w |N_real - N_synthetic| / sum w``
+over the pairs, w = N_real + N_synthetic. ``efficacy``: XGBoost learns the target from the rows, 36 settings
+compared on a ninth of them, AUC on real test rows. (Scalings, which trees do not see, are left out.)
+``alpha`` and ``beta``: precision and recall of synthcity's naive kind, between columns scaled to [0, 1] and
+one-hot ones.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def trend_same_bins(table: Mixed, synthetic: pd.DataFrame) -> float:
         if len(numbers) == 2:
             scores.append(CorrelationSimilarity.compute(real, drawn))
         else:
-            scores.append(ContingencySimilarity.compute(real, drawn, numbers or None, num_rows_subsample=None))
+            scores.append(
+                ContingencySimilarity.compute(real, drawn, numbers or None, num_rows_subsample=None)
+            )
     return float(np.nanmean(scores))
 
 
@@ -144,5 +147,3 @@ def figures(table: Mixed, synthetic: pd.DataFrame) -> dict[str, float]:
             found["efficacy"] = efficacy(table, synthetic)
             found["alpha"], found["beta"] = alpha_and_beta(table, synthetic)
     return {name: round(value, 4) for name, value in found.items()}
-
-

@@ -1,8 +1,8 @@
 """Laws of which every question has an exact answer: discrete columns, and a Gaussian for each of their cells.
 
-A cell is one level of each discrete column. Given levels or sets of them, values of numbers, and an interval of
-one number, a cell's weight is its share times the density of the values times the interval's probability; all
-answers are means over cells.
+A cell is one level of each discrete column. Given levels or sets of them, values of numbers, and an interval
+of one number, a cell's weight is its share times the density of the values times the interval's probability;
+all answers are means over cells.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class Law:
         rng = np.random.default_rng(seed)
         cell = rng.choice(self.shares.size, rows, p=self.shares.ravel())
         root = np.linalg.cholesky(self.covariances)
-        x = self.means[cell] + np.einsum("nij,nj->ni", root[cell], rng.standard_normal((rows, len(self.numbers))))
+        x = self.means[cell] + np.einsum(
+            "nij,nj->ni", root[cell], rng.standard_normal((rows, len(self.numbers)))
+        )
         which = np.unravel_index(cell, self.shares.shape) if self.levels else ()
         found = {name: np.array(own)[i] for (name, own), i in zip(self.levels.items(), which, strict=True)}
         return found | dict(zip(self.numbers, x.T, strict=True))
@@ -88,7 +90,9 @@ class Law:
         if held:
             low, high = np.array([given[name] for name in held]).T
             boxes = [
-                multivariate_normal.cdf(high, m[at], c[np.ix_(at, at)], lower_limit=low, abseps=1e-9, releps=1e-9)
+                multivariate_normal.cdf(
+                    high, m[at], c[np.ix_(at, at)], lower_limit=low, abseps=1e-9, releps=1e-9
+                )
                 for m, c in zip(means, covariances, strict=True)
             ]
             weights = weights * boxes
