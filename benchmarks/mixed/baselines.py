@@ -2,8 +2,8 @@
 
 ``independent``: shares of cells. ``products``: a mixture of products, by EM, until a tenth held out falls.
 ``forest``: arfpy's adversarial forest; a leaf's share times the shares of its cells within the leaf's bounds,
-the mean over trees. ``chain``: one boosted classifier a column given those before it; columns of many cells go
-to it in groups, with the shares of cells within a group. Shares are smoothed by half a row, or by shares of all
+the mean over trees. ``chain``: a boosted classifier a column given those before it; one of many cells goes to
+it in groups, with the shares of cells within a group. Shares are smoothed by half a row, or by those of all
 rows.
 """
 
