@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kit
-import mixed as tables_
+import mixed
 import numpy as np
 import pandas as pd
 
@@ -154,7 +154,7 @@ def scores(
 
 
 def rows(asked: Namespace) -> Iterator[kit.Row]:
-    for table in tables_.tables(asked):
+    for table in mixed.tables(asked):
         names = table.columns
         codes = Codes(table.train[names], table.numbers)
         truth = codes.encode(table.test[names])
@@ -173,7 +173,7 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
 
 
 OPTIONS = {
-    **tables_.OPTIONS,
+    **mixed.OPTIONS,
     "--names": ["adult", "lending"],
     "--methods": (list(METHODS), "of these"),
     "--draws": (20, "of each missing entry"),
