@@ -2,8 +2,8 @@
 
     .bench/tables/bin/python benchmarks/measure.py vines --data DIR [--names galaxies ...]
 
-Margins by kernels, pairs by local likelihood (`tll`), the family that is best on so many rows; nothing else is
-set. ``out`` counts test rows to which the vine gives no density: the mean is over the others.
+Margins by kernels, pairs by local likelihood (`tll`), the family that is best on so many rows; nothing else
+is set. ``out`` counts test rows to which the vine gives no density: the mean is over the others.
 """
 
 from __future__ import annotations
