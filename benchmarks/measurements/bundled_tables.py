@@ -127,7 +127,7 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
     store = kit.Store(asked.results / "bundled_tables.jsonl", "table")
     known = {row["table"]: row for row in store.read()}
     for table in sorted(folder.glob("*.csv")):
-        if not fnmatch.fnmatch(table.stem, asked.tables):
+        if not any(fnmatch.fnmatch(table.stem, pattern) for pattern in asked.tables):
             continue
         old = known.get(table.stem)
         if old is None or (asked.again and any(old.get(name) in FAULTS for name in COMMANDS)):
@@ -137,7 +137,7 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
 
 OPTIONS = {
     "--work": (Path("bundled-work"), "folder for tables and models"),
-    "--tables": ("*", "of these names"),
+    "--tables": (["*"], "of these names"),
     "--limit": (120.0, "seconds after which a command is stopped"),
     "--again": (False, "also those with faults"),
 }
