@@ -157,7 +157,7 @@ def fit_table(
         context = Vector(len(given)) if given else None
         if preset is not None:
             _check_preset(preset, schema, context)
-        train, valid = _split(table, validation, options.seed)
+        train, valid = split(table, validation, options.seed)
         encoding = schema.encoding(train, given=given, weights=weights)
         presets = [preset] if preset else choose(len(train), schema.features, context, schema.circular)
         rows = _rows(train, encoding), _rows(valid, encoding)
@@ -328,7 +328,8 @@ def _weighted(table: Table, weights: str | None) -> Table:
     return table if counts.all() else table.rows(counts)
 
 
-def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
+def split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
+    """The training rows of a table, and those held out."""
     if not 0 < validation < 1:
         raise DataError(f"validation={validation} is not a fraction of the rows; use one between 0 and 1.")
     held = round(validation * len(table))

@@ -1,0 +1,142 @@
+"""Columns of several tables on one scale: numbers as they are, categories as codes of their common levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffeo.errors import DataError
+from diffeo.tables.table import Table
+
+Array = NDArray[np.float64]
+
+_FEW = 20
+"""Most different whole numbers that are compared as categories, where the rows are at least their square."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One column of several tables.
+
+    Args:
+        name: the column's.
+        levels: what its codes stand for: text with the commonest of the first table first, numbers in their
+            order; None for numbers that have no codes.
+        parts: the column in each table, float64: numbers, or codes; NaN where an entry is missing.
+        time: Arrow's type of a column of times, whose numbers count its units.
+    """
+
+    name: str
+    levels: tuple[str, ...] | None
+    parts: tuple[Array, ...]
+    time: Any = None
+
+    def text(self, value: float) -> str:
+        """A number of the column as people write it."""
+        if self.time is None or not np.isfinite(value):
+            return f"{value + 0.0:,.6g}"
+        import pyarrow as pa
+
+        count = pa.scalar(round(value), pa.int32() if self.time.bit_width == 32 else pa.int64())
+        return str(count.cast(self.time))
+
+
+def sides(*tables: Table) -> list[Side]:
+    """The columns that all tables have, in the order of the first.
+
+    Whole numbers of few values, such as codes, are categories: what the first table holds decides.
+
+    Raises:
+        DataError: where the tables have no column in common, or one has no rows.
+
+    Example:
+        >>> one = Table.from_columns({"a": [0.5, 1.5, 2.5, 3.5], "b": [1, 0, 1, 1]})
+        >>> two = Table.from_columns({"b": [0, 2], "c": [1, 1]})
+        >>> sides(one, two)
+        [Side(name='b', levels=('0', '1', '2'), parts=(array([1., 0., 1., 1.]), array([0., 2.])), time=None)]
+    """
+    names = [name for name in tables[0].names if all(name in table.names for table in tables[1:])]
+    if not names:
+        raise DataError("the tables have no column in common; their names must be the same.")
+    if not all(map(len, tables)):
+        raise DataError("a table without rows cannot be compared.")
+    return [_side(name, [table.column(name) for table in tables]) for name in names]
+
+
+def _side(name: str, columns: Sequence[Any]) -> Side:
+    found = [_numbers(column) for column in columns]
+    parts = [part for part in found if part is not None]
+    if len(parts) < len(columns):
+        return _categories(name, [_texts(column) for column in columns])
+    if _few(parts[0]):
+        levels = np.unique(np.concatenate(parts))
+        levels = levels[~np.isnan(levels)]
+        codes = (np.where(np.isnan(part), np.nan, np.searchsorted(levels, part)) for part in parts)
+        return Side(name, tuple(f"{level + 0.0:.15g}" for level in levels), tuple(codes))
+    return Side(name, None, tuple(parts), _time(columns[0]))
+
+
+def _few(values: Array) -> bool:
+    values = values[~np.isnan(values)]
+    distinct = np.unique(values)
+    return len(distinct) <= min(_FEW, len(values) ** 0.5) and bool((distinct == np.round(distinct)).all())
+
+
+def _categories(name: str, texts: Sequence[Any]) -> Side:
+    """Codes of texts: the commonest level of the first table is 0; what only later ones have comes last."""
+    import pyarrow as pa
+
+    coded = pa.chunked_array(texts).combine_chunks().dictionary_encode()
+    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    levels = coded.dictionary.to_pylist()
+    codes = coded.indices.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    parts = np.split(codes, np.cumsum([len(part) for part in texts])[:-1])
+    present = parts[0][~np.isnan(parts[0])].astype(np.int64)
+    order = np.argsort(-np.bincount(present, minlength=len(levels)), kind="stable")
+    rank = np.empty(len(levels) + 1)  # the last for what is missing
+    rank[order], rank[-1] = np.arange(len(levels)), np.nan
+    ranked = (rank[np.where(np.isnan(part), len(levels), part).astype(np.int64)] for part in parts)
+    return Side(name, tuple(levels[i] for i in order), tuple(ranked))
+
+
+def _numbers(column: Any) -> Array | None:
+    """A column as float64, NaN where missing; None for what is no number, nor a time."""
+    if isinstance(column, np.ndarray):
+        return column.astype(np.float64) if column.dtype.kind in "iuf" else None
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_temporal(kind):
+        column = column.cast(pa.int32() if kind.bit_width == 32 else pa.int64()).cast(pa.int64())
+    elif types.is_decimal(kind) or types.is_integer(kind) or types.is_floating(kind):
+        column = column.cast(pa.float64(), safe=False)
+    else:
+        return None
+    return column.to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def _time(column: Any) -> Any:
+    """The Arrow type of a column of times; None of another."""
+    if isinstance(column, np.ndarray):
+        return None
+    from pyarrow import types
+
+    return column.type if types.is_temporal(column.type) else None
+
+
+def _texts(column: Any) -> Any:
+    """A column as an Arrow array of text."""
+    import pyarrow as pa
+
+    array = pa.array(column) if isinstance(column, np.ndarray) else column
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    try:
+        return array.cast(pa.large_string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # bytes that are no text, lists, structures
+        return pa.array([None if v is None else str(v) for v in array.to_pylist()], pa.large_string())
