@@ -317,7 +317,7 @@ def with_text() -> None:
 def test_columns_are_left_out(fake, run):
     with_text()
     text = run("fit", "named.csv", "-o", "m", code=2)
-    assert "2 columns cannot be used: 'id' holds text or categories ('row 0' in row 1); 'seen' " in text
+    assert "2 columns cannot be used: 'id' holds text or categories ('row 0', say); 'seen' " in text
     assert "leave them out: " in text
     assert "drop=['id', 'seen']" in text
     assert "--drop id --drop seen" in text
@@ -418,14 +418,14 @@ def test_python_takes_tables_of_every_make():
         ("score m t.parquet -o s.xls", "unknown kind of table"),
         (
             "fit text.csv -o m",
-            r"text.csv: column 'b' .*; diffeo models numbers.*leave it out: .*--drop b",
+            r"column 'b' .*; code it as numbers.*leave it out: .*--drop b",
         ),
         ("fit t.parquet -o m --drop nope", "no column 'nope' in this table; it has size, count, same, age"),
         ("fit t.parquet -o m --drop age --given age", "'age' is dropped; leave it out of given"),
         ("fit t.parquet -o m --drop age --weights age", "'age' is dropped; leave it out of given, weights"),
         ("fit t.parquet -o m --drop age --column age=positive", "'age' is dropped; leave it out .* columns"),
         ("score m text.csv -o s.csv", "no column 'size', 'count', 'same', 'age' in this table; it has a, b"),
-        ("score m words.csv -o s.csv", r"words.csv: column 'age' holds text .*drop it\."),
+        ("score m words.csv -o s.csv", r"column 'age' holds text .*drop it\."),
         ("score m few.csv -o s.csv", "no column 'count', 'same', 'age' in this table; it has size"),
         ("sample m -n 3 -o no/s.csv", "does not exist"),
         ("sample m -n 3 -o s.csv --given age=3", "conditioned on no column"),
@@ -682,7 +682,7 @@ def test_ctrl_c_ends_a_real_fit_cleanly(tmp_path):
     "asked",
     [
         ("fit", "nothing.csv", "-o", "m.safetensors"),
-        ("fit", "words.csv", "-o", "m.safetensors"),
+        ("fit", "infinite.csv", "-o", "m.safetensors"),
         ("fit", "damaged.npy", "-o", "m.safetensors"),
         ("fit", "table.csv", "-o", "nowhere/m.safetensors"),
         ("fit", "table.csv", "-o", "m.safetensors", "--preset", "Nothing"),
@@ -700,7 +700,7 @@ def test_ctrl_c_ends_a_real_fit_cleanly(tmp_path):
 )
 def test_a_refusal_does_not_wait_for_torch(tmp_path, asked):
     (tmp_path / "table.csv").write_text("a,b\n1,2.5\n3,4.5\n")
-    (tmp_path / "words.csv").write_text("a,b\none,2.5\ntwo,4.5\n")
+    (tmp_path / "infinite.csv").write_text("a,b\ninf,2.5\n3,4.5\n")
     (tmp_path / "damaged.npy").write_bytes(b"\x93NUMPY")
     code = (
         "import sys\n"

@@ -1,53 +1,20 @@
-"""From raw columns to arrays of numbers, or an error that names column, row and cure."""
+"""What a table refuses: names, roles, and columns that are no numbers; an error names column and cure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
-from diffeo._arrays import unmasked
 from diffeo.errors import ConfigError, Cure, DataError
 
 LARGEST_INTEGER = 2**53
-_FLOATS = "torch.float16", "torch.float32", "torch.float64"
-"""Those that NumPy has too."""
 _DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d{1,2}:\d\d)\b")
 """How a date or a time begins that Arrow leaves as text, for its zone or its order."""
 _LISTED = 20
 """Most columns that one error names."""
-
-
-@runtime_checkable
-class ArrowColumn(Protocol):
-    """A column of pyarrow, which tells more kinds of values apart than NumPy does."""
-
-    type: Any
-    null_count: int
-
-    def to_pylist(self) -> list[Any]: ...
-
-
-@runtime_checkable
-class TensorColumn(Protocol):
-    """A tensor, known by what it can do: who reads a file does not wait for torch."""
-
-    dtype: Any
-
-    def is_floating_point(self) -> bool: ...
-    def float(self) -> TensorColumn: ...
-    def detach(self) -> TensorColumn: ...
-    def cpu(self) -> TensorColumn: ...
-    def numpy(self) -> np.ndarray: ...
-
-
-@runtime_checkable
-class Series(Protocol):
-    """A column of pandas, polars or the like."""
-
-    def to_numpy(self) -> np.ndarray: ...
 
 
 class ColumnError(DataError):
@@ -76,17 +43,11 @@ def refusal(errors: Sequence[ColumnError], columns: int) -> DataError:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse a table without columns, or with a nameless or repeated one."""
+    """Refuse a table without columns, or with a repeated one."""
     if not names:
         raise DataError("the table has no columns.")
     seen: set[str] = set()
-    for i, name in enumerate(names):
-        if not name:
-            raise DataError(
-                f"column {i + 1} has no name, like an index that R or pandas saved; name it, or leave it "
-                "out: drop=[''].",
-                cure=Cure("drop", [""]),
-            )
+    for name in names:
         if name in seen:
             raise DataError(f"two columns are named {name!r}; rename one.")
         seen.add(name)
@@ -110,122 +71,50 @@ def check_columns(
     return apart
 
 
-def as_raw(column: Any) -> Any:
-    """A list, tensor, Series or array as numpy; Arrow stays Arrow."""
-    if isinstance(column, ArrowColumn):
-        return column
-    if isinstance(column, TensorColumn):
-        foreign = column.is_floating_point() and str(column.dtype) not in _FLOATS  # bfloat16, say
-        return (column.float() if foreign else column).detach().cpu().numpy()
-    return column.to_numpy() if isinstance(column, Series) else unmasked(column)
-
-
-def numbers(name: str, column: Any) -> np.ndarray:
-    """A copy of a raw column as numbers, in the type it came in.
-
-    Raises:
-        ColumnError: for anything that is not finite real numbers that float64 holds exactly.
-    """
-    if not isinstance(column, np.ndarray):
-        column = _from_arrow(name, column)
-    if column.ndim != 1:
-        raise ColumnError(name, f"has shape {column.shape}", "; a column is one-dimensional.")
-    if column.dtype.kind in "mM":
-        raise _dates(name)
-    if column.dtype.kind in "OUST":
-        column = _from_objects(name, column.tolist())
-    if column.dtype.kind not in "biuf":
-        raise ColumnError(name, f"holds {column.dtype}, not real numbers", "; convert or drop it.")
-    if column.dtype.kind in "iu" and len(column):
-        _check_integers(name, column)
-    # no float is wider than the float64 that a flow's rows are
-    values = column.astype(column.dtype.newbyteorder("=") if column.dtype.itemsize <= 8 else np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        what = "a missing" if np.isnan(values[bad[0]]) else "an infinite"
-        raise _not_finite(name, what, bad[0], len(bad))
-    return values
-
-
-def _check_integers(name: str, column: np.ndarray) -> None:
-    beyond = column > LARGEST_INTEGER
-    if column.dtype.kind == "i":
-        beyond |= column < -LARGEST_INTEGER
-    if beyond.any():
-        row = int(beyond.argmax())
-        raise ColumnError(
-            name,
-            f"holds {column[row]} in row {row + 1}: integers beyond 2^53 are not exact in float64",
-            ". Subtract an offset, convert it to float, or drop it if it is an identifier.",
-        )
-
-
-def _from_arrow(name: str, column: Any) -> np.ndarray:
-    """An Arrow column as numpy; what numpy would blur (nulls, dates, categories) is told apart here."""
-    from pyarrow import float64, types
+def fault(name: str, column: Any) -> ColumnError | None:
+    """Why a table's column cannot be part of a matrix of numbers; None where it can be."""
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind in "iu" and len(column):
+            return _inexact(name, column)
+        return None if column.dtype.kind in "biuf" else _text(name, column[:1].tolist())
+    from pyarrow import types
 
     kind = column.type
-    if types.is_dictionary(kind):
-        raise _text(name, column[0].as_py() if len(column) else "", 0)
     if types.is_temporal(kind):
-        raise _dates(name)
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return _from_objects(name, column.to_pylist())
-    if column.null_count:
-        row = int(np.asarray(column.is_null()).argmax())
-        raise _not_finite(name, "a missing", row, column.null_count)
-    if types.is_decimal(kind):
-        return column.cast(float64()).to_numpy()
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        raise ColumnError(name, "holds bytes that are not UTF-8 text", "; save it as UTF-8.")
-    if types.is_null(kind):
-        return np.empty(0)
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise ColumnError(name, f"holds {kind}, not real numbers", "; convert or drop it.")
-    return np.asarray(column)
-
-
-def _from_objects(name: str, values: list[Any]) -> np.ndarray:
-    """Objects as numbers, if that is what they all are; else the error says which is not."""
-    objects = [row for row, v in enumerate(values) if not isinstance(v, int | float | np.number | np.bool_)]
-    if not objects:
-        return np.array(values)
-    words = [row for row in objects if not _looks_numeric(values[row])]
-    row = (words or objects)[0]
-    value = values[row]
-    if value is None or str(value).strip() in ("", "<NA>", "NaT"):
-        raise _not_finite(name, "a missing", row, 1)
-    if not words:
-        raise ColumnError(name, f"holds numbers as text ({value!r} in row {row + 1})", "; convert it.")
-    if 10 * len(words) <= len(values):
-        such = f" ({len(words)} such rows)" if len(words) > 1 else ""
-        fault = f"holds {value!r} in row {row + 1}, not a number{such}"
-        raise ColumnError(name, fault, "; correct or drop it.")
-    raise _text(name, value, row)
-
-
-def _looks_numeric(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _not_finite(name: str, what: str, row: int, count: int) -> ColumnError:
-    such = f" ({count} such rows)" if count > 1 else ""
+        return _dates(name)
+    there = column.drop_null()[:1].to_pylist()
+    if there and (types.is_dictionary(kind) or types.is_string(kind) or types.is_large_string(kind)):
+        return _text(name, there)
+    if not column.null_count:
+        return None
+    such = f" ({column.null_count} such rows)" if column.null_count > 1 else ""
+    row = int(np.asarray(column.is_null()).argmax()) + 1
     return ColumnError(
-        name, f"has {what} value in row {row + 1}{such}", "; fill it in, or drop row or column."
+        name, f"has a missing value in row {row}{such}", "; fill it in, or drop row or column."
     )
 
 
-def _text(name: str, value: Any, row: int) -> ColumnError:
-    if _DATE.match(str(value)):
+def _inexact(name: str, column: np.ndarray) -> ColumnError | None:
+    beyond = column > LARGEST_INTEGER
+    if column.dtype.kind == "i":
+        beyond |= column < -LARGEST_INTEGER
+    if not beyond.any():
+        return None
+    row = int(beyond.argmax())
+    return ColumnError(
+        name,
+        f"holds {column[row]} in row {row + 1}: integers beyond 2^53 are not exact in float64",
+        ". Subtract an offset, convert it to float, or drop it if it is an identifier.",
+    )
+
+
+def _text(name: str, example: list[Any]) -> ColumnError:
+    if example and _DATE.match(str(example[0])):
         return _dates(name)
     return ColumnError(
         name,
-        f"holds text or categories ({str(value)[:40]!r} in row {row + 1})",
-        "; diffeo models numbers: code it as numbers, or drop it.",
+        f"holds text or categories ({str(example[0])[:40]!r}, say)" if example else "holds text",
+        "; code it as numbers, or drop it.",
     )
 
 

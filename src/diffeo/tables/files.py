@@ -38,7 +38,26 @@ def read_columns(path: Path) -> Raw:
         suffix = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
         if suffix not in _READERS and path.exists():
             raise DataError(f"{path}: unknown kind of table {suffix or '(no suffix)'!r}; use {_READS}.")
-        return _READERS.get(suffix, _READERS[".csv"])(path)
+        return named(_READERS.get(suffix, _READERS[".csv"])(path))
+
+
+def named(raw: Raw) -> Raw:
+    """The columns with a name each: a nameless first one is an index that R or pandas saved.
+
+    A nameless column in which nothing stands is none: lines that end in a delimiter make it.
+    """
+    taken = {name for name, _ in raw}
+    found = []
+    for i, (name, column) in enumerate(raw):
+        if not name.strip():
+            if i and getattr(column, "null_count", 0) == len(column):
+                continue
+            name = "index" if i == 0 else f"column_{i + 1}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        found.append((name, column))
+    return found
 
 
 def _read_npy(path: Path) -> Raw:

@@ -11,8 +11,10 @@ import numpy as np
 
 from diffeo._reading import reading
 from diffeo.errors import ConfigError, DataError
-from diffeo.tables.checks import ColumnError, as_raw, check_names, numbers, refusal
-from diffeo.tables.files import Raw, from_array, read_columns, write_columns
+from diffeo.tables.checks import ColumnError, check_names, fault, refusal
+from diffeo.tables.codes import as_numbers, from_numbers
+from diffeo.tables.columns import Convertible, as_raw, held
+from diffeo.tables.files import Raw, from_array, named, read_columns, write_columns
 
 
 @runtime_checkable
@@ -38,8 +40,11 @@ class Table:
     """Named columns, each an array in the type it is stored in.
 
     ``read``, ``from_columns`` and ``of`` make one of data: of a file, of named columns, of whatever holds a
-    table. They want finite numbers. What cannot be used (text, categories, dates, missing or infinite values,
-    integers beyond 2^53) is refused with the column, the row and the cure; ``drop`` leaves columns unread.
+    table. A column of complete finite numbers or of booleans is a NumPy array. Any other is an Arrow array of
+    its own type, in which what is missing is null: text, categories (Arrow's dictionaries), dates, times,
+    instants with their zone and unit, durations, decimals, and whatever has gaps; NaN is one. What has more
+    than one value a row, bytes and infinite numbers are refused with the column, the row and the cure;
+    ``drop`` leaves columns unread.
 
     Args:
         columns: one-dimensional arrays of one length by name, which are kept as they are, unchecked: results.
@@ -53,11 +58,13 @@ class Table:
         Table(3 rows: a int64, b float64)
         >>> table.select(["b"]).values[:, 0]
         array([0.5, 1.5, 2.5])
+        >>> Table.from_columns({"word": ["x", None], "n": [1, None]})
+        Table(2 rows: word string, n int64)
     """
 
-    def __init__(self, columns: Mapping[str, np.ndarray]):
+    def __init__(self, columns: Mapping[str, Any]):
         for name, column in columns.items():
-            if column.ndim != 1:
+            if isinstance(column, np.ndarray) and column.ndim != 1:
                 raise DataError(f"column {name!r} has shape {column.shape}; a column is one-dimensional.")
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:
@@ -72,15 +79,25 @@ class Table:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """The type of each column, as NumPy names it."""
-        return tuple(column.dtype.name for column in self._columns.values())
+        """The type of each column, as NumPy names it or, for an Arrow array, Arrow."""
+        return tuple(
+            column.dtype.name if isinstance(column, np.ndarray) else str(column.type)
+            for column in self._columns.values()
+        )
 
     @property
     def values(self) -> np.ndarray:
-        """A copy of the columns as one float64 array of (rows, columns)."""
+        """A copy of the columns as one float64 array of (rows, columns).
+
+        Raises:
+            DataError: for columns that are not complete numbers which float64 holds.
+        """
+        errors = [error for name, column in self._columns.items() if (error := fault(name, column))]
+        if errors:
+            raise refusal(errors, len(self._columns))
         values = np.empty((self._rows, len(self._columns)))
         for i, column in enumerate(self._columns.values()):
-            values[:, i] = column
+            values[:, i] = as_numbers(column)
         return values
 
     # -- making one ---------------------------------------------------------------------------
@@ -90,6 +107,10 @@ class Table:
         cls, path: str | os.PathLike[str], *, drop: Sequence[str] = (), only: Sequence[str] | None = None
     ) -> Table:
         """Read CSV, Parquet, Arrow/Feather, NPY or NPZ, by the suffix.
+
+        A column without a name is called ``index``, if it is the first, else ``column_2`` and so on. In text
+        tables an empty field, ``NA``, ``NaN``, ``null`` and the like are missing; dates, decimal commas and
+        marks of gaps among numbers are known for what they are.
 
         An NPY array gives columns x0, x1, ...; so does the 2-D array of an NPZ file, or the one
         named X (or x) among several, the others being left out; 1-D arrays are columns.
@@ -118,15 +139,15 @@ class Table:
         Args:
             names: one per column, each different.
             values: numbers, ``(rows, columns)``.
-            dtypes: the types to keep the columns in; none keeps the array's. A column that its type cannot
-                hold (no whole numbers, or too large ones) stays as it is.
+            dtypes: the types to keep the columns in, NumPy's or Arrow's; none keeps the array's. A column
+                that its type cannot hold (no whole numbers, or too large ones) stays as it is.
         """
         names = listed(names)
         if values.ndim != 2 or values.shape[1] != len(names):
             raise DataError(f"{len(names)} names need values of (rows, {len(names)}), not {values.shape}.")
         dtypes = dtypes or (values.dtype.name,) * len(names)
         columns = zip(names, values.T, dtypes, strict=True)
-        return cls({name: _stored(column, dtype) for name, column, dtype in columns})
+        return cls({name: from_numbers(column, dtype) for name, column, dtype in columns})
 
     @classmethod
     def of(cls, data: Any, *, drop: Sequence[str] = (), only: Sequence[str] | None = None) -> Table:
@@ -156,7 +177,7 @@ class Table:
         columns, errors = {}, []
         for name, column in raw:
             try:
-                columns[name] = numbers(name, column)
+                columns[name] = held(name, as_raw(column))
             except ColumnError as error:
                 errors.append(error)
         if errors:  # a column that is wanted by name cannot be left out
@@ -175,8 +196,8 @@ class Table:
         named = ", ".join(f"{n} {d}" for n, d in zip(self.names, self.dtypes, strict=True))
         return f"Table({len(self)} rows: {named})"
 
-    def column(self, name: str) -> np.ndarray:
-        """One column, in its own type."""
+    def column(self, name: str) -> Any:
+        """One column, in its own type: a NumPy array of complete numbers or booleans, else an Arrow array."""
         return self._columns[self.own(name)[0]]
 
     def own(self, names: Iterable[str]) -> list[str]:
@@ -200,7 +221,13 @@ class Table:
 
     def rows(self, index: Any) -> Table:
         """The table of these rows: a slice, row numbers from 0, or a boolean mask."""
-        return Table({name: column[index] for name, column in self._columns.items()})
+        order = None
+        columns = {}
+        for name, column in self._columns.items():
+            if not isinstance(column, np.ndarray):  # Arrow takes row numbers only
+                order = np.arange(self._rows)[index] if order is None else order
+            columns[name] = column[index] if isinstance(column, np.ndarray) else column.take(order)
+        return Table(columns)
 
     def beside(self, other: Table) -> Table:
         """The table of these columns and then the other table's, row by row."""
@@ -228,19 +255,23 @@ class Table:
             import pandas
         except ImportError:
             raise ConfigError("pandas is not installed: pip install pandas") from None
-        return pandas.DataFrame(self._columns)
+        from diffeo.tables.frames import as_series
+
+        return pandas.DataFrame({name: as_series(column) for name, column in self._columns.items()})
 
 
 def _raw(data: Any) -> Raw:
     """Names and columns of whatever holds a table in memory."""
     if isinstance(data, Mapping):
-        return [(str(name), as_raw(column)) for name, column in data.items()]
+        return named([(str(name), column) for name, column in data.items()])
+    if isinstance(data, Convertible):
+        return _raw(data.to_arrow())
     if isinstance(data, _ArrowTable):
-        return list(zip(data.column_names, data.columns, strict=True))
+        return named(list(zip(data.column_names, data.columns, strict=True)))
     if isinstance(data, _Frame):
         names = [str(name) for name in data.columns]
         check_names(names)
-        return [(n, as_raw(data[key])) for n, key in zip(names, data.columns, strict=True)]
+        return named([(n, data[key]) for n, key in zip(names, data.columns, strict=True)])
     return from_array(as_raw(data), "data")
 
 
@@ -269,13 +300,3 @@ def _index(has: Sequence[str], names: Sequence[str]) -> list[int]:
         known = ", ".join(has[:30]) + (f" and {len(has) - 30} more" if len(has) > 30 else "")
         raise DataError(f"no column {', '.join(map(repr, missing[:8]))} in this table; it has {known}.")
     return [position[name] for name in names]
-
-
-def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
-    """The values in this type if it can hold them."""
-    if dtype.startswith("float"):
-        with np.errstate(over="ignore"):
-            return values.astype(dtype)
-    low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    fits = np.isfinite(values) & (values == np.floor(values)) & (values >= low) & (values <= high)
-    return values.astype(dtype) if fits.all() else values
