@@ -129,6 +129,11 @@ def efficacy(columns: Sequence[Side], target: str, seed: int) -> Efficacy | None
     goals: list[NDArray[Any]] = [part[r] for part, r in zip(side.parts, rows, strict=True)]
     if side.levels is not None:
         goals = [np.minimum(goal, _CLASSES - 1).astype(np.int64) for goal in goals]
+    else:  # squares of huge numbers, and of tiny ones, would be lost
+        size = float(np.abs(goals[0]).max()) or 1.0
+        goals = [goal / size for goal in goals]
+        spread = float(goals[0].std()) or 1.0
+        goals = [(goal - goals[0].mean()) / spread for goal in goals]
     if any(len(np.unique(goal)) < 2 for goal in (goals[0], goals[2])):
         return None
     x = [_features(others, i)[r] for i, r in enumerate(rows)]

@@ -155,7 +155,7 @@ def report(
     if rows < 1:
         raise ConfigError(f"rows={rows} cannot be looked at; let them be at least 1.")
     told("reading")
-    whole = Table.of(table, only=_wanted(encoding, table))
+    whole = _read(encoding, table)
     held = _held_out(flow, len(whole)) if test is None else np.empty(0, np.int64)
     others = np.delete(np.arange(len(whole)), held)
     index = np.sort(np.concatenate([held, others[sampled(len(others), rows, seed).numpy()]]))
@@ -205,10 +205,13 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 # -- inside ---------------------------------------------------------------------------------------
 
 
-def _wanted(encoding: Columns, data: Any) -> list[str]:
-    """The columns to read: the model's, and its rows' weights of a table that has them."""
-    own = [*encoding.given, *encoding.names]
-    return [*own, encoding.weights] if isinstance(data, Table) and encoding.weights in data.names else own
+def _read(encoding: Columns, data: Any) -> Table:
+    """The model's columns, and its rows' weights where they are there."""
+    names = [*encoding.given, *encoding.names]
+    if encoding.weights is None:
+        return Table.of(data, only=names)
+    table = Table.of(data)
+    return table.select([*names, *({encoding.weights} & set(table.names))])
 
 
 def _held_out(flow: Flow, rows: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffeo.errors import DataError
+from diffeo.tables.codes import as_numbers, from_numbers, is_number_like
 from diffeo.tables.table import Table
 
 Array = NDArray[np.float64]
@@ -27,22 +28,22 @@ class Side:
         levels: what its codes stand for: text with the commonest of the first table first, numbers in their
             order; None for numbers that have no codes.
         parts: the column in each table, float64: numbers, or codes; NaN where an entry is missing.
-        time: Arrow's type of a column of times, whose numbers count its units.
+        dtype: the type that the first table has the numbers in.
     """
 
     name: str
     levels: tuple[str, ...] | None
     parts: tuple[Array, ...]
-    time: Any = None
+    dtype: str = "float64"
 
     def text(self, value: float) -> str:
         """A number of the column as people write it."""
-        if self.time is None or not np.isfinite(value):
-            return f"{value + 0.0:,.6g}"
-        import pyarrow as pa
-
-        count = pa.scalar(round(value), pa.int32() if self.time.bit_width == 32 else pa.int64())
-        return str(count.cast(self.time))
+        if not np.isfinite(value):
+            return f"{value}"
+        [found] = from_numbers(np.array([value + 0.0]), self.dtype).tolist()
+        if isinstance(found, float):
+            return f"{found:.0f}" if found == round(found) and abs(found) < 1e15 else f"{found:.6g}"
+        return str(found)
 
 
 def sides(*tables: Table) -> list[Side]:
@@ -56,8 +57,9 @@ def sides(*tables: Table) -> list[Side]:
     Example:
         >>> one = Table.from_columns({"a": [0.5, 1.5, 2.5, 3.5], "b": [1, 0, 1, 1]})
         >>> two = Table.from_columns({"b": [0, 2], "c": [1, 1]})
-        >>> sides(one, two)
-        [Side(name='b', levels=('0', '1', '2'), parts=(array([1., 0., 1., 1.]), array([0., 2.])), time=None)]
+        >>> [both] = sides(one, two)
+        >>> both.name, both.levels, both.parts
+        ('b', ('0', '1', '2'), (array([1., 0., 1., 1.]), array([0., 2.])))
     """
     names = [name for name in tables[0].names if all(name in table.names for table in tables[1:])]
     if not names:
@@ -68,16 +70,18 @@ def sides(*tables: Table) -> list[Side]:
 
 
 def _side(name: str, columns: Sequence[Any]) -> Side:
-    found = [_numbers(column) for column in columns]
-    parts = [part for part in found if part is not None]
-    if len(parts) < len(columns):
+    parts = _numbers(columns)
+    if parts is None:
         return _categories(name, [_texts(column) for column in columns])
-    if _few(parts[0]):
-        levels = np.unique(np.concatenate(parts))
-        levels = levels[~np.isnan(levels)]
-        codes = (np.where(np.isnan(part), np.nan, np.searchsorted(levels, part)) for part in parts)
-        return Side(name, tuple(f"{level + 0.0:.15g}" for level in levels), tuple(codes))
-    return Side(name, None, tuple(parts), _time(columns[0]))
+    first = columns[0]
+    dtype = first.dtype.name if isinstance(first, np.ndarray) else str(first.type)
+    if not _few(parts[0]):
+        return Side(name, None, parts, dtype)
+    levels = np.unique(np.concatenate(parts))
+    levels = levels[~np.isnan(levels)]
+    codes = (np.where(np.isnan(part), np.nan, np.searchsorted(levels, part)) for part in parts)
+    text = Side(name, None, parts, dtype).text
+    return Side(name, tuple(map(text, levels)), tuple(codes), dtype)
 
 
 def _few(values: Array) -> bool:
@@ -103,30 +107,27 @@ def _categories(name: str, texts: Sequence[Any]) -> Side:
     return Side(name, tuple(levels[i] for i in order), tuple(ranked))
 
 
-def _numbers(column: Any) -> Array | None:
-    """A column as float64, NaN where missing; None for what is no number, nor a time."""
-    if isinstance(column, np.ndarray):
-        return column.astype(np.float64) if column.dtype.kind in "iuf" else None
+def _numbers(columns: Sequence[Any]) -> tuple[Array, ...] | None:
+    """The columns as numbers of one unit, that of the first; None of text and booleans."""
     import pyarrow as pa
-    from pyarrow import types
 
-    kind = column.type
-    if types.is_temporal(kind):
-        column = column.cast(pa.int32() if kind.bit_width == 32 else pa.int64()).cast(pa.int64())
-    elif types.is_decimal(kind) or types.is_integer(kind) or types.is_floating(kind):
-        column = column.cast(pa.float64(), safe=False)
-    else:
+    first = columns[0]
+    if not all(map(is_number_like, columns)) or _boolean(first):
         return None
-    return column.to_numpy(zero_copy_only=False).astype(np.float64)
+    if not isinstance(first, np.ndarray) and pa.types.is_temporal(first.type):
+        try:
+            columns = [pa.array(column).cast(first.type, safe=False) for column in columns]
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # a date beside a time of day
+            return None
+    return tuple(as_numbers(column) for column in columns)
 
 
-def _time(column: Any) -> Any:
-    """The Arrow type of a column of times; None of another."""
+def _boolean(column: Any) -> bool:
     if isinstance(column, np.ndarray):
-        return None
-    from pyarrow import types
+        return column.dtype.kind == "b"
+    import pyarrow as pa
 
-    return column.type if types.is_temporal(column.type) else None
+    return pa.types.is_boolean(column.type)
 
 
 def _texts(column: Any) -> Any:
