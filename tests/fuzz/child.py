@@ -21,13 +21,21 @@ from diffeo.encodings import Columns
 from diffeo.errors import DiffeoError
 from diffeo.images import read_images
 from diffeo.tables import Table, sample_table
+from diffeo.tables.codes import as_numbers, is_number_like
 
 from .mutations import mutated
 from .originals import ORIGINALS
 
 
 def read_table(path: Path) -> None:
-    Table.read(path)
+    """Read, count with what can be counted, write: a table that is held can be used."""
+    table = Table.read(path)
+    for name in table.names:
+        if is_number_like(table.column(name)):
+            as_numbers(table.column(name))
+    with contextlib.suppress(DiffeoError):  # text that is no UTF-8, dates that nothing can write
+        table.rows(slice(None, None, 2)).write(path.with_name("written.csv"))
+        table.write(path.with_name("written.parquet"))
 
 
 def read_pictures(path: Path) -> None:

@@ -43,12 +43,13 @@ def tables() -> Files:
     }.items():
         everything = everything.append_column(name, column)
     plain = everything.drop_columns(["view", "runs"])
+    held = everything.drop_columns(["list", "struct", "runs"])
     found: Files = {}
-    for name, table in {"numbers": numbers, "all": everything}.items():
+    for name, table in {"numbers": numbers, "held": held, "all": everything}.items():
         for packed in ("uncompressed", "lz4", "zstd"):
             found[f"{name}-{packed}.feather"] = _written(feather.write_feather, table, compression=packed)
         found[f"{name}.arrow"] = _stream(table)
-    for name, table in {"numbers": numbers, "all": plain}.items():
+    for name, table in {"numbers": numbers, "held": held, "all": plain}.items():
         for packed in ("none", "snappy", "gzip", "zstd"):
             found[f"{name}-{packed}.parquet"] = _written(parquet.write_table, table, compression=packed)
         found[f"{name}-v2.parquet"] = _written(parquet.write_table, table, data_page_version="2.0")
@@ -58,6 +59,9 @@ def tables() -> Files:
     found["b.csv"] = text
     found["c.csv"] = b"# made by hand\n" + text
     found["d.csv"] = text.replace(b"\n", b"\r\n").decode().encode("latin-1")
+    found["e.csv"] = b"day,when,w\n" + b"31.1.2020,Mar-2018,?\n1.2.2020 3:04,May-2019,1.5\n" * 20
+    found["f.csv"] = "a;b\n1,5;ö\n-;x\n".encode("utf-16")
+    found["g.csv"] = b'# R\n"x","y"\n' + b'"r",1,"a\nb"\n"s",NA,"c"\n' * 9
     found["a.tsv"] = found["a.csv"].replace(b",", b"\t")
     found["a.txt"] = found["a.csv"].replace(b",", b";")
     found["a.csv.gz"] = gzip.compress(text)

@@ -7,6 +7,7 @@ import math
 import os
 import stat
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -278,6 +279,15 @@ def test_arrow_streams_decimals_and_old_feather(tmp_path):
         back = Table.read(tmp_path / name)
         assert back.dtypes == ("int8", "decimal128(5, 2)")
         np.testing.assert_array_equal(back.values, [[1, 1.25], [2, 2.5]])
+
+
+def test_decimals_are_numbers_to_a_schema():
+    prices = pa.array([Decimal(f"{cents / 100:.2f}") for cents in range(150, 190)] * 2)
+    table = Table.of({"price": prices, "n": np.arange(80) % 7})
+    schema = Schema.infer(table)
+    price = schema.entries[0]
+    assert (price.name, str(price.kind), price.dtype) == ("price", "lattice(0.01)", "float64")
+    assert schema.encoding(table).columns[0].kind == schema.entries[0].kind
 
 
 class Frame:

@@ -8,9 +8,12 @@ become is asked first, of the messages of an Arrow file and of the footer of a P
 from __future__ import annotations
 
 import os
+from base64 import b64decode
 from pathlib import Path
 from struct import unpack_from
 from typing import Any
+
+import numpy as np
 
 from diffeo._reading import Room, opened
 from diffeo.errors import DataError
@@ -23,7 +26,7 @@ _DICTIONARY, _RECORDS = 2, 3
 def read_parquet(path: Path) -> Any:
     """The table of a Parquet file."""
     import pyarrow as pa
-    from pyarrow import parquet, types
+    from pyarrow import parquet
 
     with opened(path) as file:
         room = Room(file)
@@ -34,7 +37,7 @@ def read_parquet(path: Path) -> Any:
         sizes = [about.row_group(i).total_byte_size for i in range(about.num_row_groups)]
         room.take(sum(max(0, size) for size in sizes), "its columns")
         # a text that repeats is stored once, and stays so until all of them are known to fit
-        texts = [f.name for f in schema if types.is_string(f.type) or types.is_large_string(f.type)]
+        texts = [f.name for f in schema if _is_text(f.type)]
         source = parquet.ParquetFile(path, read_dictionary=texts)
         room = Room(file)
         found = []
@@ -42,7 +45,7 @@ def read_parquet(path: Path) -> Any:
             room.take(batch.get_total_buffer_size(), "its columns")
             found.append(_valid(batch, room))
         table = pa.Table.from_batches(found, found[0].schema if found else schema)
-        return _written_out(table, schema, room)
+        return _as_saved(_written_out(table, schema, room), about.metadata or {})
 
 
 def _valid(batch: Any, room: Room) -> Any:
@@ -54,7 +57,8 @@ def _valid(batch: Any, room: Room) -> Any:
 
 def _written_out(table: Any, schema: Any, room: Room) -> Any:
     """The table in the types of its schema: text that was read as a dictionary is written out."""
-    from pyarrow import compute
+    import pyarrow as pa
+    from pyarrow import compute, types
 
     for i, (column, field) in enumerate(zip(table.columns, schema, strict=True)):
         if column.type == field.type:
@@ -63,8 +67,38 @@ def _written_out(table: Any, schema: Any, room: Room) -> Any:
             lengths = compute.call_function("binary_length", [chunk.dictionary]).take(chunk.indices)
             size = compute.call_function("sum", [lengths]).as_py() or 0
             room.take(8 * len(chunk) + size, f"the text of column {field.name!r}")
-        table = table.set_column(i, field, column.cast(field.type))
+        kind = pa.string() if types.is_string_view(field.type) else field.type
+        table = table.set_column(i, field.name, column.cast(kind))
     return table
+
+
+def _as_saved(table: Any, notes: dict[bytes, bytes]) -> Any:
+    """The table in the types that Arrow saved it from, where Parquet has others: it knows no seconds."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    try:
+        kept = b64decode(notes.get(b"ARROW:schema", b""))
+        saved = pa.ipc.read_schema(pa.BufferReader(kept)) if kept else ()
+    except (ValueError, OSError):  # Arrow's too: what a file says of itself beside its columns may be damaged
+        return table
+    for i, (field, was) in enumerate(zip(table.schema, saved, strict=False)):
+        timed = types.is_temporal(field.type) and types.is_temporal(was.type)
+        levels = types.is_dictionary(was.type) and not types.is_dictionary(field.type)
+        if field.name != was.name or not (timed or levels) or field.type == was.type:
+            continue
+        try:
+            column = table.column(i).dictionary_encode() if levels else table.column(i)
+            table = table.set_column(i, field.name, column.cast(was.type))
+        except pa.ArrowException:  # it is not what it was saved from
+            continue
+    return table
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
 def read_arrow(path: Path) -> Any:
@@ -82,7 +116,29 @@ def read_arrow(path: Path) -> Any:
     for message in pa.ipc.MessageReader.open_stream(data):
         room.take(_unpacked(bytes(message.metadata), message.body), "its columns")
     with pa.ipc.open_stream(data) as stream:
-        return pa.Table.from_batches([_valid(batch, room) for batch in stream], stream.schema)
+        return _copied(pa.Table.from_batches([_valid(batch, room) for batch in stream], stream.schema), room)
+
+
+def _copied(table: Any, room: Room) -> Any:
+    """The table with text in place of views of it, of which many may show the same."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    for i, (column, field) in enumerate(zip(table.columns, table.schema, strict=True)):
+        levels = types.is_dictionary(field.type)
+        if types.is_string_view(field.type.value_type if levels else field.type):
+            for chunk in column.chunks:
+                texts = chunk.dictionary if levels else chunk
+                room.take(_viewed(texts), f"the text of column {field.name!r}")
+            if not levels:
+                table = table.set_column(i, field.name, column.cast(pa.string()))
+    return table
+
+
+def _viewed(texts: Any) -> int:
+    """How many bytes views of text show, all in all; each begins with how many it shows itself."""
+    lengths = np.frombuffer(texts.buffers()[1], np.int32)[4 * texts.offset :: 4][: len(texts)]
+    return 8 * len(texts) + int(lengths[np.asarray(texts.is_valid())].astype(np.int64).clip(0).sum())
 
 
 def _unpacked(about: bytes, body: Any) -> int:

@@ -82,9 +82,9 @@ def fault(name: str, column: Any) -> ColumnError | None:
     kind = column.type
     if types.is_temporal(kind):
         return _dates(name)
-    there = column.drop_null()[:1].to_pylist()
-    if there and (types.is_dictionary(kind) or types.is_string(kind) or types.is_large_string(kind)):
-        return _text(name, there)
+    text = types.is_string(kind) or types.is_large_string(kind)
+    if text or types.is_dictionary(kind):
+        return _text(name, column.drop_null()[:1].to_pylist() if text else column.dictionary[:1].to_pylist())
     if not column.null_count:
         return None
     such = f" ({column.null_count} such rows)" if column.null_count > 1 else ""

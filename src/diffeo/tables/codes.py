@@ -9,14 +9,12 @@ import numpy as np
 
 from diffeo.errors import ConfigError
 
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+"""What Arrow calls otherwise than NumPy."""
 _SIMPLE = {
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
-    "float16": "float16",
-    "float32": "float32",
-    "float64": "float64",
-    "halffloat": "float16",
-    "float": "float32",
-    "double": "float64",
+    **{name: name for name in _FLOATS.values()},
+    **_FLOATS,
     "bool": "bool_",
     "string": "string",
     "large_string": "large_string",
@@ -28,7 +26,19 @@ _SIMPLE = {
 _TIMED = re.compile(r"(time32|time64|timestamp|duration)\[(s|ms|us|ns)(?:, tz=([\w+:/-]{1,64}))?\]")
 _DECIMAL = re.compile(r"decimal(32|64|128|256)\((\d{1,2}), (-?\d{1,2})\)")
 _LEVELS = re.compile(r"dictionary<values=(.+), indices=(u?int(?:8|16|32|64)), ordered=([01])>")
-_LARGEST = 2**63
+
+
+def type_name(column: Any) -> str:
+    """What the type of a table's column is called: by NumPy, if it has it, else by Arrow.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> type_name(np.zeros(1)), type_name(pa.array([0.0, None])), type_name(pa.array(["a"]))
+        ('float64', 'float64', 'string')
+    """
+    if isinstance(column, np.ndarray):
+        return column.dtype.name
+    return _FLOATS.get(str(column.type), str(column.type))
 
 
 def arrow_type(name: str) -> Any:
@@ -86,17 +96,23 @@ def is_number_like(column: Any) -> bool:
     )
 
 
-def as_numbers(column: Any) -> np.ndarray:
+def as_numbers(column: Any, dtype: str = "") -> np.ndarray:
     """A column of ``is_number_like`` as float64, NaN where a value is missing.
 
     Dates and times are counts of their own unit, since 1970 (in UTC, where there is a zone) or midnight.
     Nanoseconds are counted as microseconds, or an instant of today would be beyond 2^53. Whole numbers
     beyond that are rounded.
 
+    Args:
+        column: as a table holds it.
+        dtype: the type whose unit dates and times are counted in; none stands for the column's own.
+
     Example:
         >>> import pyarrow as pa
         >>> as_numbers(pa.array([5, None], pa.date32()))
         array([ 5., nan])
+        >>> as_numbers(pa.array([5, None], pa.date32()), "timestamp[s]")
+        array([432000.,     nan])
     """
     if isinstance(column, np.ndarray):
         return column.astype(np.float64)
@@ -108,6 +124,9 @@ def as_numbers(column: Any) -> np.ndarray:
     if _is_time(kind):
         counts = column.cast(pa.int32() if kind.bit_width == 32 else pa.int64()).fill_null(0)
         numbers = _scaled(np.asarray(counts), kind)
+        if dtype and _is_time(wanted := arrow_type(dtype)):
+            own, other = _a_day(kind), _a_day(wanted)  # one of them divides the other
+            numbers = numbers * (other // own) if other > own else numbers / (own // other)
     elif types.is_decimal(kind):
         numbers = np.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
     else:
@@ -162,6 +181,16 @@ def _is_nano(kind: Any) -> bool:
     return not types.is_date(kind) and kind.unit == "ns"
 
 
+def _a_day(kind: Any) -> int:
+    """How many counts a day has."""
+    from pyarrow import types
+
+    if types.is_date32(kind):
+        return 1
+    unit = "ms" if types.is_date64(kind) else kind.unit
+    return 86_400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**6}[unit]
+
+
 def _scaled(counts: np.ndarray, kind: Any) -> np.ndarray:
     if not _is_nano(kind):
         return counts.astype(np.float64)
@@ -173,17 +202,20 @@ def _counts(values: np.ndarray, kind: Any) -> np.ndarray:
     """Numbers as counts of a type's own unit, within its range."""
     from pyarrow import types
 
-    low, high = (-(2.0**31), 2.0**31 - 1) if kind.bit_width == 32 else (-(2.0**63), 2.0**63 - 1024)
+    high = 2.0**31 - 1 if kind.bit_width == 32 else 2.0**63 - 2048
+    low = -high
     if types.is_time(kind):
-        low, high = 0.0, 86_400.0 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**6}[kind.unit] - 1
+        low, high = 0.0, _a_day(kind) - 1.0
     if _is_nano(kind):
-        low, high = (low, high + 0.999) if types.is_time(kind) else (low / 1000, high / 1000)
+        low, high = (
+            (low, high + 0.999) if types.is_time(kind) else (np.ceil(low / 1000), np.floor(high / 1000))
+        )
         values = values.clip(low, high)
         whole = np.floor(values)
         return whole.astype(np.int64) * 1000 + np.round((values - whole) * 1000).astype(np.int64)
     counts = np.round(values).clip(low, high)
     if types.is_date64(kind):
-        counts = np.round(counts / 86_400_000).clip(-1e11, 1e11) * 86_400_000
+        counts = np.round(counts / _a_day(kind)).clip(-1e11, 1e11) * _a_day(kind)
     return counts.astype(np.int32 if kind.bit_width == 32 else np.int64)
 
 

@@ -170,6 +170,8 @@ def _of_arrow(name: str, column: Any) -> Any:
         raise ColumnError(name, "holds bytes", "; convert them to text, or drop the column.")
     if not _is_scalar(kind.value_type if types.is_dictionary(kind) else kind):
         raise ColumnError(name, f"holds {kind}, not one value a row", _DROP)
+    if not _is_known_zone(kind.value_type if types.is_dictionary(kind) else kind):
+        raise ColumnError(name, f"holds {kind}, in a time zone that is not known", _DROP)
     if isinstance(column, pa.ChunkedArray):
         column = column.unify_dictionaries().combine_chunks()
     if types.is_dictionary(kind):
@@ -199,6 +201,16 @@ def _is_scalar(kind: Any) -> bool:
         or types.is_timestamp(kind)
         or types.is_duration(kind)
     )
+
+
+def _is_known_zone(kind: Any) -> bool:
+    import pyarrow as pa
+    from pyarrow import types
+
+    try:
+        return not types.is_timestamp(kind) or kind.tz is None or bool(pa.scalar(0, kind).as_py())
+    except (pa.ArrowException, ValueError, KeyError, OSError):
+        return False
 
 
 def _levels(column: Any) -> Any:

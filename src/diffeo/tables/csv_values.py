@@ -42,17 +42,22 @@ def typed(column: Any, commas: bool) -> Any:
     if not types.is_string(column.type):
         return column
     call = compute.call_function
-    bare = call("utf8_trim_whitespace", [column])
-    small = call("utf8_lower", [bare])
-    nothing = pa.scalar(None, column.type)
-    gaps = call("is_in", [small], compute.SetLookupOptions(pa.array(_NUMBER_GAPS)))
-    words = call("if_else", [gaps, nothing, bare])
+    different = column.dictionary_encode().combine_chunks()
+    bare = call("utf8_trim_whitespace", [different.dictionary])
+    gaps = call(
+        "is_in", [call("utf8_lower", [bare])], compute.SetLookupOptions(pa.array(_NUMBER_GAPS, bare.type))
+    )
+    words = call("if_else", [gaps, pa.scalar(None, bare.type), bare])
     if words.null_count < len(words):
         for read in (_numbers, _flags, _with_commas, dates) if commas else (_numbers, _flags, dates):
             found = read(words)
             if found is not None:
-                return found
-    return call("if_else", [call("equal", [bare, pa.scalar("")]), nothing, column])
+                return found.take(different.indices)
+    blank = different.dictionary.filter(call("equal", [bare, pa.scalar("")]))
+    if not len(blank):
+        return column
+    gaps = call("is_in", [column], compute.SetLookupOptions(blank))
+    return call("if_else", [gaps, pa.scalar(None, column.type), column])
 
 
 def _numbers(words: Any) -> Any:

@@ -197,7 +197,9 @@ def _arrays(columns: Mapping[str, Any], kinds: str) -> dict[str, np.ndarray]:
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     for name, array in arrays.items():
         if array.dtype.kind not in kinds:
-            raise ValueError(f"column {name!r} holds {array.dtype}")
+            held = columns[name]
+            held = held.dtype if isinstance(held, np.ndarray) else held.type
+            raise ValueError(f"column {name!r} holds {held}")
     return arrays
 
 

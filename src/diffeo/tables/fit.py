@@ -18,6 +18,7 @@ from diffeo.flow import Flow
 from diffeo.functional.seeding import seeded
 from diffeo.presets import Preset, VectorPreset, choose
 from diffeo.tables.checks import check_columns
+from diffeo.tables.codes import as_numbers
 from diffeo.tables.judging import compared, draws_doubts, mean_log_prob, relative, sizes_for
 from diffeo.tables.schema import Schema
 from diffeo.tables.scores import HELD_OUT_SCORES, held_out_scores, score_table
@@ -167,7 +168,7 @@ def fit_table(
             report = fit_rows(flow, *rows, None, told, start.reserve)
         scored = valid.rows(sampled(len(valid), start.scored, options.seed).numpy())
         scores = score_table(flow, scored).log_prob
-        counts = None if weights is None else relative(scored.column(weights))
+        counts = None if weights is None else relative(as_numbers(scored.column(weights)))
         mean = float(np.average(scores, weights=counts))
         report = replace(report, valid=mean, checked=len(scored))
         drawn = draws_doubts(flow, train, valid, start.drawn, options.seed)
@@ -318,7 +319,7 @@ def _weighted(table: Table, weights: str | None) -> Table:
     """The rows whose weight is above 0: the others have no part in schema, moments or likelihood."""
     if weights is None:
         return table
-    w = table.column(weights)
+    w = table.select([weights]).values[:, 0]
     if (w < 0).any():
         row = int(np.argmax(w < 0))
         raise DataError(f"column {weights!r} holds a negative weight in row {row + 1}: {w[row]:.10g}.")
@@ -343,7 +344,7 @@ def split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
 
 
 def _rows(table: Table, encoding: Columns) -> TensorRows:
-    weights = None if encoding.weights is None else relative(table.column(encoding.weights))
+    weights = None if encoding.weights is None else relative(as_numbers(table.column(encoding.weights)))
     return TensorRows(
         to_rows(encoding, table),
         to_context(encoding, table),

@@ -10,8 +10,8 @@ import numpy as np
 def as_series(column: Any) -> Any:
     """A column of a table as a pandas ``Series`` of the same type.
 
-    Whole numbers and booleans with gaps stay such, and dates, times of day and decimals stay Arrow's. The rest
-    is what pandas makes of Arrow's: categories, text, instants, durations, floats with NaN.
+    Whole numbers and booleans with gaps stay such; dates, times of day and decimals stay Arrow's. All else is
+    what pandas makes of Arrow's: categories, text, instants, durations, floats with NaN.
     """
     import pandas
     from pyarrow import types

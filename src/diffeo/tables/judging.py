@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from diffeo.encodings.columns import Columns
 from diffeo.flow import Flow, in_parts
 from diffeo.functional.seeding import generator
+from diffeo.tables.codes import as_numbers
 from diffeo.tables.draws import doubts
 from diffeo.tables.gaussians import encoded_baselines
 from diffeo.tables.samples import sample_table
@@ -139,5 +140,5 @@ def relative(weights: np.ndarray) -> np.ndarray:
 
 def resampled(table: Table, weights: str) -> Table:
     """As many rows, each as often as its weight says."""
-    share = np.cumsum(relative(table.column(weights)).astype(np.float64))
+    share = np.cumsum(relative(as_numbers(table.column(weights))).astype(np.float64))
     return table.rows(np.searchsorted(share, (np.arange(len(table)) + 0.5) / len(table) * share[-1]))

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffeo.encodings.column_kind import Kind
-from diffeo.encodings.columns import Column, Columns, precision
+from diffeo.encodings.columns import DTYPES, Column, Columns, precision
 from diffeo.encodings.kinds import Constant, Continuous, Integer, Lattice, parse_kind
 from diffeo.errors import DataError
 from diffeo.tables import hints
+from diffeo.tables.codes import as_numbers
 from diffeo.tables.lattices import Tally, find_grid
 from diffeo.tables.relations import Relation, relations
 from diffeo.tables.table import Table, listed
@@ -84,11 +85,10 @@ class Schema:
         modeled = table.drop(given) if given else table
         ordered = table.select([*table.own(given), *modeled.names])  # so that no given column is decided
         values = ordered.values
-        columns = zip(
-            modeled.names, modeled.dtypes, values.T[len(ordered.names) - len(modeled.names) :], strict=True
-        )
+        dtypes = [name if name in DTYPES else "float64" for name in modeled.dtypes]  # of decimals
+        columns = zip(modeled.names, dtypes, values.T[len(ordered.names) - len(modeled.names) :], strict=True)
         entries = {name: _entry(name, dtype, column, kinds.get(name)) for name, dtype, column in columns}
-        stored = np.array([precision(dtype) for dtype in ordered.dtypes])
+        stored = np.array([precision(name if name in DTYPES else "float64") for name in ordered.dtypes])
         for found in relations(ordered.names, values, stored):
             if found.column in entries:
                 entries[found.column] = _decided(entries[found.column], found)
@@ -129,7 +129,7 @@ class Schema:
     ) -> Columns:
         """The encoding of these columns, standardized by the moments of ``rows``: pass training
         rows only."""
-        columns = [Column.fit(e.name, e.kind, e.dtype, rows.column(e.name)) for e in self.entries]
+        columns = [Column.fit(e.name, e.kind, e.dtype, as_numbers(rows.column(e.name))) for e in self.entries]
         return Columns(columns, given=listed(given), weights=weights, num_draws=draws)
 
     def doubts(self, rows: int) -> list[str]:

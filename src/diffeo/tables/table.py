@@ -12,7 +12,7 @@ import numpy as np
 from diffeo._reading import reading
 from diffeo.errors import ConfigError, DataError
 from diffeo.tables.checks import ColumnError, check_names, fault, refusal
-from diffeo.tables.codes import as_numbers, from_numbers
+from diffeo.tables.codes import as_numbers, from_numbers, type_name
 from diffeo.tables.columns import Convertible, as_raw, held
 from diffeo.tables.files import Raw, from_array, named, read_columns, write_columns
 
@@ -79,11 +79,8 @@ class Table:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """The type of each column, as NumPy names it or, for an Arrow array, Arrow."""
-        return tuple(
-            column.dtype.name if isinstance(column, np.ndarray) else str(column.type)
-            for column in self._columns.values()
-        )
+        """The type of each column: as NumPy names it, with gaps or without; else as Arrow does."""
+        return tuple(type_name(column) for column in self._columns.values())
 
     @property
     def values(self) -> np.ndarray:
