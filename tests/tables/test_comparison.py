@@ -195,6 +195,18 @@ def test_what_gives_it_away_may_be_a_gap():
     assert shape(found, "gaps").synthetic_missing == 0
 
 
+def test_text_that_hardly_repeats_does_not_tell():
+    rng = np.random.default_rng(0)
+    tables = [
+        Table.of({"x": rng.normal(size=600), "title": [f"{i:x}" for i in rng.integers(10**6, size=600)]})
+        for _ in range(2)
+    ]
+    found = compare(*tables)
+    assert found.detection is not None
+    assert abs(found.detection.auc - 0.5) < 0.06
+    assert shape(found, "title").distance > 0.9
+
+
 def test_few_rows_tell_nothing():
     found = of({"a": [1.5, 2.5], "b": ["x", "y"]}, {"a": [1.5], "b": ["x"]})
     assert found.detection is None

@@ -16,8 +16,8 @@ _MOST_ROWS, _MOST_ENTRIES = 30_000, 600_000
 """Rows of each table, and entries, that a booster learns from: 20 seconds of a slow core at the most."""
 _TREES: Mapping[str, Any] = {"early_stopping": False}
 _SHARP: Mapping[str, Any] = {"learning_rate": 0.3, "max_leaf_nodes": 63}
-"""What tells tables apart, with codes as they are: on Default and Shoppers as sharp as XGBoost's defaults,
-where scikit-learn's own, and codes as categories, let pass half of what these find."""
+"""What tells tables apart: on Default and Shoppers as sharp as XGBoost's defaults, where scikit-learn's own, and
+levels as categories, let pass half of what these find."""
 _FEWEST = 20
 """Rows of each table below which nothing is told."""
 _SHUFFLED = 2_000
@@ -128,7 +128,7 @@ def efficacy(columns: Sequence[Side], target: str, seed: int) -> Efficacy | None
     rows = [random.permutation(k)[:m] for k, m in zip(known, (n, n, tested), strict=True)]
     goals: list[NDArray[Any]] = [part[r] for part, r in zip(side.parts, rows, strict=True)]
     if side.levels is not None:
-        goals = [np.minimum(goal, _CLASSES - 1).astype(np.int64) for goal in goals]
+        goals = _classes(goals, len(side.levels))
     else:  # squares of huge numbers, and of tiny ones, would be lost
         size = float(np.abs(goals[0]).max()) or 1.0
         goals = [goal / size for goal in goals]
@@ -164,6 +164,14 @@ def likely_target(columns: Sequence[Side]) -> str | None:
 
 
 # -- inside ---------------------------------------------------------------------------------------
+
+
+def _classes(goals: Sequence[Array], levels: int) -> list[NDArray[Any]]:
+    """Codes of levels as classes, the commonest of the first goal first, the rarest taken together."""
+    codes = [goal.astype(np.int64) for goal in goals]
+    rank = np.empty(levels, np.int64)
+    rank[np.argsort(-np.bincount(codes[0], minlength=levels), kind="stable")] = np.arange(levels)
+    return [np.minimum(rank[each], _CLASSES - 1) for each in codes]
 
 
 def _most(columns: Sequence[Side]) -> int:

@@ -271,14 +271,20 @@ def _shape(side: Side) -> ColumnShape:
 
 
 def _level_bars(side: Side, *parts: Array) -> tuple[tuple[str, ...], None, list[Any]]:
-    """The commonest levels, in their order, and the others together; how many entries of each part there."""
+    """The commonest levels and the others together, and how many entries of each part there are.
+
+    Numbers are in their order, other levels by how common they are.
+    """
     levels: tuple[str, ...] = side.levels or ()
     counts = [np.bincount(part.astype(np.int64), minlength=len(levels)) for part in parts]
-    if len(levels) <= _LEVELS:
-        return levels, None, counts
-    shown = np.sort(np.argsort(-counts[0], kind="stable")[: _LEVELS - 1])
-    names = [*(levels[int(i)] for i in shown), f"{len(levels) - len(shown):,} other levels"]
-    return tuple(names), None, [np.append(c[shown], c.sum() - c[shown].sum()) for c in counts]
+    order = np.argsort(-counts[0], kind="stable")
+    order = order if len(levels) <= _LEVELS else order[: _LEVELS - 1]
+    order = order if side.dtype == "string" else np.sort(order)
+    names, shown = [levels[int(i)] for i in order], [c[order] for c in counts]
+    if len(order) < len(levels):
+        names.append(f"{len(levels) - len(order):,} other levels")
+        shown = [np.append(s, c.sum() - s.sum()) for s, c in zip(shown, counts, strict=True)]
+    return tuple(names), None, shown
 
 
 def _bars(side: Side, *parts: Array) -> tuple[tuple[float, ...], tuple[str, str], list[Any]]:

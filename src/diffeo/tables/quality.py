@@ -271,7 +271,8 @@ def _schema(encoding: Columns, shapes: Sequence[ColumnShape], table: Table) -> I
             values = f"{side.text(part.min())} to {side.text(part.max())}" if len(part) else "none"
         else:
             more = f", and {len(side.levels) - 4:,} more" if len(side.levels) > 4 else ""
-            values = ", ".join(side.levels[:4]) + more
+            common = np.argsort(-np.bincount(part.astype(np.int64)), kind="stable")[:4]
+            values = ", ".join(side.levels[int(i)] for i in common) + more
         missing = 1 - len(part) / len(table)
         yield side.name, kinds.get(side.name, "given"), stored[side.name], f"{missing:.1%}", values
 

@@ -25,10 +25,10 @@ class Side:
 
     Args:
         name: the column's.
-        levels: what its codes stand for: text with the commonest of the first table first, numbers in their
-            order; None for numbers that have no codes.
+        levels: what its codes stand for, in the order of numbers or of the alphabet: by how common they are a
+            level that one table alone has would give the table away. None for numbers that have no codes.
         parts: the column in each table, float64: numbers, or codes; NaN where an entry is missing.
-        dtype: the type that the first table has the numbers in.
+        dtype: the type that the first table has numbers in; ``string`` of other levels.
     """
 
     name: str
@@ -91,20 +91,14 @@ def _few(values: Array) -> bool:
 
 
 def _categories(name: str, texts: Sequence[Any]) -> Side:
-    """Codes of texts: the commonest level of the first table is 0; what only later ones have comes last."""
     import pyarrow as pa
+    from pyarrow import compute
 
-    coded = pa.chunked_array(texts).combine_chunks().dictionary_encode()
-    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-    levels = coded.dictionary.to_pylist()
-    codes = coded.indices.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    joined = pa.chunked_array(texts).combine_chunks()
+    levels = compute.unique(joined.drop_null()).sort()  # pyright: ignore[reportAttributeAccessIssue]
+    codes = compute.index_in(joined, levels).cast(pa.float64()).to_numpy(zero_copy_only=False)  # pyright: ignore[reportAttributeAccessIssue]
     parts = np.split(codes, np.cumsum([len(part) for part in texts])[:-1])
-    present = parts[0][~np.isnan(parts[0])].astype(np.int64)
-    order = np.argsort(-np.bincount(present, minlength=len(levels)), kind="stable")
-    rank = np.empty(len(levels) + 1)  # the last for what is missing
-    rank[order], rank[-1] = np.arange(len(levels)), np.nan
-    ranked = (rank[np.where(np.isnan(part), len(levels), part).astype(np.int64)] for part in parts)
-    return Side(name, tuple(levels[i] for i in order), tuple(ranked))
+    return Side(name, tuple(levels.to_pylist()), tuple(parts), "string")
 
 
 def _numbers(columns: Sequence[Any]) -> tuple[Array, ...] | None:
