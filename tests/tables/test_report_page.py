@@ -21,7 +21,7 @@ import diffeo
 from diffeo.cli.app import app
 from diffeo.errors import ConfigError, DataError
 from diffeo.tables import Report, Table, compare, fit_table, report
-from diffeo.tables.likelihoods import calibration, calibrations, gap, nats, ranks, rarest
+from diffeo.tables.likelihoods import Reason, calibration, calibrations, gap, nats, ranks, rarest
 from diffeo.tables.scores import Scores
 
 HOSTILE = "<script>alert(1)</script>"
@@ -29,13 +29,10 @@ LONG = "a_name_without_a_blank_" * 8
 
 
 class Normals:
-    """What a model of independent normal columns says of each."""
+    """What a model of independent normal columns expects of each."""
 
     def __init__(self, *names: str):
         self.names = names
-
-    def log_probs(self, table: Table) -> np.ndarray:
-        return stats.norm.logpdf(np.stack([table.column(name) for name in self.names], 1))
 
     def pits(self, table: Table, seed: int) -> np.ndarray:
         return stats.norm.cdf(np.stack([table.column(name) for name in self.names], 1))
@@ -122,18 +119,42 @@ def test_the_rarest_rows_come_with_the_columns_that_make_them_rare(found: Report
     scores = [row.log_prob for row in found.rare]
     assert scores == sorted(scores)
     assert len(found.rare) == 10
+    assert {name for row in found.rare for name in (r.column for r in row.reasons)} <= {"x", "count", "y"}
+
+
+def normal(table: Table) -> np.ndarray:
+    return stats.norm.logpdf(np.stack([table.column(name) for name in ("x", "y")], 1)).sum(1)
+
+
+def test_a_reason_is_what_other_values_in_its_place_gain():
     x, y = np.full(50, 0.1), np.full(50, -0.2)
     x[7], y[30] = 9.0, 5.0
     odd = Table.of({"x": x, "y": y})
-    log_prob = stats.norm.logpdf(x) + stats.norm.logpdf(y)
-    first, second = rarest(
-        odd, Scores(log_prob, None, None), x > 1, np.arange(50) + 100, Normals("x", "y"), 2
-    )
+    scores = Scores(normal(odd), None, None)
+    first, second = rarest(normal, odd, scores, x > 1, np.arange(50) + 100, seed=0, most=2)
     assert (first.row, first.held_out, first.quantile) == (108, True, None)
-    reason = first.reasons[0]
-    assert (reason.column, reason.value) == ("x", "9")
-    assert reason.nats == pytest.approx(9**2 / 2 - (49 * 0.1**2 + 9**2) / 100)
-    assert (second.row, second.reasons[0].column, second.reasons[0].value) == (131, "y", "5")
+    assert [(reason.column, reason.value) for reason in first.reasons] == [("x", "9")]
+    assert first.reasons[0].nats == pytest.approx(
+        (9**2 - 0.1**2) / 2, abs=0.1
+    )  # but for what the odd rows gain
+    assert (second.row, second.held_out) == (131, False)
+    assert [(reason.column, reason.value) for reason in second.reasons] == [("y", "5")]
+
+
+def test_what_is_impossible_has_reasons_and_what_no_column_explains_has_none():
+    def score(table: Table) -> np.ndarray:
+        level = np.array(table.column("level").to_pylist(), dtype=object)
+        return np.where(level == "never", -np.inf, -1.0)
+
+    levels = pa.array(["never", None, *["often"] * 30])
+    table = Table({"level": levels, "x": np.arange(32.0)})
+    first, second = rarest(
+        score, table, Scores(score(table), None, None), np.zeros(32, bool), np.arange(32), seed=0, most=2
+    )
+    assert [(reason.column, reason.value, reason.nats) for reason in first.reasons] == [
+        ("level", "never", math.inf)
+    ]
+    assert second.reasons == ()
 
 
 def test_calibration_is_the_distance_of_pits_from_uniform():
@@ -180,7 +201,7 @@ def test_the_figures_are_written_as_json(found: Report, tmp_path: Path):
     assert found.comparison.detection is not None
     assert read["comparison"]["detection"]["score"] == found.comparison.detection.score
     assert read["nats"][0]["mean"] == found.nats[0].mean
-    assert read["rare"][0]["reasons"][0]["column"] in ("x", "y")
+    assert len(read["rare"]) == 10
     assert set(read) == set(found.to_json())
 
 
@@ -258,7 +279,7 @@ def written(found: Report, tmp_path_factory) -> Path:
     """The page of a report on hostile tables."""
     real, drawn, test = (hostile(rows, seed) for rows, seed in ((300, 0), (300, 1), (100, 2)))
     cells = [found.schema[0], *((name, "category", "string", "0.0%", HOSTILE) for name in real.names)]
-    reasons = tuple(replace(r, column=HOSTILE, value=LONG) for r in found.rare[0].reasons)
+    reasons = Reason(HOSTILE, LONG, 3.5), Reason(LONG, HOSTILE, math.inf)
     page = replace(
         found,
         schema=tuple(cells),

@@ -16,8 +16,8 @@ _MOST_ROWS, _MOST_ENTRIES = 30_000, 600_000
 """Rows of each table, and entries, that a booster learns from: 20 seconds of a slow core at the most."""
 _TREES: Mapping[str, Any] = {"early_stopping": False}
 _SHARP: Mapping[str, Any] = {"learning_rate": 0.3, "max_leaf_nodes": 63}
-"""What tells tables apart: on Default and Shoppers as sharp as XGBoost's defaults, where scikit-learn's own, and
-levels as categories, let pass half of what these find."""
+"""What tells tables apart: on Default and Shoppers as sharp as XGBoost's defaults, where scikit-learn's own,
+and levels as categories, let pass half of what these find."""
 _FEWEST = 20
 """Rows of each table below which nothing is told."""
 _SHUFFLED = 2_000

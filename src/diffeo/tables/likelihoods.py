@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffeo.tables.scores import Scores
 from diffeo.tables.sides import Array
@@ -15,19 +16,15 @@ from diffeo.tables.trends import kolmogorov_smirnov
 
 BARS = 20
 """Bars of a histogram of PITs."""
-_TYPICAL, _REASONS = 1000, 3
-"""Rows that tell how rare values are on average; columns named for each rare row."""
+_OTHERS, _REASONS, _TELLING = 32, 3, 0.7
+"""Rows whose values take the place of a rare row's; columns named for it, and the nats from which one is."""
 
 
-class ColumnScores(Protocol):
-    """What a model says of single columns, each given the columns that it looks at before."""
+class ColumnPits(Protocol):
+    """What a model expects of single columns, each given the columns that it looks at before."""
 
     @property
     def names(self) -> Sequence[str]: ...
-
-    def log_probs(self, table: Table) -> Array:
-        """``log p(column | those before)`` of rows, ``(rows, columns)``: they add up to a row's score."""
-        ...
 
     def pits(self, table: Table, seed: int) -> Array:
         """The distribution function of each conditional at the row's own value, ``(rows, columns)``.
@@ -89,8 +86,8 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Reason:
-    """A column that makes a row rare: its value, and by how many nats that is rarer, given the columns before
-    it, than the column's values are on average."""
+    """A column that makes a row rare: its value, and by how many nats the row would be likelier with the
+    values of other rows in its place, on average over these."""
 
     column: str
     value: str
@@ -105,7 +102,7 @@ class RareRow:
         row: its number in the table, from 1.
         log_prob, quantile: its score, and which share of held-out rows score no higher.
         held_out: whether it was held out, not trained on.
-        reasons: the columns that make it rare, the rarest first; none where the model does not tell of them.
+        reasons: the columns that make it rare, first what makes it rarest; none where no single one does.
     """
 
     row: int
@@ -164,42 +161,51 @@ def ranks(scores: Array, drawn: Array) -> Calibration:
 
 
 def rarest(
-    table: Table, scores: Scores, held_out: Any, numbers: Any, columns: ColumnScores | None, most: int = 10
+    score: Callable[[Table], Array],
+    table: Table,
+    scores: Scores,
+    held_out: NDArray[np.bool_],
+    numbers: NDArray[np.int64],
+    seed: int,
+    most: int = 10,
 ) -> tuple[RareRow, ...]:
-    """The rows with the lowest scores; where the model tells of single columns, with the rarest of each.
+    """The rows with the lowest scores, and the columns that make them rare.
 
     Args:
+        score: gives the log-likelihood of rows.
         table, scores: rows, and what they score.
         held_out: which of them were.
         numbers: of the rows, from 0.
-        columns: what the model says of single columns.
+        seed: of the rows whose values take the place of the rare ones.
         most: how many to find.
     """
     order = np.argsort(scores.log_prob, kind="stable")[:most]
-    reasons = _reasons(table.rows(order), table, columns) if columns is not None else [()] * len(order)
-    return tuple(
-        RareRow(
-            int(numbers[i]) + 1,
-            float(scores.log_prob[i]),
-            None if scores.quantile is None else float(scores.quantile[i]),
-            bool(held_out[i]),
-            tuple(why),
-        )
-        for i, why in zip(order, reasons, strict=True)
-    )
+    others = table.rows(np.random.default_rng(seed).integers(len(table), size=_OTHERS))
+    gains = _gains(score, table.rows(order), scores.log_prob[order], others)
+    found = []
+    for row, i in enumerate(order.tolist()):
+        ranked = sorted(gains, key=lambda name: -gains[name][row])[:_REASONS]
+        why = [(name, float(gains[name][row])) for name in ranked if gains[name][row] > _TELLING]
+        at = None if scores.quantile is None else float(scores.quantile[i])
+        reasons = tuple(Reason(name, shown(table, name, i), gain) for name, gain in why)
+        found.append(RareRow(int(numbers[i]) + 1, float(scores.log_prob[i]), at, bool(held_out[i]), reasons))
+    return tuple(found)
 
 
-def _reasons(rows: Table, typical: Table, columns: ColumnScores) -> Iterator[list[Reason]]:
-    """By how many nats values are rarer than such values are on average: of each row the rarest columns."""
-    usual = -columns.log_probs(typical.rows(slice(_TYPICAL)))
-    usual = np.where(np.isfinite(usual), usual, 0).sum(0) / np.maximum(np.isfinite(usual).sum(0), 1)
-    excess = -columns.log_probs(rows) - usual
-    for i, row in enumerate(excess):
-        rare = [(columns.names[int(j)], float(row[j])) for j in np.argsort(-row, kind="stable")[:_REASONS]]
-        yield [Reason(name, shown(rows, name, i), nats) for name, nats in rare]
+def _gains(score: Callable[[Table], Array], rows: Table, own: Array, others: Table) -> dict[str, Array]:
+    """For each column, by how many nats each row is likelier with the values of other rows in its place."""
+    here, there = np.divmod(np.arange(len(rows) * len(others)), len(others))
+    base, gains = rows.rows(here), {}
+    for name in rows.names:
+        swapped = others.select([name]).rows(there).column(name)
+        changed = Table({each: swapped if each == name else base.column(each) for each in base.names})
+        likelier = np.logaddexp.reduce(score(changed).reshape(len(rows), len(others)), 1)
+        with np.errstate(invalid="ignore"):  # a row that is impossible either way
+            gains[name] = np.nan_to_num(likelier - np.log(len(others)) - own, nan=0.0, posinf=np.inf)
+    return gains
 
 
-def calibrations(columns: ColumnScores, rows: Table, seed: int) -> tuple[Calibration, ...]:
+def calibrations(columns: ColumnPits, rows: Table, seed: int) -> tuple[Calibration, ...]:
     """Of each column of held-out rows, the worst first."""
     pits = columns.pits(rows, seed).T
     found = [calibration(name, pit) for name, pit in zip(columns.names, pits, strict=True)]

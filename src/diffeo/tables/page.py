@@ -73,10 +73,12 @@ def _tiles(report: Report) -> Iterator[tuple[str, str, str]]:
     """The figures in short: each with its name and what to make of it."""
     found, model = report.comparison, report.nats[0]
     if d := found.detection:
-        word = "hard to tell" if d.score >= 0.9 else "told in part" if d.score >= 0.6 else "told"
+        word = (
+            "are hard to tell" if d.score >= 0.9 else "can be told" if d.score >= 0.6 else "are easily told"
+        )
         yield (
             f"{d.score:.2f}",
-            f"Real and synthetic rows are {word} apart",
+            f"Real and synthetic rows {word} apart",
             f"A booster has AUC {with_error(d.auc, d.error)}. 1.00 is the best: no better than a guess.",
         )
     yield f"{found.shape:.3f}", "Columns alike", "Mean over the columns; 1 is the best."

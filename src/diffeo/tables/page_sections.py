@@ -213,19 +213,20 @@ def copies(found: Copies, rows: int) -> str:
 
 def rare(rows: Sequence[RareRow]) -> str:
     """The rarest rows, with the columns that make them rare."""
-    reasons = any(r.reasons for r in rows)
-    head = ["row", "log-likelihood", "held-out rows no likelier", "part", *["because of"] * reasons]
+    head = "row", "log-likelihood", "held-out rows no likelier", "part", "because of"
     cells = []
     for r in rows:
         why = (f"{name(w.column)} = {name(w.value)} ({figure(w.nats, '+.1f')} nats)" for w in r.reasons)
-        part = f'<span class="whole">{"held out" if r.held_out else "training"}</span>'
+        part = "held out" if r.held_out else "training"
         quantile = "" if r.quantile is None else f"{r.quantile:.2%}"
-        cells.append([f"{r.row:,}", figure(r.log_prob, ".2f"), quantile, part])
-        cells[-1] += [f'<span class="why">{"; ".join(why)}</span>'] * reasons
-    said = table("Rows of the table that the model thinks least likely, counted from 1", head, cells, (1, 2))
-    if not reasons:
-        said += '<p class="soft">This model does not tell which of the columns make a row rare.</p>'
-    return said
+        reasons = f'<span class="why">{"; ".join(why) or "no single column"}</span>'
+        cells.append(
+            [f"{r.row:,}", figure(r.log_prob, ".2f"), quantile, f'<span class="whole">{part}</span>', reasons]
+        )
+    return (
+        "<p>Beside a column that makes a row rare stands by how many nats the row would be likelier with the "
+        "values of other rows in that place, on average.</p>"
+    ) + table("Rows that the model thinks least likely, counted from 1", head, cells, (1, 2))
 
 
 DEFINITIONS = """<dl>

@@ -26,7 +26,7 @@ from diffeo.tables.gaussians import encoded_scores
 from diffeo.tables.judging import resampled
 from diffeo.tables.likelihoods import (
     Calibration,
-    ColumnScores,
+    ColumnPits,
     Gap,
     Nats,
     RareRow,
@@ -118,7 +118,7 @@ def report(
     target: str | None = None,
     rows: int = _ROWS,
     seed: int = 0,
-    columns: ColumnScores | None = None,
+    columns: ColumnPits | None = None,
     told: Callable[[str], None] = lambda stage: None,
 ) -> Report:
     """Find out whether a model of a table is any good.
@@ -134,7 +134,7 @@ def report(
         target: the column that a model trained on the draws is to predict; default: as ``compare`` chooses.
         rows: the most rows that are drawn, and looked at: of a longer table a random sample.
         seed: of draws, samples and folds.
-        columns: what the model says of single columns; without it calibration and reasons are left out.
+        columns: what the model expects of single columns; without it their calibration is left out.
         told: is told of each stage, in a word or two.
 
     Raises:
@@ -162,18 +162,22 @@ def report(
     looked, is_held = whole.rows(index), np.isin(index, held)
     told("scoring")
     scores = score_table(flow, looked)
+
+    def score(rows: Table) -> Array:
+        return score_table(flow, rows).log_prob
+
     is_held &= _as_noted(flow, scores.log_prob[is_held])
     real, trained = looked.rows(~is_held), scores.log_prob[~is_held]
     if test is not None:
         fresh = Table.of(test, only=[*encoding.given, *encoding.names])
         fresh = fresh.rows(sampled(len(fresh), rows, seed).numpy())
-        judged = score_table(flow, fresh).log_prob
+        judged = score(fresh)
     else:
         fresh, judged = (looked.rows(is_held), scores.log_prob[is_held]) if is_held.any() else (None, trained)
     told("drawing")
     given = real.select(encoding.given) if encoding.given else None
     drawn = sample_table(flow, len(real) if given is None else 1, given=given, seed=seed)
-    drawn_scores = score_table(flow, drawn).log_prob
+    drawn_scores = score(drawn)
     told("plain densities")
     plain, notes = _beside_plain(encoding, real, fresh, judged, seed)
     told("comparing")
@@ -191,7 +195,7 @@ def report(
         gap=None if fresh is None else gap(trained, judged),
         calibration=() if columns is None else calibrations(columns, known, seed),
         likelihoods=ranks(judged, drawn_scores),
-        rare=rarest(looked, scores, is_held if fresh is not None else ~is_held, index, columns),
+        rare=rarest(score, looked, scores, is_held if fresh is not None else ~is_held, index, seed),
         notes=(*scores.notes, *notes),
     )
 
