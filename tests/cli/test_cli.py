@@ -343,7 +343,7 @@ def test_columns_that_the_model_does_not_know_may_hold_anything(fake, run):
     assert second.startswith('"row 1",2020-01-02,')
     for name in ("both.npz", "both.npy"):
         text = run("score", "m", "named.csv", "-o", name, "--append", code=2)
-        assert "cannot hold these columns (column 'id' holds object); write .parquet." in text
+        assert "cannot hold these columns (column 'id' holds string); write .parquet." in text
         assert not os.path.exists(name)
     text = run("sample", "m", "-n", "2", "-o", "new.csv", "--given-table", "named.csv")
     assert text == "wrote new.csv: 800 rows\n"

@@ -152,6 +152,24 @@ def test_columns_that_unpack_to_far_more_are_refused(suffix: str, tmp_path: Path
     refused(path, "would take .* more than data are ever packed", 250)
 
 
+def test_many_views_of_one_text_are_refused(tmp_path: Path):
+    text = b"x" * 2**20
+    view = np.array([len(text), int.from_bytes(text[:4], "little"), 0, 0], np.int32)
+    buffers = [None, pa.py_buffer(np.tile(view, 1000)), pa.py_buffer(text)]
+    views = pa.Array.from_buffers(pa.string_view(), 1000, buffers)
+    levels = pa.DictionaryArray.from_arrays(pa.array([0, 1]), views)
+    for column in (views, levels):
+        feather.write_feather(pa.table({"a": column}), tmp_path / "t.feather", compression="uncompressed")
+        assert (tmp_path / "t.feather").stat().st_size < 2**21
+        refused(tmp_path / "t.feather", "would take .* more than data are ever packed")
+    few = pa.table({"a": pa.array(["red", None, "a text of more than twelve bytes"] * 9, pa.string_view())})
+    feather.write_feather(few, tmp_path / "few.feather")
+    parquet.write_table(few, tmp_path / "few.parquet")
+    for name in ("few.feather", "few.parquet"):
+        column = Table.read(tmp_path / name).column("a")
+        assert (column.type, column.to_pylist()) == (pa.string(), few["a"].to_pylist())
+
+
 def test_a_lie_about_an_unpacked_size_is_noticed_before_it_is_believed(tmp_path: Path):
     path = tmp_path / "t.feather"
     feather.write_feather(pa.table({"a": np.zeros(500)}), path, compression="zstd")

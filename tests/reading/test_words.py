@@ -15,6 +15,8 @@ from diffeo.tables import Table
     ("text", "says"),
     [
         (b"a,b\n1,2\n# end\n", "line 3 is a comment; remove"),
+        (b"\n# one\n\n", "it holds no columns, only empty lines and comments"),
+        (b"#", "it holds no columns"),
         (b"# one\n\na,b\n1,2\n3\n", "line 5 has 1 values, but the header names 2 columns; correct"),
         (b"a,b\n1,2,3\n2,3,4\n5,6\n", "line 4 has 2 values, but a row has 3; correct"),
     ],

@@ -262,6 +262,8 @@ def test_columns_of_pandas_come_and_go_as_they_are():
         pandas.testing.assert_series_equal(back[name], frame[name])
     frame.loc[0, "whole"] = 5
     assert table.column("whole")[0].as_py() == 2**60 + 1
+    stamps = pandas.Series([pandas.Timestamp("2020-01-02 03:04"), date(2020, 1, 1), pandas.NaT], dtype=object)
+    assert Table.of({"a": stamps}).column("a").to_pylist() == [stamps[0], datetime.datetime(2020, 1, 1), None]
     with pytest.raises(DataError, match=r"'a' holds extension<pandas.period.*; convert it to"):
         Table.of({"a": pandas.Series(pandas.period_range("2020", periods=2, freq="M"))})
     sparse = pandas.Series([1.0, 0.0], dtype="Sparse[float]")

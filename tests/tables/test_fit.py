@@ -414,6 +414,19 @@ def test_given_columns_keep_their_order():
     assert flow.context_shape == (2,)
 
 
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ([1.0, None], r"column 'w' has a missing value in row 2 \(50 such rows\)"),
+        (["x", "y"], "column 'w' holds text"),
+    ],
+)
+def test_weights_are_complete_numbers(weights: list, says: str):
+    columns = {"a": np.random.default_rng(0).normal(size=100), "w": weights * 50}
+    with pytest.raises(DataError, match=says):
+        diffeo.fit_table(columns, weights="w", max_seconds=1)
+
+
 def test_weights_count_and_are_no_column_of_the_flow():
     rng = np.random.default_rng(0)
     left = np.arange(1000) % 2 == 0

@@ -241,7 +241,7 @@ def _of_objects(name: str, values: list[Any]) -> Any:
     kinds = {type(v) for v in values if v is not None}
     if (kinds and kinds <= {bool, int, float} and float in kinds) or kinds == {bool, int}:
         values = [None if v is None else float(v) if float in kinds else int(v) for v in values]
-    if {datetime.date, datetime.datetime} <= kinds:
+    if datetime.date in kinds and any(issubclass(kind, datetime.datetime) for kind in kinds):
         midnight = datetime.time()
         values = [datetime.datetime.combine(v, midnight) if type(v) is datetime.date else v for v in values]
     zones = {v.tzinfo is None for v in values if isinstance(v, datetime.datetime)}

@@ -135,6 +135,8 @@ def _layout(path: Path, encoding: str) -> _Layout:
         while (line := text.readline(_HEAD)) and (not line.strip() or line.lstrip().startswith("#")):
             skip, comment = skip + line.endswith(("\n", "\r")), line.strip()
         head = line + text.read(_HEAD)
+        if not head.strip():
+            raise DataError("it holds no columns, only empty lines and comments.")
         delimiter = _delimiter(head or comment, _suffixes(path)[-1])
         reader = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
         names, header_lines = _record(reader), reader.line_num
