@@ -223,6 +223,13 @@ def test_what_cannot_be_reported(fitted, tmp_path: Path):
         report(flow, table, rows=0)
     with pytest.raises(DataError, match="no column count in this table|'count'"):
         report(flow, table.drop(["count"]))
+    with pytest.raises(DataError, match="no column 'nothing' in this table"):
+        report(
+            flow,
+            table,
+            target="nothing",
+            told=lambda stage: pytest.fail(stage) if stage != "reading" else None,
+        )
     with pytest.raises(ConfigError, match="not fitted to a table"):
         report(diffeo.presets.NSF(features=2).build(), table)
 

@@ -33,7 +33,7 @@ def report(
     rows: Annotated[
         int, typer.Option("-n", "--rows", metavar="N", min=1, help="Most rows to draw, and to look at.")
     ] = 20_000,
-    seed: options.Seed = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of draws, samples and folds.")] = 0,
 ) -> None:
     """Find out whether a model is any good, and write a page about it.
 
@@ -41,13 +41,13 @@ def report(
     tell them apart and by which columns, what a model learns from them, and copies. Scores the rows: held
     out and trained on, beside plain densities, and the rarest. The page loads nothing from elsewhere.
     """
-    from diffeo.tables.quality import check_suffix
+    from diffeo.tables.markup import check_suffix
 
     check_suffix(output)
     options.check_paths({"--output": output}, {"MODEL": model, "TABLE": table, "--test": test})
     options.check_model(model)
 
-    from diffeo.tables.quality import report as found
+    from diffeo.tables import report as found
 
     with _stages() as told:
         result = found(

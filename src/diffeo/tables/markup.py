@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
+
+from diffeo.errors import DataError
 
 _SHOWN = 12
 """Cards that are shown at once."""
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that is neither a page nor JSON.
+
+    Raises:
+        DataError: for another suffix.
+    """
+    if Path(path).suffix.lower() not in (".html", ".htm", ".json"):
+        raise DataError(f"{path}: a report is a page or its figures; name it .html or .json.")
 
 
 def safe(value: str) -> str:

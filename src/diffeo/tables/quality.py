@@ -36,6 +36,7 @@ from diffeo.tables.likelihoods import (
     ranks,
     rarest,
 )
+from diffeo.tables.markup import check_suffix
 from diffeo.tables.page import page
 from diffeo.tables.samples import sample_table
 from diffeo.tables.scores import HELD_OUT_SCORES, score_table
@@ -44,7 +45,6 @@ from diffeo.tables.table import Table
 from diffeo.tables.tensors import table_encoding, to_context, to_rows
 from diffeo.train.rows import sampled
 
-SUFFIXES = (".html", ".htm", ".json")
 _ROWS = 20_000
 _SECONDS = 10.0
 """That the mixture beside the flow may take."""
@@ -138,7 +138,7 @@ def report(
         told: is told of each stage, in a word or two.
 
     Raises:
-        DataError: where the table lacks a column the model knows, or a row.
+        DataError: where the table lacks a row, the target or a column the model knows.
         ConfigError: for a flow of something else.
 
     Example:
@@ -156,6 +156,7 @@ def report(
         raise ConfigError(f"rows={rows} cannot be looked at; let them be at least 1.")
     told("reading")
     whole = _read(encoding, table)
+    target = None if target is None else whole.own([target])[0]
     held = _held_out(flow, len(whole)) if test is None else np.empty(0, np.int64)
     others = np.delete(np.arange(len(whole)), held)
     index = np.sort(np.concatenate([held, others[sampled(len(others), rows, seed).numpy()]]))
@@ -198,12 +199,6 @@ def report(
         rare=rarest(score, looked, scores, is_held if fresh is not None else ~is_held, index, seed),
         notes=(*scores.notes, *notes),
     )
-
-
-def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that is neither a page nor JSON."""
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: a report is a page or its figures; name it .html or .json.")
 
 
 # -- inside ---------------------------------------------------------------------------------------
