@@ -207,6 +207,19 @@ def test_text_that_hardly_repeats_does_not_tell():
     assert shape(found, "title").distance > 0.9
 
 
+def test_a_column_of_gaps_and_one_entry_is_learned_from():
+    """Of five folds, one has no entry to learn from."""
+    entry = np.where(np.arange(40) == 3, 1.5, np.nan)
+    tables = [
+        Table.of({"x": np.random.default_rng(i).normal(size=40), "one": entry, "none": pa.nulls(40)})
+        for i in range(2)
+    ]
+    found = compare(*tables, target="x")
+    assert found.detection is not None
+    assert found.efficacy is None  # of 40 rows 8 are too few to test
+    assert {tell.name for tell in found.detection.tells} == {"x", "one", "none"}
+
+
 def test_few_rows_tell_nothing():
     found = of({"a": [1.5, 2.5], "b": ["x", "y"]}, {"a": [1.5], "b": ["x"]})
     assert found.detection is None

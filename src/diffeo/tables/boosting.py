@@ -98,15 +98,15 @@ def detect(columns: Sequence[Side], seed: int) -> Detection | None:
     aucs, losses = [], []
     for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, y):
         model = HistGradientBoostingClassifier(**_TREES, **_SHARP, random_state=seed)
-        model.fit(x[train], y[train])
+        learned, tested = _usable(x[train], x[test])
+        model.fit(learned, y[train])
 
         def told(rows: Array, y: NDArray[np.int64], model: Any = model) -> float:
             return _auc(model.predict_proba(rows)[:, 1], y == 1)
 
-        aucs.append(told(x[test], y[test]))
-        losses.append(
-            _losses(told, x[some := test[random.permutation(len(test))[:_SHUFFLED]]], y[some], random)
-        )
+        aucs.append(told(tested, y[test]))
+        some = random.permutation(len(test))[:_SHUFFLED]
+        losses.append(_losses(told, tested[some], y[test][some], random))
     loss, error = _mean_and_error(np.array(losses))
     order = np.argsort(-loss, kind="stable")
     tells = tuple(Tell(columns[i].name, float(loss[i]), float(error[i])) for i in order)
@@ -184,10 +184,17 @@ def _features(columns: Sequence[Side], part: int) -> Array:
     return np.nan_to_num(x, nan=np.nan)
 
 
+def _usable(train: Array, test: Array) -> tuple[Array, Array]:
+    """The same rows, with zeros in columns that have no entry in training rows: trees do not take these."""
+    blank = np.isnan(train).all(0)
+    return np.where(blank, 0.0, train), np.where(blank, 0.0, test)
+
+
 def _predicted(target: Side, x: Array, y: Any, test: Array, seed: int) -> Array:
     """Predictions for test rows: numbers, or a score of every class."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+    x, test = _usable(x, test)
     if target.levels is None:
         model = HistGradientBoostingRegressor(**_TREES, random_state=seed)
         return model.fit(x, y).predict(test)
