@@ -26,9 +26,8 @@ from measurements import Measurement
 
 def by_model(table: mixed.Mixed, asked: Namespace) -> tuple[dict[str, dict], list[pd.DataFrame], np.ndarray]:
     """What the model takes columns for, the two parts as it takes rows, and its scores of the second."""
-    from diffeo.encodings.cell_kinds import Levels
-
     import diffeo
+    from diffeo.encodings.cell_kinds import Levels
     from diffeo.tables.tensors import to_rows
 
     path, _ = mixed.model(table, asked.seconds, asked.seed, asked.threads)

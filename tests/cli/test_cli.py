@@ -37,7 +37,7 @@ from diffeo.tables.table import Table
 from diffeo.train import FitReport
 
 COMMAND: Any = typer.main.get_command(app)
-COMMANDS = ("fit", "score", "sample", "info", "demo", "distill")
+COMMANDS = ("fit", "score", "sample", "report", "info", "demo", "distill")
 
 
 class Shift(Bijection):
@@ -691,6 +691,8 @@ def test_ctrl_c_ends_a_real_fit_cleanly(tmp_path):
         ("score", "damaged.npy", "table.csv", "-o", "scores.csv"),
         ("sample", "nothing", "-o", "drawn.csv"),
         ("info", "damaged.npy"),
+        ("report", "damaged.npy", "table.csv", "-o", "report.html"),
+        ("report", "damaged.npy", "table.csv", "-o", "report.txt"),
         ("distill", "damaged.npy", "-o", "m.safetensors"),
         ("images", "fit", "nothing", "-o", "m.safetensors"),
         ("target", "fit", "nowhere:log_prob", "--dim", "2", "-o", "m.safetensors"),

@@ -1,35 +1,13 @@
-"""The page that plays in Chromium, from files and without a network.
-
-DIFFEO_BROWSER=1 in the environment makes a missing browser a failure.
-"""
+"""The page that plays in Chromium, from files and without a network."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    path = next((p for p in found if p), None)
-    if os.environ.get("DIFFEO_BROWSER") != "1":
-        pytest.importorskip("playwright", reason="playwright is not installed")
-        if path is None:
-            pytest.skip("no chromium, chromium-browser or google-chrome here")
-    assert path is not None, "DIFFEO_BROWSER=1, but there is no browser"
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The command line.
 
-``diffeo fit | score | sample | info | demo | distill``,
+``diffeo fit | score | sample | report | info | demo | distill``,
 ``diffeo images fit | sample | interpolate | score | reconstruct``, ``diffeo target fit | sample``.
 
 A command parses its arguments, calls one function that Python has too, and prints what that gave. Errors come

@@ -16,6 +16,8 @@ from diffeo.cli.distill import EXAMPLE, distill
 from diffeo.cli.flags import hint
 from diffeo.cli.images import images
 from diffeo.cli.printing import give_up_streams, say, usage_cleaned
+from diffeo.cli.reports import EXAMPLE as REPORT_EXAMPLE
+from diffeo.cli.reports import report as report_command
 from diffeo.cli.targets import target
 from diffeo.errors import ConfigError, DataError, DiffeoError
 
@@ -287,3 +289,4 @@ def demo(
 
 
 app.command(epilog=EXAMPLE)(distill)
+app.command("report", epilog=REPORT_EXAMPLE)(report_command)

@@ -1,4 +1,5 @@
-"""Tables: reading them, fitting a flow to one, scoring rows, drawing new ones.
+"""Tables: reading them, fitting a flow to one, scoring rows, drawing new ones, and looking at
+whether they are any good.
 
 Each name is loaded when it is first used: a table that cannot be read is refused before torch is imported.
 """
@@ -10,30 +11,40 @@ from typing import TYPE_CHECKING
 from diffeo._lazy import lazily
 
 _NAMES = {
+    "Comparison": "comparison",
+    "Report": "quality",
     "Schema": "schema",
     "Scores": "scores",
     "Table": "table",
     "TableReport": "fit",
     "baselines": "gaussians",
+    "compare": "comparison",
     "fit_table": "fit",
+    "report": "quality",
     "sample_table": "samples",
     "score_table": "scores",
 }
 
 __all__ = [
+    "Comparison",
+    "Report",
     "Schema",
     "Scores",
     "Table",
     "TableReport",
     "baselines",
+    "compare",
     "fit_table",
+    "report",
     "sample_table",
     "score_table",
 ]
 
 if TYPE_CHECKING:
+    from diffeo.tables.comparison import Comparison, compare
     from diffeo.tables.fit import TableReport, fit_table
     from diffeo.tables.gaussians import baselines
+    from diffeo.tables.quality import Report, report
     from diffeo.tables.samples import sample_table
     from diffeo.tables.schema import Schema
     from diffeo.tables.scores import Scores, score_table

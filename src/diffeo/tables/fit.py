@@ -148,7 +148,7 @@ def fit_table(
         given, drop = listed(given), listed(drop)
         table, schema = _modeled(table, given, weights, columns, drop)
         given, weights = table.own(given), None if weights is None else table.own(weights)[0]
-        train, valid = _split(table, validation, options.seed)
+        train, valid = split(table, validation, options.seed)
         ready = racers(preset, schema, train, valid, given, weights)
         with shown(options.progress, options.callbacks) as callbacks:
             told = replace(options, callbacks=callbacks, progress=False)
@@ -210,7 +210,8 @@ def _weighted(table: Table, weights: str | None) -> Table:
     return table if counts.all() else table.rows(counts)
 
 
-def _split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
+def split(table: Table, validation: float, seed: int) -> tuple[Table, Table]:
+    """The training rows of a table, and those held out."""
     if not 0 < validation < 1:
         raise DataError(f"validation={validation} is not a fraction of the rows; use one between 0 and 1.")
     held = round(validation * len(table))

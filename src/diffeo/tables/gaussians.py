@@ -63,6 +63,14 @@ def baselines(
 
 
 def encoded_baselines(
+    encoding: Encoding, train: Tensor, test: Tensor, *, test_weights: Any = None, **options: Any
+) -> dict[str, float]:
+    """The mean of each of ``encoded_scores``, with its arguments; ``test_weights`` are those of the mean."""
+    w = _weights(test_weights, len(test))
+    return {name: float(w @ rows) for name, rows in encoded_scores(encoding, train, test, **options).items()}
+
+
+def encoded_scores(
     encoding: Encoding,
     train: Tensor,
     test: Tensor,
@@ -70,17 +78,16 @@ def encoded_baselines(
     given: Any = None,
     test_given: Any = None,
     weights: Any = None,
-    test_weights: Any = None,
     seconds: float = math.inf,
-) -> dict[str, float]:
-    """Both baselines on what a flow behind ``encoding`` sees, in the data's own units.
+) -> dict[str, Array]:
+    """Each row's nats under both baselines on what a flow behind ``encoding`` sees, in the data's own units.
 
     Where columns are discrete, a row's likelihood is the mean over the encoding's draws, as the flow's is.
 
     Args:
         encoding: the flow's; left in evaluation mode.
         train, test: rows as the encoding takes them.
-        given, test_given, weights, test_weights: of the rows, as in ``baselines``.
+        given, test_given, weights: of the rows, as in ``baselines``.
         seconds: that the mixture's fit may take on a slow machine; it never asks the clock, so that a seed
             gives the same figures.
     """
@@ -91,12 +98,11 @@ def encoded_baselines(
     fitted = encoding.train().encode(train)[0][0]
     v, log_weight = encoding.eval().encode(test)
     draws, rows = v.shape[:2]
-    w = _weights(test_weights, rows)
     repeated = None if test_given is None else np.tile(np.asarray(test_given), (draws, 1))
     found = {}
     for name, log_p in _both(fitted, v.flatten(0, 1), given, repeated, weights, seconds=seconds).items():
         each = log_p.reshape(draws, rows) + np.asarray(log_weight.double())
-        found[name] = float(w @ (np.logaddexp.reduce(each, 0) - math.log(draws)))
+        found[name] = np.logaddexp.reduce(each, 0) - math.log(draws)
     return found
 
 

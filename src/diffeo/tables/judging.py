@@ -134,7 +134,7 @@ def draws_doubts(flow: Flow, train: Table, valid: Table, most: int, seed: int) -
     encoding = table_encoding(flow)
     parts = [t.rows(sampled(len(t), most, seed).numpy()) for t in (train, valid)]
     if encoding.weights is not None:
-        parts = [_resampled(t, encoding.weights) for t in parts]
+        parts = [resampled(t, encoding.weights) for t in parts]
     train, valid = parts
     if isinstance(encoding, Cells):
         return _cells_doubts(flow, encoding, train, valid, seed)
@@ -171,6 +171,7 @@ def relative(weights: np.ndarray) -> np.ndarray:
     return (weights / np.float64(weights.max())).astype(np.float32)
 
 
-def _resampled(table: Table, weights: str) -> Table:
-    share = np.cumsum(relative(table.column(weights)).astype(np.float64))
+def resampled(table: Table, weights: str) -> Table:
+    """As many rows, each as often as its weight says."""
+    share = np.cumsum(relative(as_numbers(table.column(weights))).astype(np.float64))
     return table.rows(np.searchsorted(share, (np.arange(len(table)) + 0.5) / len(table) * share[-1]))
