@@ -127,7 +127,7 @@ class Levels(CellKind):
         return shares / shares.sum()
 
     def level_shares(self, shares: Tensor) -> Tensor:
-        """Probabilities of the levels, ``(*batch, levels)``, of those of cells, given that there is no gap."""
+        """Probabilities of the levels, ``(*batch, levels)``, of those of cells, given that it is no gap."""
         there = shares[..., : self.kept + bool(self.shares)]
         there = there / there.sum(-1, keepdim=True)
         if not self.shares:

@@ -64,6 +64,11 @@ class Condition:
             raise DataError(f"{both}: no value of column {self.name!r} is both.")
         return Condition(self.column, self.name, both, self.region.meet(other.region), point)
 
+    def within(self, other: Condition | None) -> Condition:
+        """This condition in addition to another; what both allow may be nothing."""
+        region = self.region if other is None else self.region.meet(other.region)
+        return Condition(self.column, self.name, self.text, region, None)
+
     @property
     def part(self) -> Part:
         """What the values are to the density.

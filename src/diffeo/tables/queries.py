@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from diffeo.bases.cells import CellDensity
+from diffeo.bases.cells import Part
 from diffeo.encodings.cell_kinds import Level, Levels
 from diffeo.encodings.cells import Cells
 from diffeo.errors import ConfigError, ContextError, DataError
-from diffeo.flow import Flow, device_of, in_parts
+from diffeo.flow import Flow, device_of
 from diffeo.functional.seeding import generator
 from diffeo.tables.conditions import Condition, Given, column_number, conditions
 from diffeo.tables.densities import row_log_density
-from diffeo.tables.known import BATCH, asking, mixed, points
-from diffeo.tables.particles import Particles, extended, particles
-from diffeo.tables.regions import Region, SomeLevels
+from diffeo.tables.known import mixed, points
+from diffeo.tables.particles import Particles, particles
+from diffeo.tables.regions import SomeLevels
 from diffeo.tables.table import Table, listed
 from diffeo.tables.tensors import to_rows, to_table
 
-_POOL = 1_000
-"""Draws behind an answer at least, whatever is asked for."""
+_FEWEST = 500
+"""Rows asked for, as far as the draws behind an answer go."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def query(
 ) -> Answer:
     """Ask a model of mixed rows about some columns, given what others hold.
 
-    Columns given by one value are conditioned on directly. Those given by an interval or a set are drawn one
-    after another within it, the rarest first, which leaves the rows with weights; then they are resampled to
-    equal weights. All other columns are drawn given these. With one such column at most the weights do not
-    vary, and nothing is approximate but the model.
+    The answer is that of the model's joint density. Rows are drawn from its laws given what is known:
+    columns with an interval or a set one after another within it, the rarest first, then all others. A row's
+    weight is its joint density over that of its draw, and rows are resampled to equal weights. How far the
+    weights vary is how far these laws are from the joint density, and shows in ``ess`` and in the errors.
 
     Args:
         flow: fitted to a table, with ``Mixed``.
@@ -72,10 +73,10 @@ def query(
         >>> from diffeo.presets import Mixed
         >>> columns = Cells([Levels("sex", "string", False, ("F", "M"))])
         >>> answer = query(Mixed(1, hidden=8).build(columns), n=10, seed=0)
-        >>> answer.rows, answer.probability("sex=F")
-        (Table(10 rows: sex string), Estimate(value=0.5, standard_error=0.0))
+        >>> answer.rows, round(answer.probability("sex=F").value, 4)
+        (Table(10 rows: sex string), 0.5)
     """
-    encoding, base = mixed(flow)
+    encoding, _ = mixed(flow)
     if n < 1:
         raise ConfigError(f"n={n} rows cannot be drawn; ask for at least 1.")
     known = conditions(encoding, given)
@@ -88,59 +89,40 @@ def query(
             name = encoding.names[j]
             raise ContextError(f"this model is conditioned on {name!r}; give one value of it, {name}=VALUE.")
     seed = generator(None).initial_seed() % 2**31 if seed is None else seed
-    return Answer(flow, encoding, base, known, wanted, n, seed)
+    return Answer(flow, known, wanted, n, seed)
 
 
 class Answer:
     """What a model says to a question; ``query`` makes one.
 
-    Its draws are ``rows``, of equal weight, and means and quantiles are theirs. Probabilities and shares of
-    levels are averages over the law of the last column, not counts; where no column is given by an interval
-    or a set they are exact. Standard errors are of the drawing alone: that the model is a model is not in
-    them.
+    ``rows`` are its draws, of equal weight. The other figures are of all weighted draws behind them, twice as
+    many. Standard errors are of the drawing alone: that the model is a model is not in them.
 
     Args:
-        flow, encoding, base: the model.
+        flow: the model.
         known: conditions by column.
         wanted: numbers of the columns asked for.
         n: draws.
         seed: of all that is drawn.
     """
 
-    def __init__(
-        self,
-        flow: Flow,
-        encoding: Cells,
-        base: CellDensity,
-        known: dict[int, Condition],
-        wanted: Sequence[int],
-        n: int,
-        seed: int,
-    ):
-        self._flow, self._encoding, self._base, self._known = flow, encoding, base, known
-        self._n, self._seed, self._device = n, seed, device_of(flow)
+    def __init__(self, flow: Flow, known: dict[int, Condition], wanted: Sequence[int], n: int, seed: int):
+        self._flow, self._known, self._n, self._seed = flow, known, n, seed
+        self._encoding, base = mixed(flow)
         self._within = {j: c for j, c in known.items() if c.point is None}
-        row = torch.full((1, len(encoding.columns)), math.nan, dtype=torch.float64)
-        at = torch.zeros_like(row, dtype=torch.bool)
+        self._row = torch.full((1, len(self._encoding.columns)), math.nan, dtype=torch.float64)
+        self._at = torch.zeros_like(self._row, dtype=torch.bool)
         for j, condition in known.items():
             if condition.point is not None:
-                row[0, j], at[0, j] = condition.point, True
-        self._row, self._at = row, at
-        random = generator(seed, self._device)
-        with asking(flow):
-            self._one = points(encoding, base, row.to(self._device), at.to(self._device))[0]
-            self._particles = self._pool(self._within)
-            z = self._particles.resampled(n, random)
-            drawn = in_parts(flow, lambda z: base.complete(z, generator=random), z, batch_size=BATCH)
-        values = encoding.decode(drawn).cpu()
-        values = torch.where(at, row, values)
-        for j, condition in self._within.items():
-            values[:, j] = torch.from_numpy(condition.region.nearest(values[:, j].numpy()))
-        self._values = values.numpy()
-        self.rows = to_table(encoding, values).select([encoding.names[j] for j in wanted])
+                self._row[0, j], self._at[0, j] = condition.point, True
+        device = device_of(flow)
+        self._one = points(self._encoding, base, self._row.to(device), self._at.to(device))[0]
+        self._drawn = self._particles(self._within)
+        codes = self._drawn.resampled(n, generator(seed, device))
+        columns = [self._encoding.names[j] for j in wanted]
+        self.rows = to_table(self._encoding, self._values(codes)).select(columns)
         """The draws: a table of the columns asked for."""
-        effective = self._particles.ess
-        self.ess = float(n) if self._particles.constant else 1 / (1 / n + 1 / effective)
+        self.ess = min(float(n), self._drawn.ess)
         """How many independent draws the rows are worth: their effective sample size."""
 
     def __repr__(self) -> str:
@@ -151,71 +133,85 @@ class Answer:
 
     @property
     def share(self) -> Estimate:
-        """The probability of the given intervals and sets, given the values: 1 where there are none."""
-        w = self._particles.log_weights.double().exp().cpu().numpy()
-        return Estimate(float(w.mean()), 0.0 if self._particles.constant else _error(w))
+        """The probability of the given intervals and sets, given the values; 1 where there are none."""
+        return self._ratio(self._drawn, self._particles({})) if self._within else Estimate(1.0, 0.0)
 
     def mean(self, column: str) -> Estimate:
         """The mean of a column of numbers, over the draws that are not missing."""
-        x = self._numbers(column)
-        return Estimate(float(x.mean()), float(x.std() / math.sqrt(self._worth(x))))
+        x, w = self._numbers(column)
+        mean = float(np.average(x, weights=w))
+        return Estimate(mean, float(np.sqrt(np.square(w * (x - mean)).sum()) / w.sum()))
 
     def quantiles(self, column: str, q: float | Sequence[float]) -> list[Estimate]:
         """Quantiles of a column of numbers, over the draws that are not missing.
 
-        The standard error is half the distance between the order statistics one standard deviation of the
-        count to either side.
+        The standard error is half the distance between the quantiles one standard deviation of the count
+        below it to either side.
         """
-        x = self._numbers(column)
+        x, w = self._numbers(column)
         levels = np.atleast_1d(np.asarray(q, np.float64))
         if not ((levels >= 0) & (levels <= 1)).all():
             raise ConfigError(f"quantiles are shares from 0 to 1, not {q}.")
-        off = np.sqrt(levels * (1 - levels) / self._worth(x))
+        order = np.argsort(x, kind="stable")
+        upto = w[order].cumsum() / w.sum()
+        off = np.sqrt(levels * (1 - levels) * np.square(w).sum()) / w.sum()
         value, low, high = (
-            np.quantile(x, (levels + sign * off).clip(0, 1), method="inverted_cdf") for sign in (0, -1, 1)
+            x[order][np.searchsorted(upto, (levels + sign * off).clip(0, 1)).clip(max=len(x) - 1)]
+            for sign in (0, -1, 1)
         )
         return [Estimate(float(v), float(e)) for v, e in zip(value, (high - low) / 2, strict=True)]
 
     def shares(self, column: str) -> dict[Level | None, Estimate]:
-        """The probability of each level of a category; of None, what is missing, where there may be gaps."""
+        """The probability of each level of a category, and of None, what is missing, where there may be gaps.
+
+        Not a count of draws: the weighted mean of the column's own law, which is exact where the weights do
+        not vary.
+        """
         j = column_number(self._encoding, column)
         kind = self._encoding.columns[j]
         if not isinstance(kind, Levels):
             raise ConfigError(
                 f"column {kind.name!r} holds numbers, not levels; ask for its mean, its quantiles or the "
-                f"probability of an interval."
+                "probability of an interval."
             )
-        regions = {level: SomeLevels(kind, frozenset({i})) for i, level in enumerate(kind.levels)}
-        every: dict[Level | None, SomeLevels] = {**regions}
+        regions: dict[Level | None, SomeLevels] = {
+            level: SomeLevels(kind, frozenset({i})) for i, level in enumerate(kind.levels)
+        }
         if kind.gaps:
-            every[None] = SomeLevels(kind, frozenset(), True)
-        if (known := self._known.get(j)) is not None and known.point is not None:
-            code = known.point
-            return {
-                level: Estimate(float(i == code or (level is None and code != code)), 0.0)
-                for i, level in enumerate(every)
-            }
-        return dict(zip(every, self._ratios(j, list(every.values())), strict=True))
+            regions[None] = SomeLevels(kind, frozenset(), True)
+        if self._at[0, j]:
+            point = float(self._row[0, j])
+            return {level: Estimate(float(region.holds(point)), 0.0) for level, region in regions.items()}
+        every = SomeLevels(kind, frozenset(range(len(kind.levels))), kind.gaps)
+        own = self._within.get(j, Condition(j, kind.name, kind.name, every, None))
+        parts = [own.region.meet(region).part() for region in regions.values()]
+        drawn = self._particles(self._within | {j: own}, parts, last=j)
+        w, laws = drawn.weights[:, None], drawn.shares.double()
+        at = kind.decode(drawn.codes[:, j]).nan_to_num(nan=len(kind.levels)).long()
+        hits = one_hot(at, len(kind.levels) + 1)[:, : len(regions)].double()
+        # a count, less what it is above its expectation in the rows as they were drawn
+        found = (w * hits - hits + laws).mean(0)
+        errors = (w * (hits - found) - hits + laws).std(0) / math.sqrt(len(w))
+        pairs = zip(found.clamp(0, 1).tolist(), errors.tolist(), strict=True)
+        return {level: Estimate(*pair) for level, pair in zip(regions, pairs, strict=True)}
 
     def probability(self, of: Given) -> Estimate:
         """The probability that all of some conditions hold, each as ``query`` takes it.
 
-        One condition, where nothing is given by intervals or sets: exact, from the law of its column.
-        Several: by a chain of such laws over draws of all columns but the last.
+        Not a count of draws: the ratio of what the model says of the conditions with these and without, so
+        that rare things have a probability too.
         """
-        asked = conditions(self._encoding, of)
-        for j, condition in list(asked.items()):
-            known = self._known.get(j)
-            if known is not None and known.point is not None:
-                if not condition.holds(known.point):
+        within = dict(self._within)
+        for j, condition in conditions(self._encoding, of).items():
+            if self._at[0, j]:
+                if not condition.holds(float(self._row[0, j])):
                     return Estimate(0.0, 0.0)
-                del asked[j]
-        if not asked:
-            return Estimate(1.0, 0.0)
-        *first, last = asked
-        if not first:
-            return self._ratios(last, [asked[last].region])[0]
-        return self._chain([asked[j] for j in asked])
+            else:
+                _ = condition.part  # refuses one value of a density
+                within[j] = condition.within(within.get(j))
+                if within[j].region.part() is None:
+                    return Estimate(0.0, 0.0)
+        return self._ratio(self._particles(within), self._drawn)
 
     def log_prob(self, table: Any) -> np.ndarray:
         """The log-density of rows of the columns asked for, given what is given: ``log_density``'s measure.
@@ -235,83 +231,37 @@ class Answer:
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _pool(self, within: dict[int, Condition]) -> Particles:
-        """Draws of these columns, always the same."""
-        random = generator(self._seed, self._device)
-        return particles(self._flow, self._base, self._one, within, max(self._n, _POOL), random)
+    def _particles(
+        self, within: dict[int, Condition], parts: Sequence[Part | None] = (), last: int | None = None
+    ) -> Particles:
+        """Rows that satisfy these; the same question has the same draws."""
+        random = generator(self._seed, self._one.device)
+        rows = 2 * max(self._n, _FEWEST)
+        return particles(self._flow, self._one, within, rows, random, parts, last)
 
-    def _ratios(self, j: int, regions: Sequence[Region]) -> list[Estimate]:
-        """The probability of each region of one column."""
-        own = self._within.get(j)
-        others = {i: c for i, c in self._within.items() if i != j}
-        pool = self._particles if own is None else self._pool(others)
-        parts = [r.part() if own is None else own.region.meet(r).part() for r in regions]
+    @staticmethod
+    def _ratio(over: Particles, under: Particles) -> Estimate:
+        """The ratio of mean weights."""
+        value = math.exp(min(0.0, over.log_evidence - under.log_evidence))
+        return Estimate(value, value * math.hypot(over.error, under.error))
 
-        def shares(z: Tensor) -> Tensor:
-            head = self._base.conditional(z, j)
-            whole = z.new_zeros(len(z)) if own is None else head.share(own.part)
-            none = whole.new_full((len(z),), -math.inf)
-            return torch.stack([whole, *(none if part is None else head.share(part) for part in parts)], -1)
+    def _values(self, codes: Tensor) -> Tensor:
+        """Rows of codes as the flow takes rows; what is given is as it was given, to the bit."""
+        values = torch.where(self._at, self._row, self._encoding.decode(codes).cpu())
+        for j, condition in self._within.items():
+            values[:, j] = torch.from_numpy(condition.region.nearest(values[:, j].numpy()))
+        return values
 
-        found = in_parts(self._flow, shares, pool.codes, batch_size=BATCH).double()
-        return _quotients(pool.weights, found[:, 1:], found[:, 0])
-
-    def _chain(self, asked: Sequence[Condition]) -> Estimate:
-        """The probability of conditions on several columns."""
-        columns = {c.column for c in asked}
-        own = [c for j, c in self._within.items() if j in columns]
-        others = {j: c for j, c in self._within.items() if j not in columns}
-        pool = self._pool(others) if own else self._particles
-        both = [self._within[c.column].meet(c) if c.column in self._within else c for c in asked]
-        random = generator(self._seed + 1, self._device)
-
-        def shares(z: Tensor) -> tuple[Tensor, Tensor]:
-            return self._product(z, both, random), self._product(z, own, random)
-
-        z = pool.spread(max(self._n, _POOL))
-        over, under = in_parts(self._flow, shares, z.codes, batch_size=BATCH)
-        return _quotients(z.weights, over.double()[:, None], under.double())[0]
-
-    def _product(self, z: Tensor, chain: Sequence[Condition], random: torch.Generator) -> Tensor:
-        """The log of a product of shares, every column but the last drawn on the way."""
-        if not chain:
-            return z.new_zeros(len(z))
-        *first, last = chain
-        z, log = extended(self._base, z, first, random)
-        return log + self._base.conditional(z, last.column).share(last.part)
-
-    def _numbers(self, column: str) -> np.ndarray:
-        """The draws of a column of numbers, without those that are missing."""
+    def _numbers(self, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """The weighted draws of a column of numbers that are not missing."""
         j = column_number(self._encoding, column)
-        kind, x = self._encoding.columns[j], self._values[:, j]
+        kind, x = self._encoding.columns[j], self._values(self._drawn.codes)[:, j].numpy()
         if isinstance(kind, Levels):
             if any(isinstance(level, str) for level in kind.levels):
                 raise ConfigError(f"column {kind.name!r} holds text; ask for its shares.")
-            x = np.where(np.isnan(x), np.nan, np.array(kind.levels, np.float64)[np.nan_to_num(x).astype(int)])
-        x = x[~np.isnan(x)]
-        if not len(x):
-            raise DataError(f"column {kind.name!r} is missing in all {self._n:,} draws.")
-        return x
-
-    def _worth(self, x: np.ndarray) -> float:
-        """How many independent draws these are worth."""
-        return max(1.0, self.ess * len(x) / self._n)
-
-
-def _quotients(weights: Tensor, over: Tensor, under: Tensor) -> list[Estimate]:
-    """Ratios of weighted means of exponentials ``(rows, ratios)`` and ``(rows,)``, by the delta method."""
-    top = under.max()
-    over, under = (over - top).exp() * weights[:, None], (under - top).exp() * weights
-    total = under.sum()
-    ratios = over.sum(0) / total
-    rows = len(weights)
-    errors = torch.zeros_like(ratios)
-    if rows > 1:
-        off = over - ratios * under[:, None]
-        errors = (off.square().sum(0) * rows / (rows - 1)).sqrt() / total
-    pairs = zip(ratios.tolist(), errors.tolist(), strict=True)
-    return [Estimate(min(1.0, value), error) for value, error in pairs]
-
-
-def _error(x: np.ndarray) -> float:
-    return float(x.std() / math.sqrt(max(1, len(x) - 1)))
+            numbers = np.array([*kind.levels, np.nan], np.float64)
+            x = numbers[np.nan_to_num(x, nan=len(kind.levels)).astype(int)]
+        there = ~np.isnan(x)
+        if not there.any():
+            raise DataError(f"column {kind.name!r} is missing in all draws.")
+        return x[there], self._drawn.weights.cpu().numpy()[there]
