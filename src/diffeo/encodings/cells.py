@@ -120,11 +120,10 @@ class Cells(Encoding):
 
     def encode_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Codes ``(*batch, columns, 4)``, and each column's log-weight in float64, ``(*batch, columns)``."""
-        x = x.double()
-        gap = x.isnan()
         codes: list[Tensor] = []
         weights: list[Tensor] = []
-        for column, values, empty in zip(self.columns, x.unbind(-1), gap.unbind(-1), strict=True):
+        for column, values in zip(self.columns, x.double().movedim(-1, 0).contiguous(), strict=True):
+            empty = values.isnan()
             code, weight = column.encode(values.nan_to_num())
             missing = UNKNOWN if column.missing is None or self.ignores_gaps else column.missing
             nothing = blank(values)

@@ -1,4 +1,4 @@
-"""Tables: reading them, fitting a flow to one, scoring rows, drawing new ones.
+"""Tables: reading them, fitting a flow to one, scoring rows, drawing new ones, answering questions.
 
 Each name is loaded when it is first used: a table that cannot be read is refused before torch is imported.
 """
@@ -10,30 +10,45 @@ from typing import TYPE_CHECKING
 from diffeo._lazy import lazily
 
 _NAMES = {
+    "Answer": "queries",
+    "Estimate": "queries",
     "Schema": "schema",
     "Scores": "scores",
     "Table": "table",
     "TableReport": "fit",
     "baselines": "gaussians",
     "fit_table": "fit",
+    "impute": "imputation",
+    "log_density": "densities",
+    "predict_proba": "densities",
+    "query": "queries",
     "sample_table": "samples",
     "score_table": "scores",
 }
 
 __all__ = [
+    "Answer",
+    "Estimate",
     "Schema",
     "Scores",
     "Table",
     "TableReport",
     "baselines",
     "fit_table",
+    "impute",
+    "log_density",
+    "predict_proba",
+    "query",
     "sample_table",
     "score_table",
 ]
 
 if TYPE_CHECKING:
+    from diffeo.tables.densities import log_density, predict_proba
     from diffeo.tables.fit import TableReport, fit_table
     from diffeo.tables.gaussians import baselines
+    from diffeo.tables.imputation import impute
+    from diffeo.tables.queries import Answer, Estimate, query
     from diffeo.tables.samples import sample_table
     from diffeo.tables.schema import Schema
     from diffeo.tables.scores import Scores, score_table

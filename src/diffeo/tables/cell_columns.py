@@ -95,7 +95,8 @@ class _Index:
 def _codes(index: _Index, column: Any) -> np.ndarray:
     if is_number_like(column):
         unique, inverse = np.unique(as_numbers(column), return_inverse=True)
-        return np.array([np.nan if v != v else index.of_number(v) for v in unique.tolist()])[inverse]
+        found = [np.nan if v != v else index.of_number(v) for v in unique.tolist()]
+        return np.array(found, np.float64)[inverse]
     if is_dictionary(column.type):
         found = _codes(index, column.dictionary)
     else:

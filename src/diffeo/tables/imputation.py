@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,26 @@ def impute(
             drawn = in_parts(flow, draw, drawn, (known & ~gaps)[hit], batch_size=batch_size)
         tables.append(_filled(encoding, table, gaps, hit, drawn))
     return tables
+
+
+def below(tables: Sequence[Table], name: str) -> Table:
+    """Tables of the same columns, one below the other; a first column of this name counts them from 1.
+
+    Example:
+        >>> below([Table({"a": np.array([1])}), Table({"a": np.array([2])})], "draw").values
+        array([[1., 1.],
+               [2., 2.]])
+    """
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {name: np.repeat(np.arange(1, len(tables) + 1), [len(t) for t in tables])}
+    for column in tables[0].names:
+        parts = [table.column(column) for table in tables]
+        if all(isinstance(part, np.ndarray) for part in parts):
+            columns[column] = np.concatenate(parts)
+        else:
+            columns[column] = held(column, pa.chunked_array([pa.array(part) for part in parts]))
+    return Table(columns)
 
 
 def _there(kind: CellKind) -> Tensor:

@@ -133,7 +133,7 @@ def particles(
         worth = f"{found.ess:.1f}" if possible else "none"
         raise DataError(
             f"{text}: of {rows:,} draws {worth} tell something (the effective sample size; at least "
-            f"{LEAST:.0f} are needed), so an answer would be a guess. Ask for wider intervals, more values, or "
-            "fewer conditions at once."
+            f"{LEAST:.0f} are needed), so an answer would be a guess. Ask for wider intervals, more values "
+            "or fewer conditions."
         )
     return found

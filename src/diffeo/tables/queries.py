@@ -122,6 +122,8 @@ class Answer:
         columns = [self._encoding.names[j] for j in wanted]
         self.rows = to_table(self._encoding, self._values(codes)).select(columns)
         """The draws: a table of the columns asked for."""
+        self.columns = tuple(self._encoding.columns[j] for j in wanted)
+        """What these columns are."""
         self.ess = min(float(n), self._drawn.ess)
         """How many independent draws the rows are worth: their effective sample size."""
 
