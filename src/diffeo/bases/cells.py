@@ -131,12 +131,16 @@ class CellDensity(Base, Initializable):
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return self.column_log_probs(z).sum(-1)
 
-    def column_log_probs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
+    def column_log_probs(
+        self, z: Tensor, given: Tensor | None = None, cut: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
         """What each column adds to the log-likelihood, ``(*batch, D)``: 0 where it is given or not known.
 
         Args:
             z: points; a column in the cell -1 is not known.
             given: which columns are conditioned on, ``(*batch, D)`` booleans; None for none.
+            cut: of some columns, by number, what is added to the logits of their cells, ``(cells,)``: -inf
+                for those that cannot be, as if the column's law did not have them.
         """
         batch = z.shape[:-2]
         if self.conditioned:
@@ -153,7 +157,8 @@ class CellDensity(Base, Initializable):
         rest = self._rest_log_probs(z, heads)
         found: list[Tensor] = []
         for j, (column, head) in enumerate(zip(self.columns, heads, strict=True)):
-            logits = head[:, : column.cells].log_softmax(-1)
+            logits = head[:, : column.cells]
+            logits = (logits if cut is None or j not in cut else logits + cut[j].to(logits)).log_softmax(-1)
             cell = z[:, j, CELL]
             at = logits.gather(-1, cells[:, j, None].clamp(0, column.cells - 1))[:, 0]
             if column.rest is not None:
@@ -206,17 +211,16 @@ class CellDensity(Base, Initializable):
 
     @torch.no_grad()
     def complete(
-        self, z: Tensor, parts: Mapping[int, Part] | None = None, *, generator: Generator | None = None
+        self, z: Tensor, cut: Mapping[int, Tensor] | None = None, *, generator: Generator | None = None
     ) -> Tensor:
         """Rows with every column that is not known drawn, given all those that are.
 
         Args:
             z: points ``(rows, D, 4)``; a column in the cell -1 is not known.
-            parts: within which columns are drawn, by number; each column's law is cut to it when its turn
-                comes, so what was drawn before does not know of it.
+            cut: cells out of which some columns are not drawn, as ``column_log_probs`` has them.
             generator: of the draws.
         """
-        parts = parts or {}
+        parts = {j: Part(cells) for j, cells in (cut or {}).items()}
         z, unknown = z.clone(), z[..., CELL] == UNKNOWN
         known = None if bool(unknown.all()) else (~unknown).to(z.dtype)
         stepper = self.net.stepper(z[..., CELL].clamp(min=0).long(), z[..., PLACE], known)

@@ -74,13 +74,14 @@ def query(
 
     answer = ask(options.load_model(model), of or None, given or None, n, seed)
     rows = _probable(answer, probability) if probability else _figures(answer, shown)
+    numbers = len(rows[0]) - 2, len(rows[0]) - 1
     if output is not None:
         answer.rows.write(output)
         report.say_written(output, len(answer.rows))
     if output != "-":
         known = f"given {' and '.join(given)}: " if given else ""
         say(f"{known}{n:,} draws, worth {answer.ess:,.0f} independent ones")
-        grid(rows, right=(2, 3))
+        grid(rows, right=numbers)
 
 
 def impute(
@@ -129,8 +130,8 @@ def _shares(text: str) -> list[float]:
 def _probable(answer: Answer, asked: list[str]) -> list[tuple[str, ...]]:
     found = answer.probability(asked)
     return [
-        ("", "of", "probability", "error"),
-        ("", " and ".join(asked), f"{found.value:.4g}", f"{found.standard_error:.2g}"),
+        ("", "probability", "error"),
+        (" and ".join(asked), f"{found.value:.4g}", f"{found.standard_error:.2g}"),
     ]
 
 

@@ -59,7 +59,7 @@ def from_cells(kind: CellKind, values: np.ndarray) -> Any:
         if own is dtype:
             return from_numbers(values, kind.dtype)
         found = from_numbers(values, str(own))
-        return held(kind.name, pa.array(found).dictionary_encode().cast(dtype))
+        return held(kind.name, pa.array(found).cast(own, safe=False).dictionary_encode().cast(dtype))
     codes = pa.array(np.where(missing, 0, values).astype(np.int32), mask=missing)
     if all(isinstance(level, str) for level in kind.levels):
         levels = pa.array(kind.levels, pa.string()).cast(own)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffeo.bases.cells import Part
+from diffeo.bases.cells import CELL
 from diffeo.encodings.cell_kinds import CellKind
 from diffeo.encodings.cells import Cells
 from diffeo.errors import ConfigError, DataError
@@ -22,6 +22,9 @@ from diffeo.tables.known import BATCH, mixed, points
 from diffeo.tables.table import Table
 from diffeo.tables.tensors import to_table
 
+_TRIED = 8
+"""Draws of a row at least, from which those that fill it are taken."""
+
 
 def impute(
     flow: Flow, table: Any, n: int = 1, *, seed: int | None = None, batch_size: int = BATCH
@@ -29,8 +32,10 @@ def impute(
     """Fill the missing entries of a table with draws, each row's jointly, given all that is there.
 
     What was there stays as it was, to the bit, and each column keeps its type. A missing entry is unknown,
-    not missing: the draws are of the law of its values. One draw is no more than a guess; what is computed
-    from several, and how much it differs between them, says what the gaps leave open (Rubin 1987).
+    not missing: the draws are of the law of values, as if no column had gaps. They are taken from more draws
+    of each row, by the weights that the joint density gives these, as ``query`` does it. One draw is no more
+    than a guess; what is computed from several, and how much it differs between them, says what the gaps
+    leave open (Rubin 1987).
 
     Args:
         flow: fitted to a table, with ``Mixed``.
@@ -69,19 +74,33 @@ def impute(
             )
     hit = gaps.any(-1)
     random = generator(seed, device_of(flow))
-    parts = {j: Part(_there(kind)) for j, kind in enumerate(encoding.columns) if kind.gaps}
+    cut = {j: _there(kind) for j, kind in enumerate(encoding.columns) if kind.gaps}
+
+    each = max(_TRIED, 2 * n)
 
     def draw(x: Tensor, known: Tensor) -> Tensor:
-        z = points(encoding, base, x, known)[0]
-        return encoding.decode(base.complete(z, parts, generator=random))
+        z = points(encoding, base, x, known)[0].repeat_interleave(each, 0)
+        seen = z[..., CELL] >= 0
+        whole = base.complete(z, cut, generator=random)
+        joint, drawn = (base.column_log_probs(whole, given, cut).sum(-1) for given in (None, seen))
+        chosen = _resampled((joint - drawn).double().reshape(-1, each).softmax(-1), n, random)
+        first = torch.arange(0, len(z), each, device=z.device)
+        return encoding.decode(whole[first[:, None] + chosen])
 
-    tables: list[Table] = []
-    for _ in range(n):
-        drawn = rows[hit]
-        if len(drawn):
-            drawn = in_parts(flow, draw, drawn, (known & ~gaps)[hit], batch_size=batch_size)
-        tables.append(_filled(encoding, table, gaps, hit, drawn))
-    return tables
+    drawn = rows[hit, None].expand(-1, n, -1)
+    if len(drawn):
+        drawn = in_parts(flow, draw, rows[hit], (known & ~gaps)[hit], batch_size=max(1, batch_size // each))
+    return [_filled(encoding, table, gaps, hit, drawn[:, i]) for i in range(n)]
+
+
+def _resampled(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Numbers of n draws for each row of weights, which sum to 1: systematic, in random order."""
+    edges = weights.cumsum(-1)
+    options = {"generator": generator, "dtype": weights.dtype, "device": weights.device}
+    u = torch.rand(len(weights), 1, **options)
+    at = (torch.arange(n, device=weights.device) + u) / n * edges[:, -1:]
+    found = torch.searchsorted(edges, at).clamp(max=weights.shape[-1] - 1)
+    return found.gather(-1, torch.rand(len(weights), n, **options).argsort(-1))
 
 
 def below(tables: Sequence[Table], name: str) -> Table:
@@ -132,8 +151,13 @@ def _patched(column: Any, drawn: Any, source: np.ndarray) -> Any:
 
     kind = column.type
     drawn = pa.array(drawn) if isinstance(drawn, np.ndarray) else drawn
+    if types.is_null(kind):  # nothing is there, not even a type
+        return drawn.take(pa.array(source))
     if types.is_dictionary(drawn.type):
         drawn = drawn.dictionary_decode()
+    whole = kind.value_type if types.is_dictionary(kind) else kind
+    if types.is_integer(whole) and types.is_floating(drawn.type):  # the model learned fractions
+        drawn = pa.array(np.round(np.asarray(drawn)))
     if types.is_dictionary(kind):
         known = column.dictionary.to_pylist()
         values = drawn.cast(kind.value_type).to_pylist()
@@ -144,7 +168,5 @@ def _patched(column: Any, drawn: Any, source: np.ndarray) -> Any:
         every = pa.array(list(levels), kind.value_type)
         size = pa.array(indices).cast(kind.index_type)
         return pa.DictionaryArray.from_arrays(size, every, ordered=kind.ordered)
-    if types.is_integer(kind) and types.is_floating(drawn.type):  # the model learned fractions
-        drawn = pa.array(np.round(np.asarray(drawn)))
     index = np.where(source < 0, np.arange(len(column)), source + len(column))
     return pa.concat_arrays([column, drawn.cast(kind, safe=False)]).take(pa.array(index))
