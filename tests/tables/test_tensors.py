@@ -15,6 +15,7 @@ from diffeo.encodings.cell_kinds import CellKind, Levels, Numbers
 from diffeo.encodings.kinds import Continuous
 from diffeo.errors import DataError
 from diffeo.tables import Table
+from diffeo.tables.cell_columns import as_cells
 from diffeo.tables.tensors import to_rows, to_table
 
 LINE = ((-1e9, 1e9), (-3.0, 3.0))
@@ -69,6 +70,7 @@ def test_a_column_comes_back_as_it_was(kind: CellKind, column: pa.Array, wanted:
     encoding, table = Cells([kind]), Table.from_columns({"a": column})
     rows = to_rows(encoding, table)
     assert rows.dtype == torch.float64
+    assert as_cells(kind, Table.from_columns({"a": column.drop_null()}).column("a")).dtype == np.float64
     np.testing.assert_array_equal(rows[:, 0].numpy(), wanted)
     back = to_table(encoding, rows).column("a")
     assert back.type == column.type

@@ -8,7 +8,8 @@ its place on the normal scale, and the ends of its place where values stand on a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -130,12 +131,16 @@ class CellDensity(Base, Initializable):
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return self.column_log_probs(z).sum(-1)
 
-    def column_log_probs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
+    def column_log_probs(
+        self, z: Tensor, given: Tensor | None = None, cut: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
         """What each column adds to the log-likelihood, ``(*batch, D)``: 0 where it is given or not known.
 
         Args:
             z: points; a column in the cell -1 is not known.
             given: which columns are conditioned on, ``(*batch, D)`` booleans; None for none.
+            cut: of some columns, by number, what is added to the logits of their cells, ``(cells,)``: -inf
+                for those that cannot be, as if the column's law did not have them.
         """
         batch = z.shape[:-2]
         if self.conditioned:
@@ -152,7 +157,8 @@ class CellDensity(Base, Initializable):
         rest = self._rest_log_probs(z, heads)
         found: list[Tensor] = []
         for j, (column, head) in enumerate(zip(self.columns, heads, strict=True)):
-            logits = head[:, : column.cells].log_softmax(-1)
+            logits = head[:, : column.cells]
+            logits = (logits if cut is None or j not in cut else logits + cut[j].to(logits)).log_softmax(-1)
             cell = z[:, j, CELL]
             at = logits.gather(-1, cells[:, j, None].clamp(0, column.cells - 1))[:, 0]
             if column.rest is not None:
@@ -204,13 +210,17 @@ class CellDensity(Base, Initializable):
         return self.complete(z, generator=generator).reshape(*shape, *self.event_shape)
 
     @torch.no_grad()
-    def complete(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+    def complete(
+        self, z: Tensor, cut: Mapping[int, Tensor] | None = None, *, generator: Generator | None = None
+    ) -> Tensor:
         """Rows with every column that is not known drawn, given all those that are.
 
         Args:
             z: points ``(rows, D, 4)``; a column in the cell -1 is not known.
+            cut: cells out of which some columns are not drawn, as ``column_log_probs`` has them.
             generator: of the draws.
         """
+        parts = {j: Part(cells) for j, cells in (cut or {}).items()}
         z, unknown = z.clone(), z[..., CELL] == UNKNOWN
         known = None if bool(unknown.all()) else (~unknown).to(z.dtype)
         stepper = self.net.stepper(z[..., CELL].clamp(min=0).long(), z[..., PLACE], known)
@@ -219,7 +229,7 @@ class CellDensity(Base, Initializable):
         for j in range(len(self.columns)):
             outputs = stepper(*before)
             if bool(unknown[:, j].any()):
-                drawn = self.head(j, outputs).sample(generator)
+                drawn = self.head(j, outputs).restricted(parts.get(j, ALL), generator)[0]
                 z[:, j] = torch.where(unknown[:, j, None], drawn, z[:, j])
             before = z[:, j, CELL].long(), z[:, j, PLACE], seen[:, j]
         return z
@@ -236,6 +246,24 @@ class CellDensity(Base, Initializable):
     def head(self, column: int, outputs: Tensor) -> Head:
         """The law of a column that these outputs of the net are, ``(rows, outputs of the column)``."""
         return Head(self.columns[column], self.family, outputs)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of what a column may be.
+
+    Args:
+        cells: the log of each cell's share that is in it, ``(cells,)``: 0 for the whole cell, -inf for
+            nothing of it; None for all cells.
+        ends: pieces of the rest, pairs of places ``(pieces, 2)`` that do not overlap, at least one; None for
+            all of it.
+    """
+
+    cells: Tensor | None = None
+    ends: Tensor | None = None
+
+
+ALL = Part()
 
 
 def _open_unit(dtype: torch.dtype) -> tuple[float, float]:
@@ -262,47 +290,62 @@ class Head:
         """Places ``(rows,)`` of the rest on the standard normal."""
         return self.family.forward(places, self.params)[0]
 
+    def share(self, part: Part) -> Tensor:
+        """The log of how much of the column's mass lies in a part, ``(rows,)``; -inf for nothing."""
+        return self._logits(part)[0].logsumexp(-1)
+
     def sample(self, generator: Generator | None = None) -> Tensor:
         """A draw for each row, ``(rows, 4)``."""
-        return self.restricted(None, None, generator)[0]
+        return self.restricted(ALL, generator)[0]
 
-    def restricted(
-        self, cells: Tensor | None, ends: tuple[Tensor, Tensor] | None, generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Draws within some cells and, of the rest, between two places; and the log of that part's share.
-
-        Args:
-            cells: which cells are allowed, ``(cells,)`` booleans; None for all.
-            ends: the places, scalars, that the rest must lie between; None for any.
-            generator: of the draws.
+    def restricted(self, part: Part, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """A draw within a part for each row, and the log of that part's share.
 
         Returns:
             codes ``(rows, 4)`` and log-shares ``(rows,)``, -inf where nothing is allowed.
         """
-        logits, rest = self.log_shares, self.column.rest
+        (logits, low, high), rest = self._logits(part), self.column.rest
         rows, like = len(logits), logits
-        low, high = logits.new_zeros(rows), logits.new_ones(rows)
-        if rest is not None and ends is not None:
-            y_low, y_high = (self.normal(end.to(logits).expand(rows)) for end in ends)
-            low, high = torch.special.ndtr(y_low), torch.special.ndtr(y_high)
-            inside = log_normal_mass(y_low, y_high)
-            logits = torch.cat(
-                [logits[:, :rest], logits[:, rest : rest + 1] + inside[:, None], logits[:, rest + 1 :]], -1
-            )
-        if cells is not None:
-            logits = logits.masked_fill(~cells.to(logits.device), -math.inf)
         share = logits.logsumexp(-1)
         edges = (logits - share.clamp(min=-1e30)[:, None]).exp().cumsum(-1)
         u = torch.rand(rows, 1, generator=generator, dtype=like.dtype, device=like.device) * edges[:, -1:]
-        cell = (u >= edges[:, :-1]).sum(-1)
-        code = logits.new_zeros(rows, 4)
-        code[:, CELL] = cell.to(code.dtype)
+        drawn = (u >= edges[:, :-1]).sum(-1)
+        piece = (drawn - self.column.cells + 1).clamp(min=0)  # the rest's pieces stand last
         v = torch.rand(rows, generator=generator, dtype=like.dtype, device=like.device)
-        y = torch.special.ndtri((low + (high - low) * v).clamp(*_open_unit(like.dtype)))
+        low, high = (end.gather(-1, piece[:, None])[:, 0] for end in (low, high))
+        right = low + high > 0  # there the mirrored quantiles are the exact ones
+        a, b = torch.where(right, -high, low), torch.where(right, -low, high)
+        a, b = torch.special.ndtr(a), torch.special.ndtr(b)
+        y = torch.special.ndtri((a + (b - a) * v).clamp(*_open_unit(like.dtype)))
+        y = torch.where(right, -y, y)
+        code = logits.new_zeros(rows, 4)
+        code[:, CELL] = drawn.to(code.dtype)
         code[:, LOW] = y  # of a cell of many values the quantile
         if rest is not None:
+            is_rest = drawn >= self.column.cells - 1
+            cell = torch.where(is_rest, rest, drawn + (drawn >= rest))
             place = self.family.inverse(y, self.params)[0]
-            if ends is not None:
-                place = torch.minimum(torch.maximum(place, ends[0].to(place)), ends[1].to(place))
-            code[:, PLACE] = torch.where(cell == rest, place, 0.0)
+            if part.ends is not None:
+                ends = part.ends.to(place)[piece]
+                place = torch.minimum(torch.maximum(place, ends[:, 0]), ends[:, 1])
+            code[:, CELL] = cell.to(code.dtype)
+            code[:, PLACE] = torch.where(is_rest, place, 0.0)
         return self.column.settled(code), share
+
+    def _logits(self, part: Part) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-masses of a part's cells, the pieces of the rest last, and the ends of these on the normal."""
+        logits, rest = self.log_shares, self.column.rest
+        if part.cells is not None:
+            logits = logits + part.cells.to(logits)
+        below, above = (logits.new_full((len(logits), 1), end) for end in (-math.inf, math.inf))
+        if rest is None:
+            return logits, below, above
+        number = logits[:, rest : rest + 1]
+        logits = torch.cat([logits[:, :rest], logits[:, rest + 1 :]], -1)
+        if part.ends is None:
+            return torch.cat([logits, number], -1), below, above
+        low, high = (
+            torch.stack([self.normal(end.expand(len(logits))) for end in ends], -1)
+            for ends in part.ends.to(logits).T
+        )
+        return torch.cat([logits, number + log_normal_mass(low, high)], -1), low, high

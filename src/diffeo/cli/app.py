@@ -16,6 +16,7 @@ from diffeo.cli.distill import EXAMPLE, distill
 from diffeo.cli.flags import hint
 from diffeo.cli.images import images
 from diffeo.cli.printing import give_up_streams, say, usage_cleaned
+from diffeo.cli.queries import IMPUTE_EXAMPLE, QUERY_EXAMPLE, impute, query
 from diffeo.cli.reports import EXAMPLE as REPORT_EXAMPLE
 from diffeo.cli.reports import report as report_command
 from diffeo.cli.targets import target
@@ -288,5 +289,7 @@ def demo(
     run(output, Console(), seconds)
 
 
+app.command(epilog=QUERY_EXAMPLE)(query)
+app.command(epilog=IMPUTE_EXAMPLE)(impute)
 app.command(epilog=EXAMPLE)(distill)
 app.command("report", epilog=REPORT_EXAMPLE)(report_command)

@@ -126,6 +126,15 @@ class Levels(CellKind):
         shares = torch.tensor(self.shares, dtype=torch.float64)
         return shares / shares.sum()
 
+    def level_shares(self, shares: Tensor) -> Tensor:
+        """Probabilities of the levels, ``(*batch, levels)``, of those of cells, given that it is no gap."""
+        there = shares[..., : self.kept + bool(self.shares)]
+        there = there / there.sum(-1, keepdim=True)
+        if not self.shares:
+            return there
+        pooled = there[..., self.kept :] * self._shares.to(there)
+        return torch.cat([there[..., : self.kept], pooled], -1)
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         known = (x >= 0) & (x < len(self.levels)) & (x == x.floor())
         at = torch.where(known, x, 0.0).long()

@@ -115,19 +115,22 @@ class Cells(Encoding):
         self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the model's dtype
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = x.double()
-        gap = x.isnan()
+        codes, log_weights = self.encode_each(x)
+        return codes.unsqueeze(0), log_weights.sum(-1).to(codes.dtype).unsqueeze(0)
+
+    def encode_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes ``(*batch, columns, 4)``, and each column's log-weight in float64, ``(*batch, columns)``."""
         codes: list[Tensor] = []
-        log_weight = x.new_zeros(x.shape[:-1])
-        for column, values, empty in zip(self.columns, x.unbind(-1), gap.unbind(-1), strict=True):
+        weights: list[Tensor] = []
+        for column, values in zip(self.columns, x.double().movedim(-1, 0).contiguous(), strict=True):
+            empty = values.isnan()
             code, weight = column.encode(values.nan_to_num())
             missing = UNKNOWN if column.missing is None or self.ignores_gaps else column.missing
             nothing = blank(values)
             nothing[..., CELL] = missing
             codes.append(torch.where(empty.unsqueeze(-1), nothing, code))
-            log_weight = log_weight + torch.where(empty, 0.0, weight)
-        dtype = self.dtype_buffer.dtype
-        return torch.stack(codes, -2).to(dtype).unsqueeze(0), log_weight.to(dtype).unsqueeze(0)
+            weights.append(torch.where(empty, 0.0, weight))
+        return torch.stack(codes, -2).to(self.dtype_buffer.dtype), torch.stack(weights, -1)
 
     def decode(self, v: Tensor) -> Tensor:
         return torch.stack([c.decode(v[..., j, :]) for j, c in enumerate(self.columns)], -1)

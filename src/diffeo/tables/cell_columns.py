@@ -59,7 +59,7 @@ def from_cells(kind: CellKind, values: np.ndarray) -> Any:
         if own is dtype:
             return from_numbers(values, kind.dtype)
         found = from_numbers(values, str(own))
-        return held(kind.name, pa.array(found).dictionary_encode().cast(dtype))
+        return held(kind.name, pa.array(found).cast(own, safe=False).dictionary_encode().cast(dtype))
     codes = pa.array(np.where(missing, 0, values).astype(np.int32), mask=missing)
     if all(isinstance(level, str) for level in kind.levels):
         levels = pa.array(kind.levels, pa.string()).cast(own)
@@ -95,7 +95,8 @@ class _Index:
 def _codes(index: _Index, column: Any) -> np.ndarray:
     if is_number_like(column):
         unique, inverse = np.unique(as_numbers(column), return_inverse=True)
-        return np.array([np.nan if v != v else index.of_number(v) for v in unique.tolist()])[inverse]
+        found = [np.nan if v != v else index.of_number(v) for v in unique.tolist()]
+        return np.array(found, np.float64)[inverse]
     if is_dictionary(column.type):
         found = _codes(index, column.dictionary)
     else:
