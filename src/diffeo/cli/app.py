@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,6 +147,7 @@ def fit(
 
     from diffeo.cli import report
     from diffeo.tables import Schema
+    from diffeo.tables.racing import preset_for
 
     kind = options.preset_class(preset) if preset is not None else None
     settings = options.settings(kind, set_ or ())
@@ -157,9 +157,7 @@ def fit(
         schema = Schema.infer(rows.drop(apart[len(given) :]), kinds, given=given)
         model = None
         if kind is not None:
-            if "circular" in (f.name for f in fields(kind)):
-                settings["circular"] = schema.circular
-            model = kind(features=schema.features, context=len(given) or None, **settings)
+            model = preset_for(schema, kind, **settings)
         train = diffeo.fit_table  # loaded before the first word: interrupted imports may swallow Ctrl-C
         report.say_schema(schema, len(rows), given, weights)
         flow, result = train(

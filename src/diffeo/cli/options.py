@@ -50,7 +50,8 @@ RunFile = Annotated[
 ]
 
 TABLE_PRESETS = (
-    *("BPF", "CouplingNSF", "FFJORD", "FlowMatching", "Gaussianization", "IAF", "IResNet", "MAF", "NAF"),
+    *("BPF", "CouplingNSF", "FFJORD", "FlowMatching", "Gaussianization", "IAF", "IResNet", "MAF", "Mixed"),
+    "NAF",
     *("NICE", "NSF", "Planar", "Radial", "RealNVP", "ResidualFlow", "RevNet", "SOSPF", "Sylvester"),
     *("Tabular", "UNAF"),
 )

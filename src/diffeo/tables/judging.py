@@ -105,10 +105,7 @@ def compared(
     Of cells these are independent columns: what a ``Mixed`` is before it is trained.
     """
     if isinstance(encoding, Cells):
-        plain = Mixed(len(encoding.columns), hidden=1, known=1, blocks=0).build(encoding)
-        sample = train.sample(_PLAIN)
-        plain.initialize(sample.x)
-        return {"independent": mean_log_prob(plain, scored)}
+        return {"independent": mean_log_prob(independent(encoding, train.sample(_PLAIN).x), scored)}
     return encoded_baselines(
         encoding,
         train.x,
@@ -119,6 +116,13 @@ def compared(
         test_weights=scored.weights,
         seconds=math.inf if seconds is None else PLAIN * seconds,
     )
+
+
+def independent(encoding: Cells, rows: Tensor) -> Flow:
+    """The density of independent columns, from training rows as the encoding takes them."""
+    plain = Mixed(len(encoding.columns), hidden=1, known=1, blocks=0).build(encoding)
+    plain.initialize(rows)
+    return plain.eval()
 
 
 def mean_log_prob(flow: Flow, rows: TensorRows) -> float:

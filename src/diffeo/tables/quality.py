@@ -15,15 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffeo._files import replacing
+from diffeo.encodings.cell_kinds import Levels
+from diffeo.encodings.cells import Cells
 from diffeo.encodings.columns import Columns
 from diffeo.encodings.kinds import Constant
 from diffeo.errors import ConfigError, DataError
-from diffeo.flow import Flow
+from diffeo.flow import Flow, in_parts
 from diffeo.functional.seeding import seeded
 from diffeo.tables.comparison import ColumnShape, Comparison, compare
 from diffeo.tables.fit import split
 from diffeo.tables.gaussians import encoded_scores
-from diffeo.tables.judging import resampled
+from diffeo.tables.judging import independent, resampled
+from diffeo.tables.known import BATCH
 from diffeo.tables.likelihoods import (
     Calibration,
     ColumnPits,
@@ -38,6 +41,7 @@ from diffeo.tables.likelihoods import (
 )
 from diffeo.tables.markup import check_suffix
 from diffeo.tables.page import page
+from diffeo.tables.pits import CellPits
 from diffeo.tables.samples import sample_table
 from diffeo.tables.scores import HELD_OUT_SCORES, score_table
 from diffeo.tables.sides import Array, sides
@@ -170,7 +174,7 @@ def report(
     is_held &= _as_noted(flow, scores.log_prob[is_held])
     real, trained = looked.rows(~is_held), scores.log_prob[~is_held]
     if test is not None:
-        fresh = Table.of(test, only=[*encoding.given, *encoding.names])
+        fresh = _read(encoding, test)
         fresh = fresh.rows(sampled(len(fresh), rows, seed).numpy())
         judged = score(fresh)
     else:
@@ -183,8 +187,10 @@ def report(
     plain, notes = _beside_plain(encoding, real, fresh, judged, seed)
     told("comparing")
     weighted = resampled(real, encoding.weights) if encoding.weights in real.names else real
+    drawn = drawn.select(name for name in drawn.names if name in weighted.names)
     comparison = compare(weighted.select(drawn.names), drawn, test=fresh, target=target, seed=seed)
     told("looking at rows")
+    columns = CellPits(flow) if columns is None and isinstance(encoding, Cells) else columns
     if fresh is None:
         notes.append("Which rows the model was trained on is not known: all count as held out.")
     known = looked if fresh is None else fresh
@@ -204,13 +210,15 @@ def report(
 # -- inside ---------------------------------------------------------------------------------------
 
 
-def _read(encoding: Columns, data: Any) -> Table:
+def _read(encoding: Columns | Cells, data: Any) -> Table:
     """The model's columns, and its rows' weights where they are there."""
-    names = [*encoding.given, *encoding.names]
-    if encoding.weights is None:
+    names = list(dict.fromkeys([*encoding.given, *encoding.names]))
+    others = {d.name for d in encoding.decided} if isinstance(encoding, Cells) else set()
+    others |= set() if encoding.weights is None else {encoding.weights}
+    if not others:
         return Table.of(data, only=names)
     table = Table.of(data)
-    return table.select([*names, *({encoding.weights} & set(table.names))])
+    return table.select([*names, *(name for name in table.names if name in others)])
 
 
 def _held_out(flow: Flow, rows: int) -> NDArray[np.int64]:
@@ -231,7 +239,7 @@ def _as_noted(flow: Flow, scores: Array) -> bool:
 
 
 def _beside_plain(
-    encoding: Columns, real: Table, fresh: Table | None, judged: Array, seed: int
+    encoding: Columns | Cells, real: Table, fresh: Table | None, judged: Array, seed: int
 ) -> tuple[dict[str, Array], list[str]]:
     """Scores of the same held-out rows under the model and under plain densities, and notes."""
     notes, learned, told = [], real, fresh
@@ -243,6 +251,10 @@ def _beside_plain(
             "The plain densities are fitted to one half of the rows, and all are scored on the other."
         )
     scores = {"this model": judged}
+    if isinstance(encoding, Cells):
+        plain = independent(encoding, to_rows(encoding, learned))
+        rows = in_parts(plain, plain.log_prob, to_rows(encoding, told), batch_size=BATCH)
+        return {**scores, "independent columns": rows.double().numpy()}, notes
     try:
         with seeded(seed):
             plain = encoded_scores(
@@ -259,10 +271,17 @@ def _beside_plain(
     return {**scores, **{names[name]: rows for name, rows in plain.items()}}, notes
 
 
-def _schema(encoding: Columns, shapes: Sequence[ColumnShape], table: Table) -> Iterator[tuple[str, ...]]:
+def _schema(
+    encoding: Columns | Cells, shapes: Sequence[ColumnShape], table: Table
+) -> Iterator[tuple[str, ...]]:
     """What each column was taken for, the header first."""
     yield "column", "taken for", "stored as", "missing", "values"
-    kinds = {c.name: "constant" if isinstance(c.kind, Constant) else str(c.kind) for c in encoding.columns}
+    if isinstance(encoding, Cells):
+        kinds = {c.name: "category" if isinstance(c, Levels) else c.measure for c in encoding.columns}
+        kinds |= dict.fromkeys((d.name for d in encoding.decided), "computed from others")
+    else:
+        columns = encoding.columns
+        kinds = {c.name: "constant" if isinstance(c.kind, Constant) else str(c.kind) for c in columns}
     stored = dict(zip(table.names, table.dtypes, strict=True))
     for side in sides(table.select([shape.name for shape in shapes])):
         part = side.parts[0][~np.isnan(side.parts[0])]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -85,6 +86,17 @@ def racers(
         mixed = choose_mixed(len(train), len(cells.columns))
         racers.append(Racer(mixed, cells, _rows(train, cells), _rows(valid, cells)))
     return racers
+
+
+def preset_for(
+    schema: Schema, kind: type[VectorPreset] | type[Mixed], **settings: Any
+) -> VectorPreset | Mixed:
+    """The preset of this kind for a table of this schema, with what the table decides."""
+    if issubclass(kind, Mixed):
+        return kind(features=schema.cell_columns, **settings)
+    if "circular" in (f.name for f in fields(kind)):
+        settings["circular"] = schema.circular
+    return kind(features=schema.features, context=len(schema.given) or None, **settings)
 
 
 def _check_preset(preset: VectorPreset, schema: Schema, context: Vector | None) -> None:

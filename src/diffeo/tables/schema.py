@@ -225,15 +225,23 @@ class Schema:
         ]
         return Columns(columns, given=listed(given), weights=weights, num_draws=draws)
 
+    @property
+    def _decided(self) -> set[str]:
+        """The columns that others decide and so compute; beside real vectors there are none."""
+        return {e.name for e in self.entries if self.mixed and e.relation is not None and not e.declared}
+
+    @property
+    def cell_columns(self) -> int:
+        """How many columns are cells, given ones too: the ``features`` of a ``Mixed`` for this table."""
+        return len(self.given) + len(self.entries) - len(self._decided)
+
     def cell_encoding(self, rows: Table, *, weights: str | None = None) -> Cells:
         """The encoding of these columns, and of the given ones, as cells, on the scales of ``rows``: pass
         training rows only."""
-        decided = {e.name for e in self.entries if self.mixed and e.relation is not None and not e.declared}
-        every = [e for e in (*self.given, *self.entries) if e.name not in decided]
-        columns = [e.levels_of() if not e.numeric else e.numbers(rows.column(e.name)) for e in every]
-        computed = [
-            e.computed(place) for place, e in enumerate((*self.given, *self.entries)) if e.name in decided
-        ]
+        every = (*self.given, *self.entries)
+        modeled = [e for e in every if e.name not in self._decided]
+        columns = [e.levels_of() if not e.numeric else e.numbers(rows.column(e.name)) for e in modeled]
+        computed = [e.computed(place) for place, e in enumerate(every) if e.name in self._decided]
         return Cells(columns, given=[e.name for e in self.given], weights=weights, decided=computed)
 
     def doubts(self, rows: int, *, cells: bool = False) -> list[str]:
@@ -255,7 +263,7 @@ class Schema:
             kind = "constant" if isinstance(e.kind, Constant) else str(e.kind)
             gaps = f"{e.gaps:,} missing" if e.gaps else ""
             doubt = e.lasting if self.mixed else e.doubt
-            if self.mixed and e.relation is not None and not e.declared:
+            if e.name in self._decided:
                 doubt = f"is {e.relation} in every row, and computed so"
             notes = gaps, doubt, e.note, f"perhaps {e.suggestion}" if e.suggestion else ""
             note = "; ".join(filter(None, notes))
