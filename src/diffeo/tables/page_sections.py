@@ -213,20 +213,18 @@ def copies(found: Copies, rows: int) -> str:
 
 def rare(rows: Sequence[RareRow]) -> str:
     """The rarest rows, with the columns that make them rare."""
-    head = "row", "log-likelihood", "held-out rows no likelier", "part", "because of"
+    head = "row", "because of", "log-likelihood", "held-out rows no likelier", "part"
     cells = []
     for r in rows:
         why = (f"{name(w.column)} = {name(w.value)} ({figure(w.nats, '+.1f')} nats)" for w in r.reasons)
-        part = "held out" if r.held_out else "training"
-        quantile = "" if r.quantile is None else f"{r.quantile:.2%}"
         reasons = f'<span class="why">{"; ".join(why) or "no single column"}</span>'
-        cells.append(
-            [f"{r.row:,}", figure(r.log_prob, ".2f"), quantile, f'<span class="whole">{part}</span>', reasons]
-        )
+        quantile = "" if r.quantile is None else f"{r.quantile:.2%}"
+        part = f'<span class="whole">{"held out" if r.held_out else "training"}</span>'
+        cells.append([f"{r.row:,}", reasons, figure(r.log_prob, ".2f"), quantile, part])
     return (
         "<p>Beside a column that makes a row rare stands by how many nats the row would be likelier with the "
         "values of other rows in that place, on average.</p>"
-    ) + table("Rows that the model thinks least likely, counted from 1", head, cells, (1, 2))
+    ) + table("Rows that the model thinks least likely, counted from 1", head, cells, (2, 3))
 
 
 DEFINITIONS = """<dl>
