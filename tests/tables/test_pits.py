@@ -1,4 +1,4 @@
-"""Distribution functions of single columns: against sums over what a column may be, and uniform where right."""
+"""Distribution functions of single columns: against sums and integrals, and uniform where right."""
 
 from __future__ import annotations
 
