@@ -191,14 +191,14 @@ def assignments(items: Sequence[str], option: str, example: str) -> dict[str, st
     return found
 
 
-def parse_given(items: Sequence[str]) -> dict[str, float]:
-    """``--given age=40`` to ``{"age": 40.0}``; whole numbers stay integers."""
-    found: dict[str, float] = {}
+def parse_given(items: Sequence[str]) -> dict[str, float | str]:
+    """``--given age=40`` to ``{"age": 40}``, and ``--given sex=F`` to ``{"sex": "F"}``."""
+    found: dict[str, float | str] = {}
     for name, text in assignments(items, "--given", "age=40").items():
         try:
             found[name] = parse(text, int | float)
         except ValueError:
-            raise ConfigError(f"--given {name}={text}: {text!r} is not a finite number.") from None
+            found[name] = text
     return found
 
 
