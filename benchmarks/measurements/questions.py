@@ -47,7 +47,7 @@ def questions(law: Law, drawn: dict[str, Any], count: int, seed: int) -> Iterato
     for i in range(3 * count):
         at = rng.integers(ROWS)
         row = {name: drawn[name][at] for name in names}
-        asked, *rest = rng.permutation(names)
+        asked, *rest = map(str, rng.permutation(names))
         given: dict[str, Any] = {}
         for name in rest[: i % 3]:
             level = name in law.levels
