@@ -45,8 +45,9 @@ def questions(law: Law, drawn: dict[str, Any], count: int, seed: int) -> Iterato
     rng = np.random.default_rng(seed)
     names = [*law.levels, *law.numbers]
     for i in range(3 * count):
-        row = {name: drawn[name][rng.integers(ROWS)] for name in names}
-        asked, *rest = rng.permutation(names)
+        at = rng.integers(ROWS)
+        row = {name: drawn[name][at] for name in names}
+        asked, *rest = map(str, rng.permutation(names))
         given: dict[str, Any] = {}
         for name in rest[: i % 3]:
             level = name in law.levels
@@ -101,7 +102,10 @@ def rows(asked: Namespace) -> Iterator[kit.Row]:
         law = LAWS[name]()
         drawn = law.draw(ROWS, asked.seed)
         table = diffeo.Table.from_columns(drawn)
-        flow, _ = diffeo.fit_table(table, max_seconds=asked.seconds, seed=asked.seed)
+        preset = (
+            None if law.levels else diffeo.presets.Mixed(len(law.numbers))
+        )  # else numbers get a `Tabular`
+        flow, _ = diffeo.fit_table(table, preset=preset, max_seconds=asked.seconds, seed=asked.seed)
         found = [(q, *answer(flow, q, asked.seed)) for q in questions(law, drawn, asked.count, asked.seed)]
         for kind in ("mean", "probability", "density"):
             of_kind = [each for each in found if each[0].kind == kind]
