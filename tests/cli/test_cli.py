@@ -429,7 +429,7 @@ def test_python_takes_tables_of_every_make():
         ("score m few.csv -o s.csv", "no column 'count', 'same', 'age' in this table; it has size"),
         ("sample m -n 3 -o no/s.csv", "does not exist"),
         ("sample m -n 3 -o s.csv --given age=3", "conditioned on no column"),
-        ("sample m -n 3 -o s.csv --given age=old", "'old' is not a finite number"),
+        ("sample m -n 3 -o s.csv --given age=old", "'age' holds text"),
         ("sample m -n 3 -o s.csv --given age=3 --given-table t.parquet", "not both"),
         ("info none", "none does not exist"),
         ("demo -o t.parquet", "is a file"),
