@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffeo.tables import Answer
 
 QUERY_EXAMPLE = (
-    "Examples: `diffeo query people.safetensors --given sex=F --given 'age=30..40' --given 'state={CA,NY}' "
+    "Example: `diffeo query people.safetensors --given sex=F --given 'age=30..40' --given 'state={CA,NY}' "
     "--of income`, `diffeo query people.safetensors --given 'age>=30' --probability 'income>50000'`, "
     "`diffeo query people.safetensors --given born=1990-01-01..1999-12-31 --of income --quantiles 0.1,0.9 "
     "-o draws.csv --seed 1`"
