@@ -139,7 +139,7 @@ def test_completed_rows_keep_what_is_known_and_follow_it():
     assert (some[:, 0, CELL] < 2).all()
     given = torch.tensor([[False, True]])
     log = base.column_log_probs(some[:1], given)[0, 0], base.column_log_probs(some[:1], given, cut)[0, 0]
-    assert float(log[1] - log[0]) == pytest.approx(-math.log(1 - float(shares[2])), abs=1e-9)
+    assert (log[1] - log[0]).item() == pytest.approx(-math.log(1 - float(shares[2])), abs=1e-9)
 
 
 def test_nan_is_never_hidden():
