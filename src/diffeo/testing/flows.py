@@ -230,10 +230,8 @@ def _nan(s: Subject) -> None:
     x = s.x.clone(memory_format=torch.contiguous_format)
     x.reshape(len(x), -1)[0, -1] = math.nan
     log_prob = s.flow.log_prob(x, s.context)
-    if gaps:
-        require(log_prob[0].isfinite(), f"log_prob of a row with a gap is {log_prob[0].item():g}")
-    else:
-        require(log_prob[0].isnan(), f"log_prob of a row with NaN is {log_prob[0].item():g}")
+    right = log_prob[0].isfinite() if gaps else log_prob[0].isnan()
+    require(right, f"log_prob of a row with NaN is {log_prob[0].item():g}")
     require_close("rows beside one with NaN", log_prob[1:], clean[1:], 1e-9 * (1 + clean[1:].abs()))
 
 
