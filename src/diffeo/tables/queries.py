@@ -97,8 +97,8 @@ def query(
 class Answer:
     """What a model says to a question; ``query`` makes one.
 
-    ``rows`` are its draws, of equal weight. The other figures are of all weighted draws behind them, twice as
-    many. Standard errors are of the drawing alone: that the model is a model is not in them.
+    ``rows`` are its draws, of equal weight. The other figures are of all weighted draws behind them, half as
+    many again. Standard errors are of the drawing alone: that the model is a model is not in them.
 
     Args:
         flow: the model.
@@ -247,7 +247,7 @@ class Answer:
     ) -> Particles:
         """Rows that satisfy these; the same question has the same draws."""
         random = generator(self._seed, self._one.device)
-        rows = 2 * max(self._n, _FEWEST)
+        rows = 3 * max(self._n, _FEWEST) // 2
         return particles(self._flow, self._one, within, rows, random, parts, last)
 
     @staticmethod
