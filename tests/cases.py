@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from diffeo import bases, bijections, contexts, elementwise, nets, presets
+from diffeo.encodings.cell_kinds import Levels, Numbers
+from diffeo.encodings.cells import Cells
 from diffeo.encodings.columns import Column, Columns
 from diffeo.encodings.dequantization import Dequantization
 from diffeo.encodings.kinds import Bounded, Circular, Constant, Continuous, Integer, Lattice, Positive
@@ -102,6 +104,34 @@ def _images(bits: int = 8, **options: Any) -> tuple[Dequantization, Tensor, Tens
     return Dequantization(shape, bits, **options), rows, outside
 
 
+def _cells() -> tuple[Cells, Tensor, Tensor]:
+    scale = ((-5.0, 1.0, 40.0), (-2.0, 0.0, 3.0))
+    columns = Cells(
+        [
+            Levels("word", "string", False, ("a", "b", "c")),
+            Levels("rare", "string", True, ("p", "q", "r"), (3.0, 1.0)),
+            Numbers("count", "int64", True, Continuous(), (0.0, 7.0), scale, 1.0, 0.0, 0.0, 30.0),
+            Numbers("price", "double", False, Positive(), (2.5,), scale),
+            Numbers("cents", "double", True, Continuous(), (), scale, 0.001),
+        ]
+    )
+    rows = [[0.0, 1.0, 0.0, 2.5, 0.125], [2.0, 2.0, 11.0, 0.3, -4.0], [1.0, 0.0, 30.0, 77.0, 3.001]]
+    outside = [
+        [3.0, 0, 0, 1, 0],
+        [0, -1.0, 0, 1, 0],
+        [0, 0, 2.5, 1, 0],
+        [0, 0, 31.0, 1, 0],
+        [0, 0, 0, -1.0, 0],
+    ]
+    return columns, torch.tensor(rows, dtype=torch.float64), torch.tensor(outside, dtype=torch.float64)
+
+
+def _cell_density(**options: Any) -> tuple[bases.CellDensity, Tensor]:
+    columns, rows, _ = _cells()
+    codes = columns.double().encode(rows)[0][0]
+    return bases.CellDensity(columns.columns, hidden=16, blocks=1, context=8, bins=4, **options), codes
+
+
 CASES: dict[str, dict[str, Callable[[], Any]]] = {
     "bijections": {
         "ActNorm": lambda: b.ActNorm((3,)),
@@ -161,6 +191,8 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "Exp": lambda: b.Exp((2,)),
         "Exp, scalar": lambda: b.Exp(()),
         "Haar": lambda: b.Haar((2, 2, 4)),
+        "Identity": lambda: b.Identity((2, 3)),
+        "Identity, scalar": lambda: b.Identity(()),
         "ImageCoupling": lambda: b.ImageCoupling(
             b.channel_mask(3), nets.ConvNet((1, 2, 2), 4, 4), e.Affine()
         ),
@@ -265,6 +297,8 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "SumOfSquares, one": lambda: e.SumOfSquares(1, 1, 2.0),
     },
     "bases": {
+        "CellDensity": _cell_density,
+        "CellDensity, given": lambda: _cell_density(given=[2, 0]),
         "ContextNormal": lambda: bases.ContextNormal((2,), MLP(3, 4, (8,))),
         "LearnedNormal": lambda: bases.LearnedNormal((2,)),
         "MixtureOfNormals": lambda: bases.MixtureOfNormals((2,), 3),
@@ -292,6 +326,7 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "IAF": lambda: p.IAF(3, **small),
         "IAF, classes": lambda: p.IAF(2, contexts.Classes(3), **small),
         "MAF": lambda: p.MAF(3, **small),
+        "Mixed": lambda: (p.Mixed(5, hidden=16, known=8, blocks=1, bins=4), *_cells()),
         "MAF, context": lambda: p.MAF(2, 2, **small),
         "NAF": lambda: p.NAF(2, **masked, units=4),
         "NAF, classes": lambda: p.NAF(3, contexts.Classes(3), **masked, units=4),
@@ -341,6 +376,7 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "UNAF, context": lambda: p.UNAF(1, 2, **masked, embedding=3, width=8),
     },
     "encodings": {
+        "Cells": _cells,
         "Columns": _table,
         "Columns, discrete": _discrete_table,
         "Dequantization": _images,

@@ -37,7 +37,7 @@ from diffeo.tables.table import Table
 from diffeo.train import FitReport
 
 COMMAND: Any = typer.main.get_command(app)
-COMMANDS = ("fit", "score", "sample", "report", "info", "demo", "distill")
+COMMANDS = ("fit", "score", "sample", "query", "impute", "report", "info", "demo", "distill")
 
 
 class Shift(Bijection):

@@ -95,7 +95,7 @@ def far_points(near: Tensor, size: float) -> Tensor:
 
 
 def test_every_preset_is_tried():
-    assert set(DEEP) == set(PRESETS)
+    assert set(DEEP) == set(PRESETS) - {"Mixed"}  # whose points are cells
 
 
 @pytest.mark.parametrize("on", BOTH, ids=lambda on: "kernels" if on else "plain")

@@ -64,6 +64,7 @@ def test_the_presets():
         "IResNet",
         "Jet",
         "MAF",
+        "Mixed",
         "NAF",
         "NICE",
         "NSF",
@@ -224,6 +225,8 @@ BAD: dict[str, list[Any]] = {
     "noise": [-0.1, math.nan, 1e7, "0"],
     "drop": [-0.1, 1.0, math.nan, "0"],
     "kernel": [0, 2.0, 64],
+    "known": [0, 2.0, 16385],
+    "joint": [-0.1, 1.0, math.nan, "0"],
     "circular": [(3,), (-1,), (0, 0), "0", (0.0,), 1],
     "shape": [(1, 8), (0, 8, 8), (1, 8, 2.0), "188", 8, None, (1, 4096, 4097)],
 }

@@ -10,10 +10,11 @@ from law import P_YES, law_columns, law_rows
 
 from diffeo.encodings import Cells
 from diffeo.encodings.cell_kinds import Levels, Numbers
+from diffeo.encodings.cells import Decided
 from diffeo.encodings.kinds import Continuous
 from diffeo.errors import ConfigError, DataError
 from diffeo.presets import Mixed
-from diffeo.tables import Table, impute
+from diffeo.tables import Table, impute, query
 from diffeo.tables.tensors import to_rows, to_table
 
 
@@ -131,6 +132,23 @@ def test_errors_say_what_to_do(law_flow):
     with pytest.raises(DataError, match="no column 'a'"):
         impute(flow, {"b": [None, "x"]})
     assert impute(flow, {"a": ["x"], "b": [None]}, seed=0)[0].column("b").null_count == 0
+
+
+def test_a_column_that_others_decide_is_computed():
+    kinds = [Numbers(n, "double", True, Continuous(), (), ((-5.0, 5.0), (-1.0, 1.0))) for n in ("a", "b")]
+    total = Decided("total", "double", 1, 1.0, {"a": 2.0, "b": 1.0})
+    flow = Mixed(2, hidden=8).build(Cells(kinds, decided=[total]))
+    table = Table.from_columns({"b": [0.1, None, 3.3], "total": [None, 4.0, None], "a": [0.3, 1.0, None]})
+    (found,) = impute(flow, table, seed=0)
+    assert found.column("total")[1] == 4.0
+    assert found.column("total")[0] == pytest.approx(2 * 0.3 + 0.1 + 1, rel=1e-15)
+    assert found.column("total")[2] == pytest.approx(2 * found.column("a")[2] + 3.3 + 1, rel=1e-15)
+    answer = query(flow, given={"a": 2.0}, n=50, seed=0)
+    assert answer.rows.names == ("total", "b")
+    np.testing.assert_allclose(answer.rows.column("total"), answer.rows.column("b") + 5, rtol=1e-12)
+    assert answer.mean("total").value == pytest.approx(answer.mean("b").value + 5)
+    with pytest.raises(DataError, match="'total' is computed from a, b"):
+        query(flow, given="total>3")
 
 
 def test_a_value_that_the_model_cannot_hold_stays(law_flow):

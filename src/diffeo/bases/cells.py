@@ -167,7 +167,8 @@ class CellDensity(Base, Initializable):
                 at = torch.where(cell == column.rest, number, torch.where(cell < column.rest, atom, at))
             found.append(at.masked_fill(cell >= column.cells, -math.inf))
         every = torch.where(modeled, torch.stack(found, -1), 0.0)
-        every = torch.where(z.isnan().any(-1) & modeled, math.nan, every)
+        lost = (z.isnan().any(-1) & known).any(-1, keepdim=True)
+        every = torch.where(lost & modeled, math.nan, every)
         return every.reshape(*batch, len(self.columns))
 
     @staticmethod

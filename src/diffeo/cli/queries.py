@@ -12,11 +12,10 @@ from diffeo.cli.printing import grid, say
 from diffeo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from diffeo.encodings.cell_kinds import CellKind
     from diffeo.tables import Answer
 
 QUERY_EXAMPLE = (
-    "Examples: `diffeo query people.safetensors --given sex=F --given 'age=30..40' --given 'state={CA,NY}' "
+    "Example: `diffeo query people.safetensors --given sex=F --given 'age=30..40' --given 'state={CA,NY}' "
     "--of income`, `diffeo query people.safetensors --given 'age>=30' --probability 'income>50000'`, "
     "`diffeo query people.safetensors --given born=1990-01-01..1999-12-31 --of income --quantiles 0.1,0.9 "
     "-o draws.csv --seed 1`"
@@ -138,17 +137,18 @@ def _probable(answer: Answer, asked: list[str]) -> list[tuple[str, ...]]:
 def _figures(answer: Answer, quantiles: list[float]) -> list[tuple[str, ...]]:
     """The answer as a table of text, the header first."""
     rows: list[tuple[str, ...]] = [("column", "", "value", "error")]
-    for kind in answer.columns:
-        rows += _of_levels(answer, kind) if kind.rest is None else _of_numbers(answer, kind, quantiles)
+    for name, dtype in zip(answer.rows.names, answer.rows.dtypes, strict=True):
+        levels = answer.has_levels(name)
+        rows += _of_levels(answer, name) if levels else _of_numbers(answer, name, dtype, quantiles)
     return rows
 
 
-def _of_levels(answer: Answer, kind: CellKind) -> list[tuple[str, ...]]:
-    every = answer.shares(kind.name)
+def _of_levels(answer: Answer, name: str) -> list[tuple[str, ...]]:
+    every = answer.shares(name)
     ranked = sorted(every, key=lambda level: -every[level].value)
     rows = [
         (
-            "" if i else kind.name,
+            "" if i else name,
             "missing" if level is None else str(level),
             f"{every[level].value:.4f}",
             f"{every[level].standard_error:.4f}",
@@ -160,23 +160,23 @@ def _of_levels(answer: Answer, kind: CellKind) -> list[tuple[str, ...]]:
     return rows
 
 
-def _of_numbers(answer: Answer, kind: CellKind, quantiles: list[float]) -> list[tuple[str, ...]]:
-    found = [("mean", answer.mean(kind.name))]
+def _of_numbers(answer: Answer, name: str, dtype: str, quantiles: list[float]) -> list[tuple[str, ...]]:
+    found = [("mean", answer.mean(name))]
     found += [
-        (f"quantile {q:g}", e) for q, e in zip(quantiles, answer.quantiles(kind.name, quantiles), strict=True)
+        (f"quantile {q:g}", e) for q, e in zip(quantiles, answer.quantiles(name, quantiles), strict=True)
     ]
     return [
-        ("" if i else kind.name, what, _number(kind, e.value), f"{e.standard_error:.3g}")
+        ("" if i else name, what, _number(dtype, e.value), f"{e.standard_error:.3g}")
         for i, (what, e) in enumerate(found)
     ]
 
 
-def _number(kind: CellKind, value: float) -> str:
+def _number(dtype: str, value: float) -> str:
     """A number as text; a date or a time as such."""
     import numpy as np
 
     from diffeo.tables.codes import from_numbers
 
-    if not isinstance(found := from_numbers(np.array([value]), kind.dtype), np.ndarray):
+    if not isinstance(found := from_numbers(np.array([value]), dtype), np.ndarray):
         return str(found[0])  # a date, a time, a decimal
     return f"{value:.6g}"

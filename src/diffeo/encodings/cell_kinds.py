@@ -148,14 +148,14 @@ class Levels(CellKind):
         return code, weight
 
     def decode(self, code: Tensor) -> Tensor:
-        cell = code[..., CELL].clamp(0, self.cells - 1)
+        cell = code[..., CELL].round().clamp(max=self.cells - 1)
         if self.shares:  # a quantile says which of the pooled it is
             edges = self._shares.to(code.device).cumsum(0)[:-1]
             rank = torch.searchsorted(edges, torch.special.ndtr(code[..., LOW].double()).contiguous())
             cell = torch.where(
                 cell == self.kept, self.kept + rank, torch.where(cell > self.kept, math.nan, cell)
             )
-        return torch.where(cell >= len(self.levels), math.nan, cell.double())
+        return torch.where((cell < 0) | (cell >= len(self.levels)), math.nan, cell.double())
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "levels", "levels": list(self.levels), "shares": list(self.shares)}
@@ -280,12 +280,12 @@ class Numbers(CellKind):
         return code, torch.where(inside | hit, weight, -math.inf)
 
     def decode(self, code: Tensor) -> Tensor:
-        cell = code[..., CELL]
+        cell = code[..., CELL].round()
         x = self.value(code[..., PLACE])
         if self.atoms:
             atoms = self._atoms.to(code.device)
             x = torch.where(cell < self.rest, atoms[cell.long().clamp(0, len(atoms) - 1)], x)
-        return torch.where(cell > self.rest, math.nan, x)
+        return torch.where((cell < 0) | (cell > self.rest), math.nan, x)
 
     def settled(self, code: Tensor) -> Tensor:
         x = self.decode(code)

@@ -81,6 +81,7 @@ class Cells(Encoding):
         DataError: when a name appears twice, or no column is left to model.
 
     Example:
+        >>> from diffeo.encodings import Levels
         >>> columns = Cells([Levels("sex", "string", False, ("F", "M"))])
         >>> columns.encode(torch.tensor([[1.0]], dtype=torch.float64))[0][..., 0]
         tensor([[[1.]]])

@@ -332,6 +332,11 @@ def column_number(encoding: Cells, name: str) -> int:
             return known.index(str(name))
     if str(name).strip() != str(name):
         return column_number(encoding, str(name).strip())
+    for decided in encoding.decided:
+        if decided.name == str(name):
+            raise DataError(
+                f"column {decided.name!r} is computed from {', '.join(decided.factors)}; ask of these."
+            )
     raise DataError(f"this model has no column {str(name)!r}; {_near(str(name), encoding.names)}.")
 
 

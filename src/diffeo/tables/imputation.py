@@ -73,6 +73,8 @@ def impute(
                 "leave such rows out."
             )
     hit = gaps.any(-1)
+    for decided in encoding.decided:
+        hit |= torch.from_numpy(_missing(table, decided.name))
     random = generator(seed, device_of(flow))
     cut = {j: _there(kind) for j, kind in enumerate(encoding.columns) if kind.gaps}
 
@@ -88,9 +90,12 @@ def impute(
         return encoding.decode(whole[first[:, None] + chosen])
 
     drawn = rows[hit, None].expand(-1, n, -1)
-    if len(drawn):
+    if bool(gaps.any()):
         drawn = in_parts(flow, draw, rows[hit], (known & ~gaps)[hit], batch_size=max(1, batch_size // each))
-    return [_filled(encoding, table, gaps, hit, drawn[:, i]) for i in range(n)]
+        numbers = torch.tensor([kind.rest is not None for kind in encoding.columns])
+        there = known & ~gaps & numbers  # to the bit, where others are computed from them
+        drawn = torch.where(there[hit, None], rows[hit, None], drawn)
+    return [_filled(encoding, table, hit, drawn[:, i]) for i in range(n)]
 
 
 def _resampled(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
@@ -130,16 +135,24 @@ def _there(kind: CellKind) -> Tensor:
     return cells
 
 
-def _filled(encoding: Cells, table: Table, gaps: Tensor, hit: Tensor, drawn: Tensor) -> Table:
+def _missing(table: Table, name: str) -> np.ndarray:
+    """Where a column has gaps; nowhere, where the table does not have it."""
+    column = table.column(name) if name in table.names else np.zeros(len(table))
+    none = np.zeros(len(table), dtype=bool)
+    return none if isinstance(column, np.ndarray) else np.asarray(column.is_null())
+
+
+def _filled(encoding: Cells, table: Table, hit: Tensor, drawn: Tensor) -> Table:
     """The table with the gaps of its ``hit`` rows filled from rows that were drawn for these."""
     found = to_table(encoding, drawn)
     columns = {name: table.column(name) for name in table.names}
     at = torch.full((len(table),), -1)
     at[hit] = torch.arange(len(drawn))
-    for j, known in enumerate(encoding.names):
-        if gaps[:, j].any():
-            name = table.own([known])[0]
-            source = np.where(gaps[:, j].numpy(), at.numpy(), -1)
+    for known in (name for name in found.names if name.strip() in {n.strip() for n in table.names}):
+        name = table.own([known])[0]
+        gap = _missing(table, name)
+        if gap.any():
+            source = np.where(gap, at.numpy(), -1)
             columns[name] = held(name, _patched(columns[name], found.column(known), source))
     return Table(columns)
 

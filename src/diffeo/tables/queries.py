@@ -80,33 +80,37 @@ def query(
     if n < 1:
         raise ConfigError(f"n={n} rows cannot be drawn; ask for at least 1.")
     known = conditions(encoding, given)
-    wanted = [j for j in range(len(encoding.columns)) if j not in known or known[j].point is None]
-    wanted = [column_number(encoding, name) for name in listed(of)] if of is not None else wanted
-    if len(set(wanted)) < len(wanted):
-        raise ConfigError("a column is asked for twice; name it once.")
+    computed = [decided.name for decided in encoding.decided]
+    names = None
+    if of is not None:
+        names = [n if n in computed else encoding.names[column_number(encoding, n)] for n in listed(of)]
+        if len(set(names)) < len(names):
+            raise ConfigError("a column is asked for twice; name it once.")
     for j in (encoding.names.index(name) for name in encoding.given):
         if j not in known or known[j].point is None:
             name = encoding.names[j]
             raise ContextError(f"this model is conditioned on {name!r}; give one value of it, {name}=VALUE.")
     seed = generator(None).initial_seed() % 2**31 if seed is None else seed
-    return Answer(flow, known, wanted, n, seed)
+    return Answer(flow, known, names, n, seed)
 
 
 class Answer:
     """What a model says to a question; ``query`` makes one.
 
-    ``rows`` are its draws, of equal weight. The other figures are of all weighted draws behind them, twice as
-    many. Standard errors are of the drawing alone: that the model is a model is not in them.
+    ``rows`` are its draws, of equal weight. The other figures are of all weighted draws behind them, half as
+    many again. Standard errors are of the drawing alone: that the model is a model is not in them.
 
     Args:
         flow: the model.
         known: conditions by column.
-        wanted: numbers of the columns asked for.
+        names: of the columns asked for; None for all that are not given by one value.
         n: draws.
         seed: of all that is drawn.
     """
 
-    def __init__(self, flow: Flow, known: dict[int, Condition], wanted: Sequence[int], n: int, seed: int):
+    def __init__(
+        self, flow: Flow, known: dict[int, Condition], names: Sequence[str] | None, n: int, seed: int
+    ):
         self._flow, self._known, self._n, self._seed = flow, known, n, seed
         self._encoding, base = mixed(flow)
         self._within = {j: c for j, c in known.items() if c.point is None}
@@ -119,11 +123,10 @@ class Answer:
         self._one = points(self._encoding, base, self._row.to(device), self._at.to(device))[0]
         self._drawn = self._particles(self._within)
         codes = self._drawn.resampled(n, generator(seed, device))
-        columns = [self._encoding.names[j] for j in wanted]
-        self.rows = to_table(self._encoding, self._values(codes)).select(columns)
+        given = [n for n, known in zip(self._encoding.names, self._at[0].tolist(), strict=True) if known]
+        rows = to_table(self._encoding, self._values(codes))
+        self.rows = rows.drop(given) if names is None else rows.select(names)
         """The draws: a table of the columns asked for."""
-        self.columns = tuple(self._encoding.columns[j] for j in wanted)
-        """What these columns are."""
         self.ess = min(float(n), self._drawn.ess)
         """How many independent draws the rows are worth: their effective sample size."""
 
@@ -162,6 +165,11 @@ class Answer:
             for sign in (0, -1, 1)
         )
         return [Estimate(float(v), float(e)) for v, e in zip(value, (high - low) / 2, strict=True)]
+
+    def has_levels(self, column: str) -> bool:
+        """Whether a column is a category, which has shares; else it has a mean and quantiles."""
+        names = self._encoding.names
+        return column in names and isinstance(self._encoding.columns[names.index(column)], Levels)
 
     def shares(self, column: str) -> dict[Level | None, Estimate]:
         """The probability of each level of a category, and of None, what is missing, where there may be gaps.
@@ -224,7 +232,8 @@ class Answer:
         if self._within:
             text = " and ".join(c.text for c in self._within.values())
             raise ConfigError(f"{text}: a density is given values, not intervals or sets; use log_density.")
-        of = [j for j in map(self._encoding.names.index, self.rows.names) if not self._at[0, j]]
+        names = self._encoding.names
+        of = [names.index(n) for n in self.rows.names if n in names and not self._at[0, names.index(n)]]
         rows = self._row.repeat(len(table := Table.of(table)), 1)
         rows[:, of] = to_rows(Cells([self._encoding.columns[j] for j in of]), table)
         asked = torch.zeros_like(self._at[0])
@@ -238,7 +247,7 @@ class Answer:
     ) -> Particles:
         """Rows that satisfy these; the same question has the same draws."""
         random = generator(self._seed, self._one.device)
-        rows = 2 * max(self._n, _FEWEST)
+        rows = 3 * max(self._n, _FEWEST) // 2
         return particles(self._flow, self._one, within, rows, random, parts, last)
 
     @staticmethod
@@ -256,8 +265,13 @@ class Answer:
 
     def _numbers(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """The weighted draws of a column of numbers that are not missing."""
-        j = column_number(self._encoding, column)
-        kind, x = self._encoding.columns[j], self._values(self._drawn.codes)[:, j].numpy()
+        values = self._values(self._drawn.codes)
+        decided = [d for d in self._encoding.decided if d.name == column]
+        if decided:
+            kind, x = None, decided[0].of(self._encoding.names, values).numpy()
+        else:
+            j = column_number(self._encoding, column)
+            kind, x = self._encoding.columns[j], values[:, j].numpy()
         if isinstance(kind, Levels):
             if any(isinstance(level, str) for level in kind.levels):
                 raise ConfigError(f"column {kind.name!r} holds text; ask for its shares.")
@@ -265,5 +279,5 @@ class Answer:
             x = numbers[np.nan_to_num(x, nan=len(kind.levels)).astype(int)]
         there = ~np.isnan(x)
         if not there.any():
-            raise DataError(f"column {kind.name!r} is missing in all draws.")
+            raise DataError(f"column {column!r} is missing in all draws.")
         return x[there], self._drawn.weights.cpu().numpy()[there]

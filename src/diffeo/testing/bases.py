@@ -25,6 +25,7 @@ class Subject:
     base: Base
     z: Tensor
     context: Tensor | None
+    continuous: bool = True
 
     def sample(self, shape: tuple[int, ...], seed: int = 0) -> Tensor:
         return self.base.sample(shape, self.contexts(shape), generator=generator(seed))
@@ -38,11 +39,13 @@ class Subject:
         return self.context[index].reshape((*shape, *self.context.shape[1:]))
 
 
-def check_base(base: Base, *, seed: int = 0, randomize: bool = True) -> None:
+def check_base(base: Base, *, z: Tensor | None = None, seed: int = 0, randomize: bool = True) -> None:
     """Hold a base density to its contract: shapes, normalization, sampler, support, NaN, gradients.
 
     Args:
         base: any kind; with up to two elements it is integrated numerically.
+        z: points ``(rows, *event_shape)`` of a base that is not a density of real vectors, such as
+            ``CellDensity``, and is not integrated. By default random ones of its support.
         seed: of points, samples and parameters.
         randomize: add noise to a copy's parameters first.
 
@@ -57,9 +60,10 @@ def check_base(base: Base, *, seed: int = 0, randomize: bool = True) -> None:
     if randomize:
         randomize_(own, seed)
     g = generator(seed)
-    z = draw(own.support, (5, *own.event_shape), g, torch.float64)
+    continuous = z is None
+    z = draw(own.support, (5, *own.event_shape), g, torch.float64) if z is None else z.double()
     context = None if own.context_shape is None else draw(None, (5, *own.context_shape), g, torch.float64)
-    rules.run(type(base).__name__, Subject(own, z, context))
+    rules.run(type(base).__name__, Subject(own, z, context, continuous))
 
 
 @rules.add("shapes", 3)
@@ -80,7 +84,7 @@ def _shapes(s: Subject) -> None:
 
 @rules.add("normalization", 2)
 def _normalization(s: Subject) -> None:
-    if s.base.event_shape.numel() <= 2:
+    if s.continuous and s.base.event_shape.numel() <= 2:
         context = s.contexts((4000,), row=0)
         samples = s.base.sample((4000,), context, generator=generator(0)).detach()
 
@@ -102,7 +106,7 @@ def _sampler(s: Subject) -> None:
             torch.equal(before, torch.get_rng_state()),
             "torch's default generator is used in place of the one given",
         )
-    for row in range(1 if s.context is None else 2):
+    for row in range((1 if s.context is None else 2) if s.continuous else 0):
         samples = s.base.sample((20_000,), s.contexts((20_000,), row), generator=generator(3)).detach()
 
         def log_prob(z: Tensor, row: int = row) -> Tensor:
@@ -141,7 +145,8 @@ def _nan(s: Subject) -> None:
 def _gradients(s: Subject) -> None:
     base = copy.deepcopy(s.base).float()
     low, high = ends(base.support)
-    z = (s.z.float().sign() * 1e6).clamp(low, high).requires_grad_()
+    far = (s.z.float().sign() * 1e6).clamp(low, high)
+    z = (far if s.continuous else s.z.float()).requires_grad_()
     context = None if s.context is None else s.context.float().requires_grad_()
     log_prob = base.log_prob(z, context)
     require(log_prob.isfinite().all(), f"log_prob at 1e6 in float32 is {log_prob.tolist()}")

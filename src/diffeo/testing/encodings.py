@@ -102,9 +102,25 @@ def _outside(s: Subject) -> None:
         require(not finite, f"rows {finite} lie outside the support but get a finite log_weight")
 
 
+@rules.add("gaps", 9)
+def _gaps(s: Subject) -> None:
+    if not s.encoding.takes_gaps:
+        return
+    clean = s.encoding.encode(s.x)[0]
+    for i in range(s.x.shape[-1]):
+        x = s.x.clone()
+        x[0, ..., i] = math.nan
+        v, log_weight = s.encoding.encode(x)
+        require(v.isfinite().all() and log_weight.isfinite().all(), f"a gap in element {i} is no data")
+        require(not torch.equal(v[:, 0], clean[:, 0]), f"a gap in element {i} is encoded as a value")
+        require(torch.equal(v[:, 1:], clean[:, 1:]), "a gap touches other rows")
+        back = s.encoding.decode(v[0])
+        require(torch.equal(back.isnan(), x.isnan()), f"a gap in element {i} is decoded as a value")
+
+
 @rules.add("NaN", 9)
 def _nan(s: Subject) -> None:
-    for i in range(s.x.shape[-1]):
+    for i in [] if s.encoding.takes_gaps else range(s.x.shape[-1]):
         x = s.x.clone()
         x[0, ..., i] = math.nan
         v, log_weight = s.encoding.encode(x)
