@@ -175,7 +175,8 @@ class Numbers(CellKind):
         knots: pairs of a number on the line and its place, both rising; at least two.
         step: of the grid; 0 for numbers with a density.
         offset: a point of it.
-        low, high: the least and largest number there may be; infinite for none.
+        low: the least number there may be; minus infinity for none.
+        high: the largest.
     """
 
     kind: Kind

@@ -140,13 +140,9 @@ def _race(flows: Sequence[Flow], racers: Sequence[Racer], options: Options) -> i
         callbacks = relabelled(options.callbacks, f"race {i + 1}/{len(flows)}")
         heat = replace(_shortened(options, RACE / len(flows)), callbacks=callbacks)
         reports.append(fit_rows(flow, racer.train, racer.valid, None, heat))
-    valid = racers[0].valid
     rows = min(report.checked for report in reports)
-    if rows == len(valid):
-        scores = [report.valid for report in reports]
-    else:  # the same rows for all
-        common = sampled(len(valid), rows, options.seed)
-        scores = [mean_log_prob(f, r.valid.take(common)) for f, r in zip(flows, racers, strict=True)]
+    common = sampled(len(racers[0].valid), rows, options.seed)  # the same rows for all
+    scores = [mean_log_prob(f, r.valid.take(common)) for f, r in zip(flows, racers, strict=True)]
     scores = [s + ANSWERS * isinstance(r.preset, Mixed) for s, r in zip(scores, racers, strict=True)]
     return max(range(len(flows)), key=lambda i: scores[i])
 

@@ -172,7 +172,8 @@ class Schema:
             tuple(f"column {n!r} is left out: {why}." for n, why in named.items()),
         )
         if not schema.entries:
-            raise DataError("no column is left to model; give, weight with or drop fewer of them.")
+            why = " ".join(schema.left_out) or "Give, weight with or drop fewer of them."
+            raise DataError(f"no column is left to model. {why}")
         if not any(e.distinct > 1 or 0 < e.gaps < len(table) for e in schema.entries):
             raise DataError(f"no column varies over the {len(table)} rows, so there is nothing to model.")
         return schema
