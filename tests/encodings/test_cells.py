@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffeo.bases.cells import CELL, LOW, PLACE, UNKNOWN
+from diffeo.bases.cells import CELL, HIGH, LOW, PLACE, UNKNOWN
 from diffeo.encodings import Cells
 from diffeo.encodings.cell_kinds import FAR, Levels, Numbers
 from diffeo.encodings.cells import Decided
@@ -85,7 +85,10 @@ def test_a_grid_has_masses_between_ends():
     assert kind.grid
     code, weight = kind.encode(column(-2, 0, 3, 0.4, 4))
     assert weight.tolist() == [0, 0, 0, -math.inf, -math.inf]
-    torch.testing.assert_close(code[:3, LOW:], column(-FAR, -0.75, -0.25, 0.125, 0.625, FAR).reshape(3, 2))
+    torch.testing.assert_close(code[:3, PLACE], kind.place(column(-2, 0, 3))[0])
+    torch.testing.assert_close(code[1, PLACE] - code[1, LOW], kind.place(column(-0.5))[0][0])
+    torch.testing.assert_close(code[1, PLACE] + code[1, HIGH], kind.place(column(0.5))[0][0])
+    assert code[0, LOW] == code[2, HIGH] == FAR
     between = code[:1].clone()
     for place, wanted in ((0.1, 0.0), (0.13, 1.0), (99.0, 3.0), (-99.0, -2.0)):
         between[:, PLACE] = place

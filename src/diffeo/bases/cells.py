@@ -2,7 +2,7 @@
 
 Each column is a choice among cells, and one of these, the *rest*, is a number with a density of its own: on
 a normal scale, by a spline with a location and a scale. A point has four numbers for each column: its cell,
-its place on the normal scale, and the ends of its place where values stand on a grid. Encodings make them.
+its place on the normal scale, and where values stand on a grid how far the ends of its own cell there are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from diffeo.functional.normal_cdf import log_normal_mass
 from diffeo.nets.subsets import SubsetNet
 
 CELL, PLACE, LOW, HIGH = range(4)
-"""The numbers of a column in a point."""
+"""The numbers of a column in a point: its cell, its place, and how far below and above the place its cell on a
+grid ends. Of a cell of many levels, ``LOW`` is the quantile that tells these apart."""
 UNKNOWN = -1.0
 """The cell of a column that is not known: it is marginalized over."""
 _FEWEST = 0.5
@@ -189,9 +190,15 @@ class CellDensity(Base, Initializable):
         if not any(self._grid):
             return dict(zip(self._numbers, density.unbind(1), strict=True))
         on_grid = [i for i, grid in enumerate(self._grid) if grid]
-        ends = places[:, on_grid, LOW:].movedim(-1, 0)
+        grid, width = places[:, on_grid], places[:, on_grid, LOW:].sum(-1)
+        ends = torch.stack([grid[..., PLACE] - grid[..., LOW], grid[..., PLACE] + grid[..., HIGH]])
+        y, log_slope = y[:, on_grid], log_slope[:, on_grid]
+        # where the difference of two ends would lose more digits than width by density does
+        narrow = width * log_slope.exp() * (1 + y.abs()) < 4 * torch.finfo(z.dtype).eps ** 0.5
         low, high = self.family.forward(ends, params[:, on_grid])[0]
-        mass = dict(zip(on_grid, log_normal_mass(low, high).unbind(1), strict=True))
+        low, high = torch.where(narrow, -1.0, low), torch.where(narrow, 1.0, high)
+        masses = torch.where(narrow, density[:, on_grid] + width.log(), log_normal_mass(low, high))
+        mass = dict(zip(on_grid, masses.unbind(1), strict=True))
         return {j: mass[i] if i in mass else density[:, i] for i, j in enumerate(self._numbers)}
 
     # -- draws --------------------------------------------------------------------------------

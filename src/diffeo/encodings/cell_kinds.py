@@ -272,8 +272,8 @@ class Numbers(CellKind):
         code[..., PLACE] = place
         if self.grid:
             ends = (self.place(x + half * self.step)[0] for half in (-0.5, 0.5))
-            code[..., LOW] = torch.where(x <= self.low, -FAR, next(ends))
-            code[..., HIGH] = torch.where(x >= self.high, FAR, next(ends))
+            code[..., LOW] = torch.where(x <= self.low, FAR, place - next(ends))
+            code[..., HIGH] = torch.where(x >= self.high, FAR, next(ends) - place)
             log_slope = torch.where(log_slope == -math.inf, -math.inf, 0.0).to(x)
         elif self.step:
             log_slope = log_slope + math.log(self.step)
@@ -310,7 +310,7 @@ class Numbers(CellKind):
 def blank(x: Tensor) -> Tensor:
     """Codes of values that have no place, all in the first cell."""
     code = x.new_zeros(*x.shape, 4)
-    code[..., LOW], code[..., HIGH] = -FAR, FAR
+    code[..., LOW:] = FAR
     return code
 
 

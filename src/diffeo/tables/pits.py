@@ -73,7 +73,9 @@ class CellPits:
             )
             known = torch.tensor(column.atoms, dtype=torch.float64, device=z.device)
             rank = torch.searchsorted(known, column.decode(z).nan_to_num().contiguous())
-            low, high = (z[:, LOW], z[:, HIGH]) if column.grid else (z[:, PLACE], z[:, PLACE])
+            low = high = z[:, PLACE]
+            if column.grid:
+                low, high = low - z[:, LOW], high + z[:, HIGH]
             first, last = (torch.special.ndtr(head.normal(end)) for end in (low, high))
             rest = shares[:, column.rest]
             below = gap + atoms.gather(-1, rank[:, None])[:, 0] + rest * first
