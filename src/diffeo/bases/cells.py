@@ -23,8 +23,8 @@ from diffeo.functional.normal_cdf import log_normal_mass
 from diffeo.nets.subsets import SubsetNet
 
 CELL, PLACE, LOW, HIGH = range(4)
-"""The numbers of a column in a point: its cell, its place, and how far below and above the place its cell on a
-grid ends. Of a cell of many levels, ``LOW`` is the quantile that tells these apart."""
+"""The numbers of a column in a point: its cell, its place, and how far below and above the place its cell on
+a grid ends. Of a cell of many levels, ``LOW`` is the quantile that tells these apart."""
 UNKNOWN = -1.0
 """The cell of a column that is not known: it is marginalized over."""
 _FEWEST = 0.5
