@@ -53,6 +53,10 @@ class CellColumn(Protocol):
         """Drawn codes ``(rows, 4)`` as their values are encoded: on the grid, in the atom that they hit."""
         ...
 
+    def within(self, code: Tensor) -> Tensor:
+        """Drawn codes ``(rows, 4)``, within the outermost values of the rows."""
+        ...
+
 
 class CellDensity(Base, Initializable):
     """Mixed rows: each column's cell by softmax given other columns, a number in the rest by a spline.
@@ -238,6 +242,7 @@ class CellDensity(Base, Initializable):
             outputs = stepper(*before)
             if bool(unknown[:, j].any()):
                 drawn = self.head(j, outputs).restricted(parts.get(j, ALL), generator)[0]
+                drawn = self.columns[j].within(drawn)
                 z[:, j] = torch.where(unknown[:, j, None], drawn, z[:, j])
             before = z[:, j, CELL].long(), z[:, j, PLACE], seen[:, j]
         return z

@@ -85,6 +85,14 @@ class CellKind(ABC):
         """Drawn codes as their values are encoded."""
         return code
 
+    def within(self, code: Tensor) -> Tensor:
+        """Drawn codes ``(rows, 4)``, those beyond the outermost values of the rows moved onto these.
+
+        How far a tail goes beyond all rows is not to be known. So these values have in draws what the law has
+        beyond, about one row in as many as there were.
+        """
+        return code
+
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """What rebuilds it, but for name, dtype and gaps."""
@@ -177,6 +185,7 @@ class Numbers(CellKind):
         offset: a point of it.
         low: the least number there may be; minus infinity for none.
         high: the largest.
+        seen: the outermost numbers of the rows, within which draws are kept.
     """
 
     kind: Kind
@@ -186,6 +195,7 @@ class Numbers(CellKind):
     offset: float = 0.0
     low: float = -math.inf
     high: float = math.inf
+    seen: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def cells(self) -> int:
@@ -294,6 +304,13 @@ class Numbers(CellKind):
         found, _ = self.encode(torch.where(gap, self._knots[0][0].to(x.device), x))
         return torch.where(gap.unsqueeze(-1), code.double(), found).to(code.dtype)
 
+    def within(self, code: Tensor) -> Tensor:
+        x = self.decode(code)
+        least, most = self.seen
+        beyond = (x < least) | (x > most)
+        at = self.encode(x.nan_to_num().clamp(least, most))[0].to(code.dtype)
+        return torch.where(beyond.unsqueeze(-1), at, code)
+
     def to_json(self) -> dict[str, Any]:
         ends = {n: v for n in ("low", "high") if math.isfinite(v := getattr(self, n))}
         return {
@@ -301,6 +318,7 @@ class Numbers(CellKind):
             "of": self.kind.to_json(),
             "atoms": list(self.atoms),
             "knots": [list(k) for k in self.knots],
+            "seen": list(self.seen) if all(map(math.isfinite, self.seen)) else None,
             "step": self.step,
             "offset": self.offset,
             **ends,
@@ -348,12 +366,16 @@ def column_from_json(spec: dict[str, Any]) -> CellKind:
             if any(s <= 0 for s in shares):
                 raise FormatError("a level in this file has no share.")
             return Levels(**own, levels=tuple(levels), shares=tuple(shares))
-        if kind == "numbers" and set(spec) == {"of", "atoms", "knots"}:
+        if kind == "numbers" and set(spec) == {"of", "atoms", "knots", "seen"}:
             atoms = _rising(spec["atoms"], 0)
             x, z = (_rising(k, 2) for k in items(spec["knots"], list))
-            if len(x) != len(z) or numbers.get("step", 0.0) < 0:
+            seen = spec["seen"]
+            ends = (-math.inf, math.inf) if seen is None else _rising(seen, 2)
+            if len(x) != len(z) or len(ends) != 2 or numbers.get("step", 0.0) < 0:
                 raise FormatError("a column's scale in this file cannot be.")
-            return Numbers(**own, kind=kind_from_json(spec["of"]), atoms=atoms, knots=(x, z), **numbers)
+            return Numbers(
+                **own, kind=kind_from_json(spec["of"]), atoms=atoms, knots=(x, z), seen=ends, **numbers
+            )
     except (TypeError, ValueError, KeyError, DataError) as error:
         raise FormatError(f"column {own['name']!r} in this file cannot be rebuilt: {error}") from None
     raise FormatError(f"column {own['name']!r} in this file has the wrong entries.")

@@ -83,7 +83,15 @@ def category(name: str, dtype: str, values: list[Level], counts: np.ndarray, gap
     return Levels(name, dtype, gaps > 0, tuple(values), tuple((shares / max(1, shares.sum())).tolist()))
 
 
-def number(name: str, dtype: str, kind: Kind, masses: tuple[float, ...], gaps: bool, rows: Array) -> Numbers:
+def number(
+    name: str,
+    dtype: str,
+    kind: Kind,
+    masses: tuple[float, ...],
+    gaps: bool,
+    rows: Array,
+    seen: tuple[float, float],
+) -> Numbers:
     """A column of numbers on the scale of its training rows.
 
     Args:
@@ -93,6 +101,7 @@ def number(name: str, dtype: str, kind: Kind, masses: tuple[float, ...], gaps: b
         masses: its atoms.
         gaps: whether entries may be missing.
         rows: training rows' numbers, complete.
+        seen: the outermost numbers of all rows.
     """
     apart = rows[~np.isin(rows, masses)] if masses else rows
     rest = apart if len(apart) >= _ENOUGH or not len(rows) else rows
@@ -109,7 +118,7 @@ def number(name: str, dtype: str, kind: Kind, masses: tuple[float, ...], gaps: b
     real = own.encode(torch.from_numpy(np.ascontiguousarray(rest)).unsqueeze(-1), None, 0.0)[0][
         ..., 0
     ].numpy()
-    return Numbers(name, dtype, gaps, own, masses, _scale(real, step), step, offset, low, high)
+    return Numbers(name, dtype, gaps, own, masses, _scale(real, step), step, offset, low, high, seen)
 
 
 def _scale(real: Array, step: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

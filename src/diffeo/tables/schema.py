@@ -105,7 +105,9 @@ class Entry:
         assert isinstance(self.kind, Kind)
         kind = parse_kind(self.suggestion) if self.suggestion.startswith("integer") else self.kind
         values = as_numbers(rows)
-        return cells.number(self.name, self.dtype, kind, self.atoms, self.gaps > 0, values[~np.isnan(values)])
+        there = values[~np.isnan(values)]
+        ends = self.low, self.high
+        return cells.number(self.name, self.dtype, kind, self.atoms, self.gaps > 0, there, ends)
 
 
 @dataclass(frozen=True)
