@@ -98,7 +98,10 @@ def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DIFFEO_DATA", raising=False)  # scripts take it for pictures of their own
     torch.manual_seed(0)
-    return tmp_path
+    yield tmp_path
+    for name, module in list(sys.modules.items()):  # two pages may name a module alike
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
