@@ -116,7 +116,7 @@ def fit(
         list[str] | None,
         typer.Option(
             metavar="COL=KIND",
-            help="Declare a column's kind (repeatable): continuous, integer, 'integer(low, high)', "
+            help="Declare a column's kind (repeatable): category, continuous, integer, 'integer(low, high)', "
             "'lattice(step)', positive, 'bounded(low, high)', 'circular(low, high)'.",
         ),
     ] = None,

@@ -42,7 +42,12 @@ def say_training(training: FitReport, seconds: float) -> None:
 def say_result(result: TableReport, output: Path) -> None:
     """How the run went, and whether the flow is any good."""
     say_training(result.training, result.seconds)
-    names = {"flow": "this flow", "gaussian": "a Gaussian", "mixture": "a mixture of Gaussians"}
+    names = {
+        "flow": "this flow",
+        "gaussian": "a Gaussian",
+        "mixture": "a mixture of Gaussians",
+        "independent": "independent columns",
+    }
     found = result.baselines
     shown = [k for k in names if k in found] + sorted(set(found) - set(names))
     of = f"{result.scored:,} of " if 0 < result.scored < result.held_out else ""

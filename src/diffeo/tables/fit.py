@@ -117,14 +117,19 @@ def fit_table(
 
     Columns are taken for what they look like (see ``Schema``) unless declared. A part of the rows is
     held out: no moment, knot or gradient sees them; they pick the weights, and the report sets the
-    flow's mean log-likelihood on them beside that of a Gaussian and of a mixture of Gaussians.
+    flow's mean log-likelihood on them beside that of a Gaussian and of a mixture of Gaussians, or of
+    independent columns.
+
+    Text, gaps, dates and values that repeat on no grid are modeled by ``Mixed``. Complete numbers are modeled
+    by ``Tabular`` or ``Mixed``, whichever leads after a short race; a lead of 0.05 nats is what answers to
+    questions about any columns are taken to be worth.
 
     Args:
         table: a ``Table``, a path to one, a mapping of columns, a DataFrame or a 2-D array.
         given: columns to condition on; one name stands for itself, here and in ``drop``.
         weights: column of non-negative row weights.
-        columns: declared kinds, ``{"price": "positive", "hour": "circular(0, 24)"}``; or a ``Schema``, whose
-            columns are then the ones modeled.
+        columns: declared kinds, ``{"price": "positive", "hour": "circular(0, 24)", "zip": "category"}``; or a
+            ``Schema``, whose columns are then the ones modeled.
         drop: columns to leave out, whatever they hold.
         preset: the flow to fit; ``features`` must be the schema's.
         validation: fraction of rows held out, in (0, 1).
