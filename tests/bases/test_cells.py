@@ -16,6 +16,7 @@ from diffeo.bases.cells import ALL, CELL, PLACE, UNKNOWN, Part
 from diffeo.encodings import Cells
 from diffeo.encodings.cell_kinds import Levels, Numbers
 from diffeo.encodings.kinds import Continuous
+from diffeo.presets import Mixed
 from diffeo.testing import randomize_
 
 SCALE = ((-10.0, 0.0, 10.0), (-3.0, 0.5, 3.0))
@@ -186,3 +187,22 @@ def test_columns_that_are_always_given():
     codes = base.sample((6,), generator=torch.Generator().manual_seed(0))
     assert (base.column_log_probs(codes)[:, 0] == 0).all()
     assert base.conditioned
+
+
+def test_a_narrow_cell_of_a_grid_keeps_its_mass_and_its_gradient():
+    """Where one step is a millionth of the scale, the ends of a cell are one number in float32."""
+    knots = (-4.0, -3.0, -2.0, 0.0, 3.0, 2e6, 4e6), (-1.5, -1.0, -0.5, 0.0, 1.0, 1.5, 2.0)
+    kind = Numbers("n", "int64", False, Continuous(), (), knots, 1.0, 0.0)
+    assert kind.grid
+    exact = Mixed(1, hidden=4, known=2, blocks=0).build(Cells([kind])).double().eval()
+    x = torch.tensor([[1.0], [2.0], [1_000_000.0], [3_999_999.0]], dtype=torch.float64)
+    wanted = exact.log_prob(x).detach()
+    slopes = torch.tensor([1 / 3, 1 / 3, 0.5 / (2e6 - 3), 0.5 / 2e6], dtype=torch.float64)
+    z = kind.place(x[:, 0])[0]
+    density = slopes.log() - 0.5 * (z * z + math.log(2 * math.pi))
+    torch.testing.assert_close(wanted, density, atol=0.02, rtol=0)
+    flow = Mixed(1, hidden=4, known=2, blocks=0).build(Cells([kind]))
+    found = flow.log_prob(x)
+    torch.testing.assert_close(found.double(), wanted, atol=1e-3, rtol=0)
+    found.sum().backward()
+    assert all(p.grad.isfinite().all() for p in flow.parameters() if p.grad is not None)

@@ -125,8 +125,6 @@ def test_gaps_where_there_were_none_are_not_known():
     rows = column(math.nan, math.nan)[None]
     assert cells.encode(rows)[0][0, 0, :, CELL].tolist() == [1, UNKNOWN]
     assert cells.decode(cells.encode(rows)[0][0]).isnan().all()
-    cells.ignores_gaps = True
-    assert cells.encode(rows)[0][0, 0, :, CELL].tolist() == [UNKNOWN, UNKNOWN]
 
 
 def test_each_columns_weight():
@@ -214,3 +212,14 @@ def test_what_lacks_an_entry_is_refused(missing: str):
     del found[missing]
     with pytest.raises(FormatError):
         Cells.from_json(found)
+
+
+def test_draws_beyond_the_rows_are_moved_onto_the_outermost():
+    kind = numbers(atoms=(1.0,), gaps=True, seen=(-2.0, 3.0))
+    drawn = kind.encode(column(-9, 0.25, 1, 50))[0]
+    drawn = torch.cat([drawn, drawn[:1]])
+    drawn[-1, CELL] = kind.missing
+    kept = kind.within(drawn)
+    torch.testing.assert_close(kind.decode(kept)[:4], column(-2.0, 0.25, 1.0, 3.0))
+    assert kind.decode(kept)[4].isnan()
+    torch.testing.assert_close(kept[1:3], drawn[1:3])

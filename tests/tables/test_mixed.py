@@ -119,6 +119,8 @@ def test_any_columns_may_be_given(fitted):
     assert drawn.column("above").tolist() == [30] * 5 + [40] * 5
     with pytest.raises(DataError, match="this model has no column 'weight'"):
         sample_table(flow, 1, given={"weight": 3})
+    with pytest.raises(DataError, match="'sex' cannot be what row 2 of the given values says"):
+        sample_table(flow, 1, given={"sex": ["F", "X"]})
 
 
 def test_columns_given_to_the_fit():

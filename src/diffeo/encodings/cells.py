@@ -66,8 +66,8 @@ class Cells(Encoding):
     grids, and to length elsewhere, in the columns' own units. So it is a log-mass in the former columns, a
     log-density in the others. Models of one schema have one measure, and compare.
 
-    NaN is a gap. Where a column has gaps, a gap is a value that it may have; where not, or where
-    ``ignores_gaps`` is set, it is not known, and marginalized over.
+    NaN is a gap. Where a column has gaps, a gap is a value that it may have; where not, it is not known, and
+    marginalized over.
 
     Args:
         columns: what each holds, in the table's order.
@@ -111,8 +111,6 @@ class Cells(Encoding):
             raise DataError("no column is left to model; give fewer of them.")
         self.event_shape = torch.Size((len(columns),))
         self.latent_shape = torch.Size((len(columns), 4))
-        self.ignores_gaps = False
-        """Whether gaps are marginalized over, for each column; set by who scores."""
         self.register_buffer("dtype_buffer", torch.zeros(()), persistent=False)  # carries the model's dtype
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,9 +124,8 @@ class Cells(Encoding):
         for column, values in zip(self.columns, x.double().movedim(-1, 0).contiguous(), strict=True):
             empty = values.isnan()
             code, weight = column.encode(values.nan_to_num())
-            missing = UNKNOWN if column.missing is None or self.ignores_gaps else column.missing
             nothing = blank(values)
-            nothing[..., CELL] = missing
+            nothing[..., CELL] = UNKNOWN if column.missing is None else column.missing
             codes.append(torch.where(empty.unsqueeze(-1), nothing, code))
             weights.append(torch.where(empty, 0.0, weight))
         return torch.stack(codes, -2).to(self.dtype_buffer.dtype), torch.stack(weights, -1)

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffeo.bases import CellDensity
 from diffeo.encodings.cells import Cells
 from diffeo.errors import ConfigError, ContextError, Cure, DataError
-from diffeo.flow import Flow, in_parts
+from diffeo.flow import Flow, device_of, in_parts
 from diffeo.functional.seeding import generator
+from diffeo.tables.densities import known_rows
+from diffeo.tables.known import mixed, points
 from diffeo.tables.table import Table
-from diffeo.tables.tensors import table_encoding, to_context, to_rows, to_table
+from diffeo.tables.tensors import table_encoding, to_context, to_table
 
 
 def sample_table(
@@ -50,8 +51,7 @@ def sample_table(
         )
     if given is not None and not encoding.given:
         raise ContextError("this model is conditioned on no column; leave the given values out.")
-    device = next((p.device for p in flow.parameters()), torch.device("cpu"))
-    random = generator(seed, device)
+    random = generator(seed, device_of(flow))
 
     def draw(part: Tensor, context: Tensor | None) -> Tensor:
         return flow.sample(len(part) if context is None else (), context, generator=random)
@@ -72,24 +72,23 @@ def _completed(flow: Flow, encoding: Cells, n: int, given: Any, seed: int | None
     if isinstance(given, Mapping):
         given = {name: [value] if np.ndim(value) == 0 else value for name, value in given.items()}
     given = Table.of(given)
-    names = [name for name in encoding.names if name in {known.strip() for known in given.names}]
-    if lacks := [name for name in encoding.given if name not in names]:
-        raise DataError(f"the given columns lack {lacks[0]!r}, which this model is conditioned on.")
-    if other := [name for name in given.names if name.strip() not in names]:
+    if other := [name for name in given.names if name.strip() not in map(str.strip, encoding.names)]:
         raise DataError(f"this model has no column {other[0]!r}; it has {', '.join(encoding.names)}.")
-    assert isinstance(flow.base, CellDensity)
-    base, random = flow.base, generator(seed, next(flow.parameters()).device)
-    rows = torch.full((len(given), len(encoding.names)), math.nan, dtype=torch.float64)
-    at = [encoding.names.index(name) for name in names]
-    rows[:, at] = to_rows(Cells([encoding.columns[i] for i in at]), given)
-    hidden = torch.ones(len(encoding.names), dtype=torch.bool)
-    hidden[at] = False
-
-    def draw(part: Tensor) -> Tensor:
-        return encoding.decode(
-            base.complete(base.without(encoding.encode(part)[0][0], hidden), generator=random)
+    _, base = mixed(flow)
+    rows, known = known_rows(encoding, given)
+    impossible = known & (points(encoding, base, rows, known)[1] == -math.inf)
+    if impossible.any():
+        row, column = impossible.nonzero()[0].tolist()
+        raise DataError(
+            f"column {encoding.names[column]!r} cannot be what row {row + 1} of the given values says: the "
+            "model has never seen it."
         )
+    random = generator(seed, device_of(flow))
 
-    drawn = in_parts(flow, draw, rows.repeat_interleave(n, 0), batch_size=batch_size)
-    found = to_table(encoding, drawn)
-    return found.select([*names, *(name for name in found.names if name not in names)])
+    def draw(part: Tensor, known: Tensor) -> Tensor:
+        return encoding.decode(base.complete(points(encoding, base, part, known)[0], generator=random))
+
+    each = (t.repeat_interleave(n, 0) for t in (rows, known))
+    found = to_table(encoding, in_parts(flow, draw, *each, batch_size=batch_size))
+    first = [name for name, is_given in zip(encoding.names, known[0].tolist(), strict=True) if is_given]
+    return found.select([*first, *(name for name in found.names if name not in first)])
