@@ -14,7 +14,7 @@ import diffeo
 from diffeo.encodings import Cells, Columns, Levels, Numbers
 from diffeo.errors import ContextError, DataError
 from diffeo.presets import Mixed
-from diffeo.tables import Schema, Table, sample_table, score_table
+from diffeo.tables import Schema, Table, racing, sample_table, score_table
 
 ROWS = 900
 
@@ -175,3 +175,11 @@ def test_a_column_without_an_entry_and_one_that_counts():
     assert "it holds nothing" in schema.left_out[1]
     flow, _ = diffeo.fit_table(table, max_steps=2)
     assert isinstance(flow.encoding, Cells | Columns)
+
+
+@pytest.mark.parametrize(("of_mixed", "winner"), [(0.96, "Mixed"), (0.94, "Tabular")])
+def test_answers_are_worth_a_twentieth_of_a_nat(of_mixed: float, winner: str, monkeypatch):
+    scores = {"Tabular": 1.0, "Mixed": of_mixed}
+    monkeypatch.setattr(racing, "mean_log_prob", lambda flow, rows: scores[type(flow.preset).__name__])
+    flow, _ = diffeo.fit_table(np.random.default_rng(0).normal(size=(200, 2)), max_steps=10)
+    assert type(flow.preset).__name__ == winner
